@@ -1,0 +1,66 @@
+"""What this installation is made of, to be pasted into an issue."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+__all__ = ["show_config"]
+
+
+def openmp_runtime() -> str:
+    """Name of the OpenMP library, where threadpoolctl is installed to tell."""
+    if find_spec("threadpoolctl") is None:
+        return "runtime unknown (threadpoolctl is not installed)"
+    from threadpoolctl import threadpool_info
+
+    found = [pool["prefix"] for pool in threadpool_info() if pool["user_api"] == "openmp"]
+    return ", ".join(sorted(set(found))) or "runtime unknown"
+
+
+def cuda() -> str:
+    """What is there of CuPy and CUDA; nothing in pystn uses it yet."""
+    if find_spec("cupy") is None:
+        return "CuPy is not installed"
+    try:
+        import cupy
+
+        runtime = cupy.cuda.runtime
+        return f"CuPy {cupy.__version__}, driver {runtime.driverGetVersion()}, {runtime.getDeviceCount()} devices"
+    except Exception as error:  # CuPy raises many kinds, an unwritable home among them
+        return f"CuPy is installed but does not work here: {type(error).__name__}: {error}"
+
+
+def lines() -> Iterator[tuple[str, str]]:
+    from pystn.backends import _cpu, cpu  # noqa: F401 - cpu selects the level
+    from pystn.threads import get_num_threads
+
+    yield "pystn", version("pystn")
+    yield "Python", f"{platform.python_version()} on {platform.platform()}"
+    yield "NumPy", version("numpy")
+    levels = ", ".join(_cpu.levels())
+    yield "instruction set", f"{_cpu.current_level()} (available here: {levels})"
+    openmp = _cpu.openmp_version()
+    yield "OpenMP", f"{openmp}, {openmp_runtime()}" if openmp else "not built in: one thread"
+    yield "threads", str(get_num_threads())
+    yield "CUDA", cuda()
+    for package in ("torch", "jax", "autograd"):
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            yield package, "not installed"
+
+
+def show_config() -> None:
+    """Print versions, instruction set, threads and what is installed beside pystn.
+
+    Examples
+    --------
+    >>> import pystn
+    >>> pystn.show_config()  # doctest: +ELLIPSIS
+    pystn ...
+    """
+    for name, value in lines():
+        print(f"{name:<16} {value}")

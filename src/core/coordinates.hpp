@@ -1,0 +1,49 @@
+// Coordinates: from what a grid stores to positions in pixels, and the lattice of an output.
+#pragma once
+
+#include "portability.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+// What the numbers in a grid mean.
+enum class Coordinates : int { aligned_edges = 0, aligned_corners = 1, pixel = 2 };
+
+// One spatial axis of the source. Kernels may be given a window of it: normalisation and boundary
+// always follow the whole axis, so that a window alone yields the bits of the whole.
+struct Axis {
+  Index size;    // pixels of the window at hand
+  Index full;    // pixels of the whole axis
+  Index origin;  // first pixel of the window
+};
+
+// p = (x + bias) * scale + shift, the affine map from a stored coordinate to pixels:
+//   aligned corners  p = (x + 1) / 2 * (n - 1)     -1 and 1 are the centres of the outer pixels
+//   aligned edges    p = ((x + 1) * n - 1) / 2     -1 and 1 are the outer edges of the image
+//   pixel            p = x
+template <class R>
+struct Normalization {
+  R bias, scale, shift;
+
+  static PYSTN_HD Normalization of(Coordinates convention, Index n) {
+    switch (convention) {
+      case Coordinates::aligned_corners:
+        return {R(1), R(n - 1) / R(2), R(0)};
+      case Coordinates::aligned_edges:
+        return {R(1), R(n) / R(2), R(-0.5)};
+      default:
+        return {R(0), R(1), R(0)};
+    }
+  }
+
+  PYSTN_HD R operator()(R x) const { return (x + bias) * scale + shift; }
+};
+
+// Normalised coordinate of pixel j on an axis of m output pixels. One rounding: the lattice is
+// exactly symmetric, and j + 1/2 of an odd axis is exactly 0.
+template <class R>
+PYSTN_HD R lattice(Index j, Index m, bool align_corners) {
+  if (align_corners) return m == 1 ? R(0) : R(2 * j - (m - 1)) / R(m - 1);
+  return R(2 * j + 1 - m) / R(m);
+}
+
+}  // namespace pystn::PYSTN_LEVEL
