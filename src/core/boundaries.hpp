@@ -2,9 +2,11 @@
 //
 // For kernels of two taps or fewer the boundary acts on the coordinate, as in torch: it is folded
 // into the image once, and the samplers see a single rule afterwards (a tap outside reads zero).
-// Each boundary is one function: fold(p, n, tolerance, factor) -> p in the image, with factor the
-// derivative of the folding. Where the fold clips, the outermost pixel centres included, the
-// derivative is 0; `tolerance` widens that to coordinates that are on the centre but for rounding.
+// Each boundary is one function, (p, factor) -> p in the image, with factor the derivative of the
+// folding. Where the fold clips, the outermost pixel centres included, the derivative is 0;
+// `tolerance` widens that to coordinates that are on the centre but for rounding.
+// NaN and infinity are outside() under every boundary: a fold that `takes_any` sees to it itself,
+// for the others the caller does.
 #pragma once
 
 #include "portability.hpp"
@@ -19,21 +21,30 @@ PYSTN_HD R outside() {
   return R(-2);
 }
 
+template <class R>
 struct Zeros {
-  template <class R>
-  static PYSTN_HD R fold(R p, Index n, R /*tolerance*/, R& factor) {
+  static constexpr bool takes_any = true;
+  R low, high;  // far enough that all taps are outside
+
+  PYSTN_HD Zeros(Index n, R /*tolerance*/) : low(outside<R>()), high(R(n) + R(1)) {}
+
+  PYSTN_HD R operator()(R p, R& factor) const {
     factor = R(1);
-    const R low = outside<R>(), high = R(n) + R(1);  // far enough that all taps are outside
     p = p > low ? p : low;
     return p < high ? p : high;
   }
 };
 
+template <class R>
 struct Border {
-  template <class R>
-  static PYSTN_HD R fold(R p, Index n, R tolerance, R& factor) {
-    const R last = R(n - 1);
-    factor = p <= tolerance || p >= last - tolerance ? R(0) : R(1);
+  static constexpr bool takes_any = false;
+  R last, flat_below, flat_above;
+
+  PYSTN_HD Border(Index n, R tolerance)
+      : last(R(n - 1)), flat_below(tolerance), flat_above(R(n - 1) - tolerance) {}
+
+  PYSTN_HD R operator()(R p, R& factor) const {
+    factor = p <= flat_below || p >= flat_above ? R(0) : R(1);
     p = p > R(0) ? p : R(0);
     return p < last ? p : last;
   }
@@ -41,49 +52,54 @@ struct Border {
 
 // Reflects about `low` and `low + span` until p lies between, exactly, then clips to the image.
 template <class R>
-PYSTN_HD R reflect(R p, R low, R span, Index n, R tolerance, R& factor) {
-  if (n == 1) {
-    factor = R(0);
-    return R(0);
-  }
-  R sign = R(1);
-  if (!(p >= low && p <= low + span)) {
-    const R bound = Limits<R>::quarter_of_largest;
-    p = p > -bound ? p : -bound;
-    p = p < bound ? p : bound;
-    R distance = p - low;
-    if (distance < R(0)) {
-      distance = -distance;
-      sign = -sign;
-    }
-    const R period = span + span;
-    if (distance > period) distance = remainder_of(distance, period);
-    if (distance > span) {
-      distance = period - distance;
-      sign = -sign;
-    }
-    p = distance + low;
-  }
-  R clip;
-  p = Border::fold(p, n, tolerance, clip);
-  factor = sign * clip;
-  return p;
-}
+struct Reflection {
+  static constexpr bool takes_any = false;
+  Border<R> clip;
+  R low, span;
+  bool single;  // an image of one pixel
 
-// About the centres of the outermost pixels, which are not repeated; period 2 (n - 1).
-struct Mirror {
-  template <class R>
-  static PYSTN_HD R fold(R p, Index n, R tolerance, R& factor) {
-    return reflect(p, R(0), R(n - 1), n, tolerance, factor);
+  PYSTN_HD Reflection(Index n, R tolerance, R low, R span)
+      : clip(n, tolerance), low(low), span(span), single(n == 1) {}
+
+  PYSTN_HD R operator()(R p, R& factor) const {
+    if (single) {
+      factor = R(0);
+      return R(0);
+    }
+    R sign = R(1);
+    if (!(p >= low && p <= low + span)) {
+      const R bound = Limits<R>::quarter_of_largest;
+      p = p > -bound ? p : -bound;
+      p = p < bound ? p : bound;
+      R distance = p - low;
+      if (distance < R(0)) {
+        distance = -distance;
+        sign = -sign;
+      }
+      const R period = span + span;
+      if (distance > period) distance = remainder_of(distance, period);
+      if (distance > span) {
+        distance = period - distance;
+        sign = -sign;
+      }
+      p = distance + low;
+    }
+    p = clip(p, factor);
+    factor *= sign;
+    return p;
   }
 };
 
+// About the centres of the outermost pixels, which are not repeated; period 2 (n - 1).
+template <class R>
+struct Mirror : Reflection<R> {
+  PYSTN_HD Mirror(Index n, R tolerance) : Reflection<R>(n, tolerance, R(0), R(n - 1)) {}
+};
+
 // About the image's edges, so that the outermost pixels are repeated; period 2 n.
-struct Symmetric {
-  template <class R>
-  static PYSTN_HD R fold(R p, Index n, R tolerance, R& factor) {
-    return reflect(p, R(-0.5), R(n), n, tolerance, factor);
-  }
+template <class R>
+struct Symmetric : Reflection<R> {
+  PYSTN_HD Symmetric(Index n, R tolerance) : Reflection<R>(n, tolerance, R(-0.5), R(n)) {}
 };
 
 }  // namespace pystn::PYSTN_LEVEL

@@ -1,5 +1,6 @@
 // Interpolation kernels on one axis: from a position p in pixels to the index of the first tap, the
-// weights w of the taps and their slopes dw = dw/dp.
+// weights w of the taps and their slopes dw = dw/dp. I is the type of the index: 64 bits wherever a
+// length may be long, 32 where the caller knows better and vectors of it are wanted.
 //
 // The linear kernel has a kink at every pixel centre; `Subgradient` says which slope is taken there.
 #pragma once
@@ -22,11 +23,11 @@ PYSTN_HD R lattice_tolerance(Subgradient rule, Index n) {
 struct Nearest {
   static constexpr int taps = 1;
 
-  template <class R>
-  static PYSTN_HD Index at(R p, R /*tolerance*/, R (&w)[1], R (&dw)[1]) {
+  template <class I = Index, class R>
+  static PYSTN_HD I at(R p, R /*tolerance*/, R (&w)[1], R (&dw)[1]) {
     w[0] = R(1);
     dw[0] = R(0);
-    return Index(round_of(p));
+    return I(round_of(p));
   }
 };
 
@@ -34,14 +35,14 @@ struct Nearest {
 struct Linear {
   static constexpr int taps = 2;
 
-  template <class R>
-  static PYSTN_HD Index at(R p, R /*tolerance*/, R (&w)[2], R (&dw)[2]) {
+  template <class I = Index, class R>
+  static PYSTN_HD I at(R p, R /*tolerance*/, R (&w)[2], R (&dw)[2]) {
     const R cell = floor_of(p), t = p - cell;
     w[0] = R(1) - t;
     w[1] = t;
     dw[0] = R(-1);
     dw[1] = R(1);
-    return Index(cell);
+    return I(cell);
   }
 };
 
@@ -50,8 +51,8 @@ template <Subgradient rule>
 struct LinearWithSlope {
   static constexpr int taps = 3;
 
-  template <class R>
-  static PYSTN_HD Index at(R p, R tolerance, R (&w)[3], R (&dw)[3]) {
+  template <class I = Index, class R>
+  static PYSTN_HD I at(R p, R tolerance, R (&w)[3], R (&dw)[3]) {
     const R nearest = round_of(p);
     const bool kink = absolute(p - nearest) <= tolerance;
     const R centre = kink ? nearest : floor_of(p);
@@ -76,7 +77,7 @@ struct LinearWithSlope {
         dw[2] = R(0);
       }
     }
-    return Index(centre) - 1;
+    return I(centre) - 1;
   }
 };
 

@@ -27,32 +27,37 @@ struct Taps {
   PYSTN_HD Taps(const R* position, const Index* low, const Index* high, const Index* stride,
                 const R* tolerance) {
     constexpr int S = Kernel::taps;
-    Index first[ND];
+    Index first[ND], start = 0;
     R w[ND][S], dw[ND][S];
-    for (int a = 0; a < ND; ++a) first[a] = Kernel::at(position[a], tolerance[a], w[a], dw[a]);
-    count = 0;
+    bool interior = true;
+    for (int a = 0; a < ND; ++a) {
+      first[a] = Kernel::at(position[a], tolerance[a], w[a], dw[a]);
+      interior = interior && first[a] >= low[a] && first[a] + S <= high[a];
+      start += first[a] * stride[a];
+    }
+    count = interior ? capacity : 0;
     for (int k = 0; k < capacity; ++k) {
       int tap[ND];
       bool inside = true;
-      Index o = 0;
+      Index o = start;
       for (int a = 0, rest = k; a < ND; ++a, rest /= S) {
         tap[a] = rest % S;
         const Index i = first[a] + tap[a];
         inside = inside && i >= low[a] && i < high[a];
-        o += i * stride[a];
+        o += tap[a] * stride[a];
       }
-      if (!inside) continue;
+      if (!interior && !inside) continue;
+      const int slot = interior ? k : count++;
       R product = R(1);
       for (int a = 0; a < ND; ++a) product *= w[a][tap[a]];
-      offset[count] = o;
-      weight[count] = product;
+      offset[slot] = o;
+      weight[slot] = product;
       for (int a = 0; a < ND; ++a) {
         R s = dw[a][tap[a]];
         for (int b = 0; b < ND; ++b)
           if (b != a) s *= w[b][tap[b]];
-        slope[a][count] = s;
+        slope[a][slot] = s;
       }
-      ++count;
     }
   }
 };

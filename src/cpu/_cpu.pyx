@@ -10,6 +10,7 @@ depends on which thread runs which.
 from cpython.buffer cimport PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
 
 cdef extern from *:
     """
@@ -44,6 +45,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         jvp
         vjp_input
         vjp_grid
+        vjp
+        reach
     cdef struct ImageArray:
         void* data
         int64_t batch
@@ -59,6 +62,9 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t batch
         int64_t component
         int64_t* axis
+    cdef struct Reach:
+        int64_t low
+        int64_t high
     cdef cppclass SampleJob:
         int64_t batch, input_batch, grid_batch, channels
         int ndim
@@ -75,6 +81,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         SampleArray output
         int64_t outer, rows, columns, chunk_rows, chunk_columns, row_chunks, column_chunks
         int64_t channel_blocks, bands
+        Reach* reach
     cdef cppclass LatticeJob:
         int64_t count
         int ndim
@@ -104,6 +111,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
 
 # Below this many pixel-channels a parallel region costs more than it saves.
 cdef int64_t PARALLEL_FROM = 16384
+# Elements of an image below which both of its gradients are made in one pass.
+cdef int64_t WHOLE_IMAGES_BELOW = 32768
 # Pixels of one chunk, about.
 cdef int64_t CHUNK_PIXELS = 8192
 
@@ -185,6 +194,7 @@ cdef class Call:
         self.held = 0
 
     def __dealloc__(self):
+        free(self.job.reach)
         for i in range(self.held):
             PyBuffer_Release(&self.views[i])
 
@@ -286,22 +296,52 @@ cdef class Call:
     cdef int64_t chunks(self, int64_t batch) noexcept:
         return batch * self.job.outer * self.job.row_chunks * self.job.column_chunks
 
-    cdef int64_t share_input(self, int threads) noexcept:
-        """Parts of the gradient to the input that tasks own; returns how many."""
+    cdef int64_t share_input(self, int threads) except -1:
+        """Cut the gradient to the input into parts for tasks to own; returns how many.
+
+        By images, then by blocks of channels, then by bands of rows: the pixels of the output are
+        walked once for each block and band.
+        """
         cdef SampleJob* job = &self.job
-        cdef int64_t wanted = threads if threads > 1 else 1, length = job.size[job.ndim - 1]
         job.channel_blocks = 1
         job.bands = 1
-        if job.input_batch < 2 * wanted and wanted > 1:
-            job.channel_blocks = min(max(1, job.channels // 16), 2 * wanted)
-            if job.input_batch * job.channel_blocks < wanted:
-                job.bands = max(1, min(4 * wanted, length // 16))
+        if threads > 1 and job.input_batch < 2 * threads:
+            job.channel_blocks = max(1, min(job.channels // 16, 2 * threads))
+            if job.input_batch * job.channel_blocks < threads:
+                self.share_rows(threads)
         return job.input_batch * job.channel_blocks * job.bands
 
-    cdef void run(self, Direction direction, int64_t count, int threads) noexcept:
+    cdef int share_rows(self, int threads) except -1:
+        """Cut into bands: some per thread if strips of the output reach few rows, else one."""
+        cdef SampleJob* job = &self.job
+        cdef int64_t chunks = self.chunks(job.grid_batch), i, length = job.size[job.ndim - 1]
+        cdef int64_t count = chunks * ((job.chunk_rows + 3) // 4) * ((job.chunk_columns + 63) // 64)
+        cdef double reached = 0
+        job.reach = <Reach*> calloc(max(1, count), sizeof(Reach))
+        if job.reach == NULL:
+            raise MemoryError
+        self.run(Direction.reach, chunks, threads)
+        for i in range(count):
+            reached += job.reach[i].high - job.reach[i].low
+        job.bands = max(1, min(threads if reached > 0.25 * length * count else 4 * threads, length // 16))
+        return 0
+
+    cdef bint whole_images(self) noexcept:
+        """Whether each task owns all of an image's gradient, and each grid has one image."""
+        cdef SampleJob* job = &self.job
+        cdef int64_t pixels = job.channels * job.size[0] * job.size[1]
+        # Beyond the nearest caches the two gradients are faster apart.
+        return (job.channel_blocks == 1 and job.bands == 1 and job.grid_batch == job.batch
+                and pixels < WHOLE_IMAGES_BELOW)
+
+    cdef bint run(self, Direction direction, int64_t count, int threads) noexcept:
+        """Whether the level has a body for it, and ran it."""
         cdef SampleChunk body = level.sample(direction, self.job)
+        if body == NULL:
+            return False
         with nogil:
             run_sample(body, &self.job, count, threads)
+        return True
 
 
 cdef int threads_for(int64_t work, int threads) noexcept:
@@ -340,11 +380,17 @@ def grid_sample_vjp(grad_output, input, grid, grad_input, grad_grid, options, in
     call.samples(grad_output, False)
     cdef int64_t work = call.job.batch * call.pixels() * call.job.channels
     cdef int used = threads_for(work, threads)
+    cdef int64_t parts = 0
     if grad_input is not None:
         call.image(&call.job.grad_input, grad_input, True)
-        call.run(Direction.vjp_input, call.share_input(used), used)
+        parts = call.share_input(used)
     if grad_grid is not None:
         call.grid(&call.job.grad_grid, grad_grid, True)
+        if parts and call.whole_images() and call.run(Direction.vjp, parts, used):
+            return
+    if grad_input is not None:
+        call.run(Direction.vjp_input, parts, used)
+    if grad_grid is not None:
         call.run(Direction.vjp_grid, call.chunks(call.job.grid_batch), used)
 
 

@@ -28,6 +28,11 @@ struct GridArray {  // (N, *shape, ndim)
   int64_t batch, component, axis[max_rank];
 };
 
+// Rows of the source that a strip of the output reaches, along the slowest axis.
+struct Reach {
+  int64_t low, high;
+};
+
 // A call of the sampler in one of its directions. Arrays that a direction does not use are null.
 struct SampleJob {
   int64_t batch;           // N, after broadcasting
@@ -58,11 +63,14 @@ struct SampleJob {
   int64_t chunk_rows, chunk_columns;  // of one chunk
   int64_t row_chunks, column_chunks;
   int64_t channel_blocks, bands;
+  Reach* reach;  // of each strip of each chunk, if bands > 1
 };
 
 enum class Mode : int { nearest = 0, linear = 1 };
 
-enum class Direction : int { forward = 0, jvp = 1, vjp_input = 2, vjp_grid = 3 };
+// vjp is both gradients in one pass; not every kernel has it.
+// reach fills the table that lets vjp_input skip what is outside its band.
+enum class Direction : int { forward = 0, jvp = 1, vjp_input = 2, vjp_grid = 3, vjp = 4, reach = 5 };
 
 struct LatticeJob {  // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size, ndim)
   int64_t count;     // matrices
@@ -86,7 +94,7 @@ using LatticeChunk = void (*)(const LatticeJob&, int64_t chunk);
 // The chunk bodies of one instruction set.
 struct Level {
   const char* name;
-  SampleChunk (*sample)(Direction, const SampleJob&);
+  SampleChunk (*sample)(Direction, const SampleJob&);  // null for a vjp that has to be done in two
   LatticeChunk (*affine_grid)(const LatticeJob&);
   LatticeChunk (*affine_grid_vjp)(const LatticeJob&);
 };

@@ -3,6 +3,7 @@
 #include "grids.hpp"
 #include "job.hpp"
 #include "sampling.hpp"
+#include "tiles.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 namespace {
@@ -14,6 +15,8 @@ SampleChunk body(Direction direction) {
     case Direction::jvp: return S::jvp;
     case Direction::vjp_input: return S::vjp_input;
     case Direction::vjp_grid: return S::vjp_grid;
+    case Direction::vjp:
+    case Direction::reach: break;
   }
   return nullptr;
 }
@@ -33,6 +36,11 @@ SampleChunk with_kernel(Direction direction, const SampleJob& job) {
 
 // Arithmetic is single only where image and coordinates are.
 SampleChunk sample(Direction direction, const SampleJob& job) {
+  const bool single = job.image_type == Float::f32 && job.grid_type == Float::f32;
+  if (direction == Direction::reach) return single ? find_reach<float> : find_reach<double>;
+#if defined(PYSTN_TILES)
+  if (const SampleChunk special = tiled(direction, job)) return special;
+#endif
   if (job.image_type == Float::f64) return with_kernel<double, double>(direction, job);
   if (job.grid_type == Float::f64) return with_kernel<float, double>(direction, job);
   return with_kernel<float, float>(direction, job);

@@ -27,6 +27,11 @@ struct Part {
     high = length * (band + 1) / job.bands;
   }
 
+  bool meets(const Reach& reach) const { return reach.low < high && reach.high > low; }
+
+  // From one channel of another part on.
+  Part(const Part& other, int64_t channel) : Part(other) { channel0 = channel; }
+
   template <class T>
   void clear(const SampleJob& job) const {
     const int64_t* const stride = job.grad_input.axis;

@@ -21,12 +21,12 @@ struct Sampler {
     Index low[ND], high[ND], stride[ND];
     R tolerance[ND];
 
-    Source(const SampleJob& job, const Projector<R>& projector, const ImageArray& image) {
+    Source(const SampleJob& job, const ImageArray& image) {
       for (int a = 0; a < ND; ++a) {
         low[a] = 0;
         high[a] = job.size[a];
         stride[a] = image.axis[a];
-        tolerance[a] = projector.by[a].tolerance;
+        tolerance[a] = lattice_tolerance<R>(Subgradient(job.subgradient), job.full[a]);
       }
     }
 
@@ -38,12 +38,12 @@ struct Sampler {
   };
 
   static R gather(const T* pixels, const SampleTaps& taps, const R* weights) {
-    R sum = R(0);
-    for (int k = 0; k < taps.count; ++k) {
-      const R term = weights[k] * R(pixels[taps.offset[k]]);
-      sum = k ? sum + term : term;
-    }
-    return sum;
+    R sum = weights[0] * R(taps.count ? pixels[taps.offset[0]] : T(0));
+    if (taps.count == SampleTaps::capacity)
+      for (int k = 1; k < SampleTaps::capacity; ++k) sum += weights[k] * R(pixels[taps.offset[k]]);
+    else
+      for (int k = 1; k < taps.count; ++k) sum += weights[k] * R(pixels[taps.offset[k]]);
+    return taps.count ? sum : R(0);
   }
 
   static const T* image_of(const ImageArray& image, int64_t n) {
@@ -69,14 +69,13 @@ struct Sampler {
 
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
-    const Projector<R> projector(job);
-    const Source source(job, projector, job.input);
+    const Source source(job, job.input);
     const T* const input = image_of(job.input, n);
     const int64_t column = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
     const bool channels_last = job.input.channel == 1 && job.output.channel == 1;
     Strip<R> strip;
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& span) {
-      projector.template project<false>(n, span, strip);
+      project<false>(job, n, span, strip);
       T* const output = samples_of(job.output, n) + offset_of(job, job.output.axis, span);
       for (int r = 0; r < span.rows; ++r)
         for (int i = 0; i < span.count; ++i) {
@@ -94,15 +93,14 @@ struct Sampler {
   // d_output = sample(d_input) + sum_a d_grid_a dp_a/dgrid_a dV/dp_a
   static void jvp(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
-    const Projector<R> projector(job);
-    const Source source(job, projector, job.input);
-    const Source tangent_source(job, projector, job.d_input);
+    const Source source(job, job.input);
+    const Source tangent_source(job, job.d_input);
     const T* const input = image_of(job.input, n);
     const T* const d_input = job.d_input.data ? image_of(job.d_input, n) : nullptr;
     const int64_t column = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
     Strip<R> strip;
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& span) {
-      projector.template project<true>(n, span, strip);
+      project<true>(job, n, span, strip);
       T* const output = samples_of(job.output, n) + offset_of(job, job.output.axis, span);
       for (int r = 0; r < span.rows; ++r)
         for (int i = 0; i < span.count; ++i) {
@@ -135,12 +133,11 @@ struct Sampler {
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
-    const Projector<R> projector(job);
-    const Source source(job, projector, job.input);
+    const Source source(job, job.input);
     const int64_t column = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
     Strip<R> strip;
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& span) {
-      projector.template project<true>(n0, span, strip);
+      project<true>(job, n0, span, strip);
       const int64_t first = offset_of(job, job.output.axis, span);
       for (int r = 0; r < span.rows; ++r)
         for (int i = 0; i < span.count; ++i) {
@@ -172,8 +169,7 @@ struct Sampler {
   // band of its slowest axis.
   static void vjp_input(const SampleJob& job, int64_t task) {
     const Part part(job, task);
-    const Projector<R> projector(job);
-    Source source(job, projector, job.grad_input);
+    Source source(job, job.grad_input);
     source.low[ND - 1] = part.low;
     source.high[ND - 1] = part.high;
     T* const image = static_cast<T*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
@@ -182,9 +178,11 @@ struct Sampler {
     const int64_t column = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
     Strip<R> strip;
     for (int64_t n = part.n0; n < part.n1; ++n)
-      for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk)
+      for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk) {
+        const Reach* reach = job.reach ? reaches_of(job, n, chunk) : nullptr;
         for_each_strip(job, chunk, [&](const Span& span) {
-          projector.template project<false>(n, span, strip);
+          if (reach && !part.meets(*reach++)) return;
+          project<false>(job, n, span, strip);
           const T* const cotangent = samples_of(job.output, n) + offset_of(job, job.output.axis, span);
           for (int r = 0; r < span.rows; ++r)
             for (int i = 0; i < span.count; ++i) {
@@ -202,6 +200,7 @@ struct Sampler {
                 }
             }
         });
+      }
   }
 };
 
