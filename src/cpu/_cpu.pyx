@@ -158,23 +158,30 @@ def release_threads():
     pystn_release_threads()
 
 
+cdef int64_t turns_of(int64_t count, int threads) noexcept nogil:
+    """Chunks that a thread takes at a time: some eight times each, to balance and not to queue."""
+    return max(1, count // (8 * threads))
+
+
 cdef void run_sample(SampleChunk body, const SampleJob* job, int64_t count, int threads) noexcept nogil:
-    cdef int64_t i
+    cdef int64_t i, turns
     if threads <= 1 or count <= 1:
         for i in range(count):
             body(job[0], i)
     else:
-        for i in prange(count, schedule="dynamic", num_threads=threads):
+        turns = turns_of(count, threads)
+        for i in prange(count, schedule="dynamic", chunksize=turns, num_threads=threads):
             body(job[0], i)
 
 
 cdef void run_lattice(LatticeChunk body, const LatticeJob* job, int64_t count, int threads) noexcept nogil:
-    cdef int64_t i
+    cdef int64_t i, turns
     if threads <= 1 or count <= 1:
         for i in range(count):
             body(job[0], i)
     else:
-        for i in prange(count, schedule="dynamic", num_threads=threads):
+        turns = turns_of(count, threads)
+        for i in prange(count, schedule="dynamic", chunksize=turns, num_threads=threads):
             body(job[0], i)
 
 
