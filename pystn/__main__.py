@@ -1,0 +1,7 @@
+"""``python -m pystn``: the command line."""
+
+import sys
+
+from pystn.cli import main
+
+sys.exit(main())
