@@ -1,0 +1,90 @@
+"""Coordinates and pixels that are no ordinary numbers."""
+
+import numpy as np
+import pytest
+
+import pystn
+
+STRANGE = [np.nan, np.inf, -np.inf]
+SIZES = [(12, 10), (3, 4), (1, 1)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("strange", STRANGE)
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("layout", [1, -1])
+def test_a_coordinate_that_is_not_finite_is_outside(backend, cell, rng, dtype, size, strange, axis, layout):
+    """Value 0, no gradient to it and none from it, under every boundary."""
+    grid = rng.uniform(-0.9, 0.9, (1, 8, 8, 2)).astype(dtype)
+    lost = rng.random((8, 8)) < 0.3
+    grid[0, lost, axis] = strange
+    image = rng.standard_normal((1, 2, *size)).astype(dtype) + 3
+    cotangent = rng.standard_normal((1, 2, 8, 8)).astype(dtype)
+    image, cotangent = (np.moveaxis(a, 1, layout).copy() for a in (image, cotangent))
+    options = {**cell, "channel_axis": layout}
+    arrays = [backend.array(a) for a in (cotangent, image, grid)]
+    value = np.moveaxis(backend.numpy(pystn.grid_sample(*arrays[1:], **options)), layout, 1)
+    assert not value[:, :, lost].any()
+    grad_input, grad_grid = map(backend.numpy, pystn.grid_sample_vjp(*arrays, **options))
+    assert not grad_grid[0, lost].any()
+    assert np.isfinite(grad_grid).all()
+    silent = np.moveaxis(cotangent, layout, 1).copy()
+    silent[:, :, lost] = 0
+    arrays[0] = backend.array(np.moveaxis(silent, 1, layout).copy())
+    np.testing.assert_array_equal(grad_input, backend.numpy(pystn.grid_sample_vjp(*arrays, **options)[0]))
+    tangent = backend.numpy(pystn.grid_sample_jvp(*arrays[1:], arrays[1], backend.array(np.ones_like(grid)), **options))
+    assert not np.moveaxis(tangent, layout, 1)[:, :, lost].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_huge_and_tiny_coordinates_are_finite_work(backend, cell, rng, dtype, size):
+    limits = np.finfo(dtype)
+    special = np.array([limits.max, -limits.max, limits.tiny, limits.smallest_subnormal, 1e30, -1e18, 2.0**31, 0, -0.0])
+    grid = rng.choice(special.astype(dtype), (1, 20, 20, 2))
+    image = rng.uniform(1, 2, (1, 2, *size)).astype(dtype)
+    arrays = [backend.array(a) for a in (image, grid)]
+    value = backend.numpy(pystn.grid_sample(*arrays, **cell))
+    assert np.isfinite(value).all()
+    if cell["padding_mode"] != "zeros":  # somewhere in the image
+        assert value.min() >= 1 - 1e-6
+        assert value.max() <= 2 + 1e-6
+    for gradient in pystn.grid_sample_vjp(backend.array(value), *arrays, **cell):
+        assert np.isfinite(backend.numpy(gradient)).all()
+
+
+def test_far_outside_border_is_the_corner(backend, rng):
+    image = rng.standard_normal((1, 1, 9, 11))
+    corners = np.array([[-1e300, -1e300], [1e300, -1e300], [-1e300, 1e300], [1e300, 1e300]])[None]
+    for dtype in (np.float32, np.float64):
+        points = np.clip(corners, -np.finfo(dtype).max, np.finfo(dtype).max).astype(dtype)
+        value = pystn.grid_sample(backend.array(image.astype(dtype)), backend.array(points), padding_mode="border")
+        expected = image[0, 0][[0, 0, -1, -1], [0, -1, 0, -1]].astype(dtype)
+        np.testing.assert_array_equal(backend.numpy(value)[0, 0], expected)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_bad_pixel_reaches_the_samples_of_its_cells_alone(backend, bad, dtype):
+    image = np.zeros((1, 1, 20, 20), dtype)
+    image[0, 0, 9, 9] = bad
+    y, x = np.mgrid[0:20:0.25, 0:20:0.25]
+    grid = np.stack([x, y], -1)[None].astype(dtype)
+    value = backend.numpy(pystn.grid_sample(backend.array(image), backend.array(grid), coords="pixel"))
+    touched = (np.abs(np.floor(x) - 8.5) <= 0.5) & (np.abs(np.floor(y) - 8.5) <= 0.5)
+    np.testing.assert_array_equal(~np.isfinite(value[0, 0]), touched)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_bad_cotangent_reaches_the_taps_of_its_sample_alone(backend, bad, dtype):
+    cotangent = np.zeros((1, 2, 20, 20), dtype)
+    cotangent[0, 1, 6, 7] = bad
+    grid = np.stack(np.meshgrid(np.arange(20), np.arange(20)), -1)[None] * 0.9 + 0.3
+    image = np.zeros((1, 2, 20, 20), dtype)
+    arrays = [backend.array(a) for a in (cotangent, image, grid.astype(dtype))]
+    gradient = backend.numpy(pystn.grid_sample_vjp(*arrays, coords="pixel", wrt="input")[0])
+    expected = np.zeros((1, 2, 20, 20), bool)
+    expected[0, 1, 5:7, 6:8] = True  # position (6.6, 5.7)
+    np.testing.assert_array_equal(~np.isfinite(gradient), expected)
