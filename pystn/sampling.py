@@ -6,7 +6,6 @@ Each function is options resolved, arrays checked, backend called.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pystn.backends import backend_of
 from pystn.interpolation import Interpolation
@@ -100,7 +99,7 @@ def grid_sample(
     array([[[0.5, 1.5, 0. ]]])
     """
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis)
-    backend = backend_of(input=input, grid=grid, out=out)
+    backend = backend_of({"input": input, "grid": grid}, {"out": out})
     check_sampling(input, grid, options)
     if out is not None:
         check_out("out", out, sample_shape(input, grid, options), input.dtype, (input, grid))
@@ -185,7 +184,7 @@ def grid_sample_vjp(
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis)
     wanted = check_wrt(wrt, ("input", "grid"))
     given = check_outs(out, ("grad_input", "grad_grid"))
-    backend = backend_of(grad_output=grad_output, input=input, grid=grid, **given)
+    backend = backend_of({"grad_output": grad_output, "input": input, "grid": grid}, given)
     check_sampling(input, grid, options)
     check_like("grad_output", grad_output, sample_shape(input, grid, options), input.dtype, "the output")
     read = (grad_output, input, grid)
@@ -250,7 +249,7 @@ def grid_sample_jvp(
     array([[[0.3]]])
     """
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis)
-    backend = backend_of(input=input, grid=grid, d_input=d_input, d_grid=d_grid, out=out)
+    backend = backend_of({"input": input, "grid": grid}, {"d_input": d_input, "d_grid": d_grid, "out": out})
     check_sampling(input, grid, options)
     if d_input is not None:
         check_like("d_input", d_input, input.shape, input.dtype, "input")

@@ -60,6 +60,12 @@ def get_num_threads() -> int:
     -------
     int
         At least 1; always 1 in a build without OpenMP, and in forked children until they set it.
+
+    Examples
+    --------
+    >>> import pystn
+    >>> pystn.get_num_threads() >= 1
+    True
     """
     from pystn.backends import _cpu
 

@@ -12,7 +12,16 @@ import numpy as np
 
 from pystn.options import SamplingOptions
 
-__all__ = ["check_affine", "check_like", "check_out", "check_outs", "check_sampling", "check_wrt", "output_size", "sample_shape"]
+__all__ = [
+    "check_affine",
+    "check_like",
+    "check_out",
+    "check_outs",
+    "check_sampling",
+    "check_wrt",
+    "output_size",
+    "sample_shape",
+]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 SPATIAL_NAMES = {2: "H, W"}
@@ -40,14 +49,10 @@ def check_sampling(input: Any, grid: Any, options: SamplingOptions) -> None:
     check_float("input", input)
     check_float("grid", grid)
     if input.ndim != 4:
-        raise ValueError(
-            f"input must have 4 axes, {layout(options, 2)}: got {input.ndim} axes, shape {input.shape}"
-        )
+        raise ValueError(f"input must have 4 axes, {layout(options, 2)}: got {input.ndim} axes, shape {input.shape}")
     ndim = 2
     if grid.ndim < 2:
-        raise ValueError(
-            f"grid must have 2 axes or more, (N, ..., {ndim}): got {grid.ndim} axes, shape {grid.shape}"
-        )
+        raise ValueError(f"grid must have 2 axes or more, (N, ..., {ndim}): got {grid.ndim} axes, shape {grid.shape}")
     if grid.shape[-1] != ndim:
         raise ValueError(
             f"grid has last axis {grid.shape[-1]}, but input {layout(options, ndim)} has {ndim} spatial axes: "
@@ -97,15 +102,14 @@ def overlaps_itself(array: np.ndarray[Any, Any]) -> bool:
 def overlap(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
     if not np.may_share_memory(a, b):
         return False
+    work: Any = 100_000  # an exact answer can take exponentially long
     try:
-        return np.shares_memory(a, b, max_work=100_000)
+        return np.shares_memory(a, b, max_work=work)
     except np.exceptions.TooHardError:
         return True
 
 
-def check_out(
-    name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], read: Sequence[Any]
-) -> None:
+def check_out(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], read: Sequence[Any]) -> None:
     """Check an array that a result is to be written into, against the arrays that are read."""
     if out.shape != shape:
         raise ValueError(f"{name} must have shape {shape}: got {out.shape}")
@@ -155,7 +159,5 @@ def check_affine(theta: Any) -> int:
     """Check theta (N, *K, ndim, ndim + 1); returns ndim."""
     check_float("theta", theta)
     if theta.ndim < 3 or theta.shape[-2:] not in ((2, 3), (3, 4)):
-        raise ValueError(
-            f"theta must have shape (N, ..., 2, 3) or (N, ..., 3, 4): got {theta.shape}"
-        )
+        raise ValueError(f"theta must have shape (N, ..., 2, 3) or (N, ..., 3, 4): got {theta.shape}")
     return int(theta.shape[-2])

@@ -82,8 +82,14 @@ def axis_weights(x, n, mode, padding_mode, align_corners, coords, subgradient, e
 
 
 def sample_weights(
-    grid, size, mode="linear", padding_mode="zeros", align_corners=False, coords="normalized",
-    subgradient="right", epsilon=np.finfo(np.float64).eps,
+    grid,
+    size,
+    mode="linear",
+    padding_mode="zeros",
+    align_corners=False,
+    coords="normalized",
+    subgradient="right",
+    epsilon=2.0**-52,
 ):
     """For points (P, 2): weights (P, H, W) and their derivatives to the coordinates (P, 2, H, W)."""
     height, width = size
@@ -111,16 +117,18 @@ def broadcast(input, grid):
 
 def grid_sample(input, grid, **options):
     images, points = broadcast(input, grid)
-    output = np.array([
-        np.einsum("phw,chw->cp", sample_weights(p, image.shape[1:], **options)[0], image)
-        for image, p in zip(images, points, strict=True)
-    ])
+    output = np.array(
+        [
+            np.einsum("phw,chw->cp", sample_weights(p, image.shape[1:], **options)[0], image)
+            for image, p in zip(images, points, strict=True)
+        ]
+    )
     return output.reshape(len(images), input.shape[1], *grid.shape[1:-1])
 
 
 def grid_sample_vjp(grad_output, input, grid, **options):
     images, points = broadcast(input, grid)
-    cotangents = np.asarray(grad_output, np.float64).reshape(len(images), input.shape[1], -1)
+    cotangents = np.asarray(grad_output, np.float64).reshape(len(images), input.shape[1], points.shape[1])
     grad_input, grad_grid = np.zeros(images.shape), np.zeros(points.shape)
     for n, (g, image, p) in enumerate(zip(cotangents, images, points, strict=True)):
         weights, slopes = sample_weights(p, image.shape[1:], **options)
@@ -166,5 +174,5 @@ def affine_grid(theta, size, align_corners):
 
 def affine_grid_vjp(grad_grid, theta, size, align_corners):
     points = targets(size, align_corners).reshape(-1, len(size) + 1)
-    g = np.asarray(grad_grid, np.float64).reshape(*theta.shape[:-2], -1, len(size))
+    g = np.asarray(grad_grid, np.float64).reshape(*theta.shape[:-2], len(points), len(size))
     return np.swapaxes(g, -1, -2) @ points

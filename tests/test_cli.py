@@ -31,10 +31,15 @@ def picture(request, tmp_path):
     return path, pixels
 
 
+def pixels_of(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
 def warped(path, *options):
     out = path.with_name("out.png")
     assert main(["warp", str(path), str(out), *options]) == 0
-    return np.array(Image.open(out))
+    return pixels_of(out)
 
 
 def test_identity_keeps_pixels_and_depth(picture):
@@ -106,7 +111,7 @@ def test_float_pictures_keep_their_values(tmp_path):
     Image.fromarray(pixels).save(path)
     out = tmp_path / "out.tif"
     assert main(["warp", str(path), str(out)]) == 0
-    np.testing.assert_array_equal(np.array(Image.open(out)), pixels)
+    np.testing.assert_array_equal(pixels_of(out), pixels)
 
 
 def test_demo_recovers_its_transform(tmp_path, capsys):
@@ -116,7 +121,7 @@ def test_demo_recovers_its_transform(tmp_path, capsys):
     assert float(re.search(r"corner error: (\S+) px", printed)[1]) < 0.1
     before, after = (float(re.search(rf"difference {when}: +(\S+)", printed)[1]) for when in ("before", "after"))
     assert after < before / 5
-    assert Image.open(out).width > 1000
+    assert pixels_of(out).shape[1] > 1000
 
 
 def test_register_finds_a_shift_between_files(tmp_path, capsys):
@@ -133,9 +138,7 @@ def test_register_finds_a_shift_between_files(tmp_path, capsys):
 
 
 def test_module_and_version():
-    shown = subprocess.run(
-        [sys.executable, "-m", "pystn", "--version"], capture_output=True, text=True, check=True
-    )
+    shown = subprocess.run([sys.executable, "-m", "pystn", "--version"], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"pystn \d+\.\d+\.\d+\S*\n", shown.stdout)
 
 

@@ -7,12 +7,47 @@ PyTorch too then has it first, and both share one OpenMP runtime.
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 
-__all__ = ["backend_of"]
+from pystn.options import SamplingOptions
+from pystn.typing import Array
+
+__all__ = ["Backend", "backend_of"]
+
+
+class Backend(Protocol):
+    """What a backend does: allocate results unless they are given, choose kernels, run them."""
+
+    def grid_sample(self, input: Array, grid: Array, options: SamplingOptions, out: Array | None) -> Array: ...
+
+    def grid_sample_vjp(
+        self,
+        grad_output: Array,
+        input: Array,
+        grid: Array,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+        out: tuple[Array | None, ...],
+    ) -> tuple[Array | None, Array | None]: ...
+
+    def grid_sample_jvp(
+        self,
+        input: Array,
+        grid: Array,
+        d_input: Array | None,
+        d_grid: Array | None,
+        options: SamplingOptions,
+        out: Array | None,
+    ) -> Array: ...
+
+    def affine_grid(self, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None) -> Array: ...
+
+    def affine_grid_vjp(
+        self, grad_grid: Array, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None
+    ) -> Array: ...
+
 
 HINTS = {
     "torch": "pass tensor.detach().cpu().numpy(), which shares its memory",
@@ -22,17 +57,22 @@ HINTS = {
 }
 
 
-def backend_of(**arrays: Any) -> ModuleType:
-    """The backend for these arrays, by name; None stands for an array that was not given."""
-    for name, array in arrays.items():
-        if type(array) is np.ndarray or array is None:
-            continue
-        if not isinstance(array, np.ndarray):
-            kind = type(array)
-            hint = HINTS.get(kind.__module__.partition(".")[0], "pass numpy.asarray(...)")
-            raise TypeError(
-                f"{name} must be a numpy.ndarray, got {kind.__module__}.{kind.__qualname__}: {hint}"
-            )
-        if isinstance(array, np.ma.MaskedArray):
-            raise TypeError(f"{name} is a masked array, whose mask would be lost: pass {name}.filled(value)")
-    return import_module("pystn.backends.cpu")
+def backend_of(required: dict[str, Any], optional: dict[str, Any] | None = None) -> Backend:
+    """The backend for these arrays, given by name; optional ones may be None."""
+    for name, array in required.items():
+        if type(array) is not np.ndarray:
+            check_kind(name, array)
+    for name, array in (optional or {}).items():
+        if array is not None and type(array) is not np.ndarray:
+            check_kind(name, array)
+    return cast(Backend, import_module("pystn.backends.cpu"))
+
+
+def check_kind(name: str, array: Any) -> None:
+    """Raise unless an array is one that a backend works on."""
+    if not isinstance(array, np.ndarray):
+        kind = type(array)
+        hint = HINTS.get(kind.__module__.partition(".")[0], "pass numpy.asarray(...)")
+        raise TypeError(f"{name} must be a numpy.ndarray, got {kind.__module__}.{kind.__qualname__}: {hint}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: pass {name}.filled(value)")

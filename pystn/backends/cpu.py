@@ -7,7 +7,6 @@ is not aligned to its own itemsize is copied first.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from pystn import threads
 from pystn.backends import _cpu
 from pystn.interpolation import Nearest
 from pystn.options import SamplingOptions
+from pystn.typing import Array
 from pystn.validation import sample_shape
 
 __all__ = [
@@ -24,8 +24,6 @@ __all__ = [
     "grid_sample_jvp",
     "grid_sample_vjp",
 ]
-
-Array = np.ndarray[Any, Any]
 
 LEVEL_VARIABLE = "PYSTN_CPU_LEVEL"
 if os.environ.get(LEVEL_VARIABLE):

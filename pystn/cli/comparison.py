@@ -21,7 +21,8 @@ def signed(difference: np.ndarray) -> np.ndarray:
     """Differences in [-1, 1] as colours: blue below, white at zero, red above; (H, W, 3) in [0, 1]."""
     strength = np.clip(2.5 * difference, -1, 1)[..., None]
     blue, red = np.array([0.13, 0.32, 0.75]), np.array([0.80, 0.16, 0.12])
-    return 1 - np.abs(strength) * (1 - np.where(strength < 0, blue, red))
+    colours: np.ndarray = 1 - np.abs(strength) * (1 - np.where(strength < 0, blue, red))
+    return colours
 
 
 def comparison(fixed: np.ndarray, before: np.ndarray, after: np.ndarray) -> Image.Image:

@@ -51,9 +51,9 @@ def corner_error(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> float:
 def run(arguments: argparse.Namespace) -> int:
     images.check_writable(arguments.output)
     with needs_extra():
-        from skimage.data import astronaut
+        from skimage import data
     rng = np.random.default_rng(arguments.seed % 2**32)
-    fixed = images.grey(images.Picture(astronaut().astype(np.float64), "RGB"))
+    fixed = images.grey(images.Picture(data.astronaut().astype(np.float64), "RGB"))
     true = random_transform(rng)
     # Pixel t of the moving picture shows the photograph at inverse(t): points of the photograph go
     # to `true` of themselves.

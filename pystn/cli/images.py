@@ -33,7 +33,7 @@ class Picture:
 
 def kept_mode(image: Image.Image) -> str:
     """The mode in which an image is sampled and written."""
-    mode = image.mode
+    mode: str = image.mode
     if mode in LARGEST:
         return mode
     if mode == "F":

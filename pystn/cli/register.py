@@ -67,7 +67,7 @@ def report(fixed: np.ndarray, moving: np.ndarray, theta: np.ndarray, output: str
     print(f"rms difference after:  {difference(fixed, moving, theta):.4f}")
 
     def through(matrix: np.ndarray) -> np.ndarray:
-        return pystn.grid_sample(moving[None, None], pystn.affine_grid(matrix[None], fixed.shape))[0, 0]
+        return np.asarray(pystn.grid_sample(moving[None, None], pystn.affine_grid(matrix[None], fixed.shape))[0, 0])
 
     images.save(comparison(fixed, through(identity), through(theta)), output)
     print(f"wrote {output}")

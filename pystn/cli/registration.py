@@ -62,19 +62,22 @@ class Warped:
         squared = (self.difference[self.inside] / scale) ** 2
         return float((squared / (1 + squared)).mean())
 
+    def grad_grid(self, cotangent: Array) -> Array:
+        """Pull a cotangent of the samples back to the grid, in float64."""
+        primals = (cotangent.astype(self.value.dtype), self.moving, self.grid)
+        gradient = pystn.grid_sample_vjp(*primals, padding_mode="border", wrt="grid")[1]
+        return np.asarray(gradient, np.float64)
+
     def normal_equations(self, scale: float) -> tuple[Array, Array]:
         """Gradient of the loss and the Gauss-Newton matrix, to theta and tone, up to one factor."""
         weight = self.inside / (1 + (self.difference / scale) ** 2) ** 2
         pull = weight * self.difference
-        cotangent = (self.tone[0] * pull).astype(self.value.dtype)
-        _, grad_grid = pystn.grid_sample_vjp(cotangent, self.moving, self.grid, padding_mode="border", wrt="grid")
         size = self.grid.shape[1:3]
-        (grad_theta,) = pystn.affine_grid_vjp(grad_grid.astype(np.float64), self.theta, size)
+        (grad_theta,) = pystn.affine_grid_vjp(self.grad_grid(self.tone[0] * pull), self.theta, size)
         gradient = np.concatenate([grad_theta.ravel(), [(pull * self.value).sum(), pull.sum()]])
 
         ones = np.ones_like(self.value)
-        _, slope = pystn.grid_sample_vjp(ones, self.moving, self.grid, padding_mode="border", wrt="grid")
-        slope = self.tone[0] * slope.reshape(-1, 2).astype(np.float64)
+        slope = self.tone[0] * self.grad_grid(ones).reshape(-1, 2)
         lattice = pystn.affine_grid(IDENTITY, size).reshape(-1, 2)
         target = np.column_stack([lattice, np.ones(len(lattice))])
         jacobian = np.column_stack([slope[:, :1] * target, slope[:, 1:] * target, self.value.ravel(), ones.ravel()])
@@ -129,4 +132,5 @@ def register(fixed: Array, moving: Array, step: Callable[[float], None] = lambda
     best = min(starts, key=lambda start: start.loss(scale))
     for level in levels[1:]:
         best = descend(*level, best, step)
-    return best.theta[0]
+    theta: Array = best.theta[0]
+    return theta

@@ -60,7 +60,8 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int], mode: st
     """Pixels (H, W, C) sampled where the matrix sends each pixel of an output of that size."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
     grid = np.stack([x, y], axis=-1) @ matrix[:, :2].T + matrix[:, 2]
-    return pystn.grid_sample(pixels[None], grid[None], mode, padding, coords="pixel", channel_axis=-1)[0]
+    sampled = pystn.grid_sample(pixels[None], grid[None], mode, padding, coords="pixel", channel_axis=-1)
+    return np.asarray(sampled[0])
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,9 +12,7 @@ from pystn.validation import check_affine, check_like, check_out, check_outs, ou
 __all__ = ["affine_grid", "affine_grid_jvp", "affine_grid_vjp"]
 
 
-def affine_grid(
-    theta: Array, size: Sequence[int], align_corners: bool = False, *, out: Array | None = None
-) -> Array:
+def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False, *, out: Array | None = None) -> Array:
     r"""Grid of an affine transform: where each output pixel samples the input.
 
     .. math:: \begin{pmatrix} x_s \\ y_s \end{pmatrix} = A \begin{pmatrix} x_t \\ y_t \\ 1 \end{pmatrix}
@@ -61,7 +59,7 @@ def affine_grid(
     array([[[[-0.5,  0. ],
              [ 0.5,  0. ]]]])
     """
-    backend = backend_of(theta=theta, out=out)
+    backend = backend_of({"theta": theta}, {"out": out})
     ndim = check_affine(theta)
     spatial = output_size(size, ndim, theta.shape[0])
     aligned = flag("align_corners", align_corners)
@@ -118,7 +116,7 @@ def affine_grid_vjp(
             [ 0.,  0., 16.]]])
     """
     given = check_outs(out, ("grad_theta",))
-    backend = backend_of(grad_grid=grad_grid, theta=theta, **given)
+    backend = backend_of({"grad_grid": grad_grid, "theta": theta}, given)
     ndim = check_affine(theta)
     spatial = output_size(size, ndim, theta.shape[0])
     aligned = flag("align_corners", align_corners)
@@ -179,7 +177,7 @@ def affine_grid_jvp(
     array([[[[0.25, 0.  ],
              [0.25, 0.  ]]]])
     """
-    backend = backend_of(theta=theta, d_theta=d_theta, out=out)
+    backend = backend_of({"theta": theta}, {"d_theta": d_theta, "out": out})
     ndim = check_affine(theta)
     spatial = output_size(size, ndim, theta.shape[0])
     aligned = flag("align_corners", align_corners)

@@ -28,7 +28,9 @@ def test_interior_centre(backend, padding_mode, subgradient, expected):
     assert slope(backend, 1.0, padding_mode=padding_mode, subgradient=subgradient) == expected
 
 
-@pytest.mark.parametrize("x, right, left, central", [(0.0, 3, 1, 2), (3.0, -16, 7, -4.5), (-1.0, 1, 0, 0.5), (4.0, 0, -16, -8)])
+@pytest.mark.parametrize(
+    "x, right, left, central", [(0.0, 3, 1, 2), (3.0, -16, 7, -4.5), (-1.0, 1, 0, 0.5), (4.0, 0, -16, -8)]
+)
 def test_zeros_sees_the_fade_to_zero(backend, x, right, left, central):
     """The image goes on with zeros, so the outermost centres and the next ones out are kinks too."""
     assert slope(backend, x, subgradient="right") == right
@@ -69,17 +71,18 @@ def test_corner_of_four_cells_takes_the_rule_axis_by_axis(backend, rng):
     }
     for subgradient, slopes in expected.items():
         _, grad = pystn.grid_sample_vjp(
-            backend.array(np.ones((1, 1, 1))), backend.array(image), backend.array(point),
-            coords="pixel", subgradient=subgradient,
+            backend.array(np.ones((1, 1, 1))),
+            backend.array(image),
+            backend.array(point),
+            coords="pixel",
+            subgradient=subgradient,
         )
         np.testing.assert_allclose(backend.numpy(grad)[0, 0], slopes, rtol=1e-15)
 
 
 @pytest.mark.parametrize("x, pixel", [(0.5, 0), (1.5, 2), (2.5, 2), (-0.5, 0), (3.5, None)])
 def test_nearest_ties_go_to_the_even_pixel(backend, x, pixel):
-    value = pystn.grid_sample(
-        backend.array(SQUARES), backend.array(np.array([[[x, 0.0]]])), "nearest", coords="pixel"
-    )
+    value = pystn.grid_sample(backend.array(SQUARES), backend.array(np.array([[[x, 0.0]]])), "nearest", coords="pixel")
     assert backend.numpy(value)[0, 0, 0] == (0 if pixel is None else SQUARES[0, 0, 0, pixel])
 
 
@@ -104,8 +107,11 @@ def test_gradient_at_the_identity_is_there_but_for_zero(backend, rng, align_corn
     cotangent = rng.standard_normal((1, 1, 9, 9))
     for subgradient in ("right", "left", "central", "zero"):
         _, grad = pystn.grid_sample_vjp(
-            backend.array(cotangent), backend.array(image), backend.array(grid),
-            align_corners=align_corners, subgradient=subgradient,
+            backend.array(cotangent),
+            backend.array(image),
+            backend.array(grid),
+            align_corners=align_corners,
+            subgradient=subgradient,
         )
         (grad_theta,) = pystn.affine_grid_vjp(backend.numpy(grad), theta, (9, 9), align_corners)
         assert np.any(grad_theta) == (subgradient != "zero")

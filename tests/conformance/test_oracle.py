@@ -128,13 +128,17 @@ def test_mixed_precision(backend, cell, rng, image, coordinate):
     near(gradients[1], expected[1], np.float32 if coordinate == np.float32 else np.float64)
 
 
-@pytest.mark.parametrize("size, shape", [((40, 50), (37, 43)), ((9, 8), (70, 66)), ((64, 64), (3, 200)), ((33, 200), (530,))])
+@pytest.mark.parametrize(
+    "size, shape", [((40, 50), (37, 43)), ((9, 8), (70, 66)), ((64, 64), (3, 200)), ((33, 200), (530,))]
+)
 @pytest.mark.parametrize("kind", ["smooth", "shrunk", "random"])
 def test_float32_linear_at_sizes_with_tiles(backend, rng, size, shape, kind):
     """The vectorised path: whole and partial tiles, inside, at the border, beyond, incoherent."""
-    points = np.stack(np.meshgrid(*[np.linspace(-1, 1, m) for m in shape[::-1]], indexing="ij"), -1) if len(
-        shape
-    ) > 1 else np.stack([np.linspace(-1.2, 1.2, shape[0]), np.linspace(-0.3, 0.9, shape[0])], -1)
+    points = (
+        np.stack(np.meshgrid(*[np.linspace(-1, 1, m) for m in shape[::-1]], indexing="ij"), -1)
+        if len(shape) > 1
+        else np.stack([np.linspace(-1.2, 1.2, shape[0]), np.linspace(-0.3, 0.9, shape[0])], -1)
+    )
     points = np.swapaxes(points, 0, -2) if len(shape) > 1 else points
     turn = np.array([[0.9, -0.35], [0.31, 1.05]]) * (1 if kind == "smooth" else 0.2)
     grid = points @ turn.T + [0.05, -0.03]

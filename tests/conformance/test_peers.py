@@ -145,7 +145,10 @@ def test_opencv_remap(backend, rng, channels, border):
     expected = cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=flag[border])
     padding_mode = {"constant": "zeros", "replicate": "border", "reflect": "reflection"}[border]
     value = pystn.grid_sample(
-        backend.array(image[None]), backend.array(np.stack([map_x, map_y], -1)[None]),
-        padding_mode=padding_mode, coords="pixel", channel_axis=-1,
+        backend.array(image[None]),
+        backend.array(np.stack([map_x, map_y], -1)[None]),
+        padding_mode=padding_mode,
+        coords="pixel",
+        channel_axis=-1,
     )
     np.testing.assert_allclose(backend.numpy(value)[0], expected.reshape(40, 50, channels), rtol=0, atol=1e-4)

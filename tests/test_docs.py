@@ -1,0 +1,44 @@
+"""The documentation is true: examples run, and every public function has its sections."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import pystn
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(pystn.__path__, "pystn.")
+    if not module.name.startswith(("pystn.cli", "pystn.__main__", "pystn.backends._"))
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+FUNCTIONS = [name for name in pystn.__all__ if inspect.isfunction(getattr(pystn, name))]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_are_documented(name):
+    function = getattr(pystn, name)
+    text = inspect.getdoc(function)
+    assert "Examples\n--------" in text
+    parameters = inspect.signature(function).parameters
+    if parameters:
+        section = text.split("Parameters\n----------")[1].split("\n\n")[0]
+        for parameter in parameters:
+            assert parameter in section, parameter
+    if name.startswith(("grid", "affine")):
+        for title in ("Returns", "Raises", "See Also"):
+            assert f"\n{title}\n{'-' * len(title)}\n" in text
+
+
+def test_public_names_are_sorted_and_there():
+    assert pystn.__all__ == sorted(pystn.__all__)
+    assert all(hasattr(pystn, name) for name in pystn.__all__)

@@ -1,0 +1,222 @@
+"""Errors say what was wrong, what was expected and what was given, before anything is written."""
+
+import re
+
+import numpy as np
+import pytest
+
+import pystn
+
+IMAGE, GRID = np.zeros((2, 3, 8, 9)), np.zeros((2, 4, 5, 2))
+OUTPUT = np.zeros((2, 3, 4, 5))
+
+
+def raises(error, message, call, *arguments, **options):
+    with pytest.raises(error, match=re.escape(message)) as caught:
+        call(*arguments, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error, message, image, grid",
+    [
+        (ValueError, "input must have 4 axes, (N, C, H, W): got 3 axes, shape (3, 8, 9)", IMAGE[0], GRID),
+        (ValueError, "input must have 4 axes, (N, C, H, W): got 5 axes", IMAGE[None], GRID),
+        (ValueError, "grid must have 2 axes or more, (N, ..., 2): got 1 axes, shape (2,)", IMAGE, np.zeros(2)),
+        (
+            ValueError,
+            "grid has last axis 3, but input (N, C, H, W) has 2 spatial axes: "
+            "expected grid of shape (N, ..., 2), got (2, 4, 5, 3)",
+            IMAGE,
+            np.zeros((2, 4, 5, 3)),
+        ),
+        (
+            ValueError,
+            "batch sizes of input and grid must agree or one of them be 1: got 2 and 3",
+            IMAGE,
+            np.zeros((3, 4, 5, 2)),
+        ),
+        (ValueError, "input has an empty spatial axis", np.zeros((2, 3, 0, 9)), GRID),
+        (
+            TypeError,
+            "input must be float32 or float64 in native byte order, got dtype float16",
+            IMAGE.astype("f2"),
+            GRID,
+        ),
+        (TypeError, "input must be float32 or float64 in native byte order, got dtype int64", IMAGE.astype("i8"), GRID),
+        (TypeError, "grid must be float32 or float64 in native byte order, got dtype >f8", IMAGE, GRID.astype(">f8")),
+        (TypeError, "grid must be a numpy.ndarray, got builtins.list: pass numpy.asarray", IMAGE, GRID.tolist()),
+        (TypeError, "input must be a numpy.ndarray, got builtins.NoneType", None, GRID),
+        (TypeError, "input is a masked array, whose mask would be lost", np.ma.array(IMAGE), GRID),
+    ],
+)
+def test_image_and_grid(error, message, image, grid):
+    for call, before, after in (
+        (pystn.grid_sample, (), ()),
+        (pystn.grid_sample_vjp, (OUTPUT,), ()),
+        (pystn.grid_sample_jvp, (), (None, None)),
+    ):
+        raises(error, message, call, *before, image, grid, *after)
+
+
+def test_layout_is_named_as_chosen():
+    message = "grid has last axis 3, but input (N, H, W, C) has 2 spatial axes"
+    raises(ValueError, message, pystn.grid_sample, IMAGE, np.zeros((2, 4, 5, 3)), channel_axis=-1)
+
+
+def test_torch_tensor_is_told_what_to_pass():
+    torch = pytest.importorskip("torch", reason="passes a tensor")
+    message = "input must be a numpy.ndarray, got torch.Tensor: pass tensor.detach().cpu().numpy()"
+    raises(TypeError, message, pystn.grid_sample, torch.zeros(2, 3, 8, 9), GRID)
+    raises(
+        TypeError, "theta must be a numpy.ndarray, got torch.Tensor", pystn.affine_grid, torch.zeros(1, 2, 3), (2, 2)
+    )
+
+
+@pytest.mark.parametrize(
+    "error, message, options",
+    [
+        (
+            ValueError,
+            "unknown mode: expected one of 'nearest', 'linear', 'bilinear', 'trilinear' or a kernel, "
+            "Nearest(), Linear(); got 'bicubic'",
+            {"mode": "bicubic"},
+        ),
+        (TypeError, "unknown mode", {"mode": 1}),
+        (TypeError, "unknown mode", {"mode": ["linear"]}),
+        (TypeError, "unknown mode", {"mode": pystn.Linear}),
+        (
+            ValueError,
+            "unknown padding_mode: expected one of 'zeros', 'border', 'reflection', got 'wrap'",
+            {"padding_mode": "wrap"},
+        ),
+        (TypeError, "unknown padding_mode", {"padding_mode": None}),
+        (TypeError, "align_corners must be True or False, got 1", {"align_corners": 1}),
+        (TypeError, "align_corners must be True or False, got None", {"align_corners": None}),
+        (ValueError, "unknown coords: expected one of 'normalized', 'pixel', got 'pixels'", {"coords": "pixels"}),
+        (
+            ValueError,
+            "unknown subgradient: expected one of 'right', 'left', 'central', 'zero', got 'stn'",
+            {"subgradient": "stn"},
+        ),
+        (ValueError, "unknown channel_axis: expected one of 1, -1, got 3", {"channel_axis": 3}),
+        (TypeError, "unknown channel_axis", {"channel_axis": 1.0}),
+        (
+            ValueError,
+            "align_corners=True has no meaning with coords='pixel'",
+            {"align_corners": True, "coords": "pixel"},
+        ),
+    ],
+)
+def test_options(error, message, options):
+    for call, before, after in (
+        (pystn.grid_sample, (), ()),
+        (pystn.grid_sample_vjp, (OUTPUT,), ()),
+        (pystn.grid_sample_jvp, (), (None, None)),
+    ):
+        raises(error, message, call, *before, IMAGE, GRID, *after, **options)
+
+
+def test_cotangents_and_tangents():
+    vjp, jvp = pystn.grid_sample_vjp, pystn.grid_sample_jvp
+    message = "grad_output must have the shape of the output, (2, 3, 4, 5): got (2, 3, 5, 4)"
+    raises(ValueError, message, vjp, np.zeros((2, 3, 5, 4)), IMAGE, GRID)
+    message = "grad_output must have the dtype of the output, float64: got float32"
+    raises(TypeError, message, vjp, OUTPUT.astype("f4"), IMAGE, GRID)
+    raises(ValueError, "d_input must have the shape of input, (2, 3, 8, 9)", jvp, IMAGE, GRID, IMAGE[:1], None)
+    raises(TypeError, "d_grid must have the dtype of grid, float64", jvp, IMAGE, GRID, None, GRID.astype("f4"))
+    message = "unknown entry of wrt: expected some of ('input', 'grid'), got 'theta'"
+    raises(ValueError, message, vjp, OUTPUT, IMAGE, GRID, wrt=("input", "theta"))
+
+
+@pytest.mark.parametrize(
+    "error, message, out",
+    [
+        (ValueError, "out must have shape (2, 3, 4, 5): got (2, 3, 4, 4)", np.zeros((2, 3, 4, 4))),
+        (TypeError, "out must have dtype float64: got float32", np.zeros((2, 3, 4, 5), np.float32)),
+        (TypeError, "out must be a numpy.ndarray, got builtins.list", [0]),
+        (ValueError, "out must be writeable", np.broadcast_to(np.zeros(5), (2, 3, 4, 5))),
+        (
+            ValueError,
+            "out must not overlap itself",
+            np.lib.stride_tricks.as_strided(np.zeros(200), (2, 3, 4, 5), (160, 40, 8, 8)),
+        ),
+        (
+            ValueError,
+            "out must be aligned to its itemsize, 8",
+            np.zeros((2, 3, 4, 5), np.dtype([("pad", "i1"), ("value", "f8")]))["value"],
+        ),
+    ],
+)
+def test_out(error, message, out):
+    raises(error, message, pystn.grid_sample, IMAGE, GRID, out=out)
+
+
+def test_out_must_not_overlap_what_is_read_or_written():
+    memory = np.zeros(2000)
+    image, out = memory[:432].reshape(2, 3, 8, 9), memory[400:520].reshape(2, 3, 4, 5)
+    raises(ValueError, "out must not overlap an array that is read", pystn.grid_sample, image, GRID, out=out)
+    interleaved = memory[:864].reshape(2, 3, 8, 18)
+    pystn.grid_sample(interleaved[..., ::2], GRID, out=memory[1000:1120].reshape(2, 3, 4, 5))
+    grads = memory[:432].reshape(2, 3, 8, 9), memory[432:512].reshape(2, 4, 5, 2)
+    pystn.grid_sample_vjp(OUTPUT, IMAGE, GRID, out=grads)
+    overlapping = grads[0], memory[430:510].reshape(2, 4, 5, 2)
+    message = "out: grad_input must not overlap"
+    raises(ValueError, message, pystn.grid_sample_vjp, OUTPUT, IMAGE, GRID, out=overlapping)
+    message = "out must be a tuple (grad_input, grad_grid) of arrays or None, got ndarray"
+    raises(TypeError, message, pystn.grid_sample_vjp, OUTPUT, IMAGE, GRID, out=grads[0])
+
+
+def test_nothing_is_written_before_an_error():
+    out = np.full((2, 3, 4, 5), 7.0)
+    for grid in (GRID[:, :, :4], GRID[..., :1], np.zeros((3, 4, 5, 2))):
+        with pytest.raises(ValueError):
+            pystn.grid_sample(IMAGE, grid, out=out)
+    with pytest.raises(TypeError):
+        pystn.grid_sample_jvp(IMAGE, GRID, IMAGE.astype("f4"), None, out=out)
+    assert (out == 7).all()
+
+
+@pytest.mark.parametrize(
+    "error, message, theta, size",
+    [
+        (ValueError, "theta must have shape (N, ..., 2, 3) or (N, ..., 3, 4): got (2, 3)", np.zeros((2, 3)), (4, 5)),
+        (
+            ValueError,
+            "theta must have shape (N, ..., 2, 3) or (N, ..., 3, 4): got (1, 3, 3)",
+            np.zeros((1, 3, 3)),
+            (4, 5),
+        ),
+        (TypeError, "theta must be float32 or float64", np.zeros((1, 2, 3), int), (4, 5)),
+        (
+            ValueError,
+            "size must have 2 entries (spatial) or 4 (N, C, spatial) for a transform in 2 dimensions: got (4, 5, 6)",
+            np.zeros((1, 2, 3)),
+            (4, 5, 6),
+        ),
+        (ValueError, "size must not be negative: got (4, -5)", np.zeros((1, 2, 3)), (4, -5)),
+        (TypeError, "size must be a tuple of integers, got 4", np.zeros((1, 2, 3)), 4),
+        (TypeError, "size must be a tuple of integers, got (4.5, 5)", np.zeros((1, 2, 3)), (4.5, 5)),
+        (TypeError, "size must be a tuple of integers, got 'ab'", np.zeros((1, 2, 3)), "ab"),
+        (
+            ValueError,
+            "size (N, C, spatial) must have the batch size of theta, 1: got (2, 3, 4, 5)",
+            np.zeros((1, 2, 3)),
+            (2, 3, 4, 5),
+        ),
+    ],
+)
+def test_affine_grid(error, message, theta, size):
+    raises(error, message, pystn.affine_grid, theta, size)
+    raises(error, message, pystn.affine_grid_vjp, np.zeros((1, 4, 5, 2)), theta, size)
+    raises(error, message, pystn.affine_grid_jvp, theta, None, size)
+
+
+def test_affine_grid_arrays():
+    theta = np.zeros((1, 2, 3))
+    raises(TypeError, "align_corners must be True or False, got 'no'", pystn.affine_grid, theta, (4, 5), "no")
+    message = "grad_grid must have the shape of the grid, (1, 4, 5, 2): got (1, 5, 4, 2)"
+    raises(ValueError, message, pystn.affine_grid_vjp, np.zeros((1, 5, 4, 2)), theta, (4, 5))
+    message = "d_theta must have the shape of theta, (1, 2, 3)"
+    raises(ValueError, message, pystn.affine_grid_jvp, theta, np.zeros((2, 2, 3)), (4, 5))
+    raises(ValueError, "out must have shape (1, 4, 5, 2)", pystn.affine_grid, theta, (4, 5), out=np.zeros((4, 5, 2)))
