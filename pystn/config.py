@@ -34,15 +34,15 @@ def cuda() -> str:
 
 
 def lines() -> Iterator[tuple[str, str]]:
-    from pystn.backends import _cpu, cpu  # noqa: F401 - cpu selects the level
+    from pystn.backends import cpu
     from pystn.threads import get_num_threads
 
     yield "pystn", version("pystn")
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
     yield "NumPy", version("numpy")
-    levels = ", ".join(_cpu.levels())
-    yield "instruction set", f"{_cpu.current_level()} (available here: {levels})"
-    openmp = _cpu.openmp_version()
+    levels = ", ".join(cpu.levels())
+    yield "instruction set", f"{cpu.current_level()} (available here: {levels})"
+    openmp = cpu.openmp_version()
     yield "OpenMP", f"{openmp}, {openmp_runtime()}" if openmp else "not built in: one thread"
     yield "threads", str(get_num_threads())
     yield "CUDA", cuda()

@@ -67,11 +67,11 @@ def get_num_threads() -> int:
     >>> pystn.get_num_threads() >= 1
     True
     """
-    from pystn.backends import _cpu
+    from pystn.backends import cpu
 
-    if not _cpu.openmp_version():
+    if not cpu.openmp_version():
         return 1
-    return _in_context.get() or _set or _cpu.max_threads()
+    return _in_context.get() or _set or cpu.max_threads()
 
 
 @contextmanager

@@ -11,19 +11,34 @@ import os
 import numpy as np
 
 from pystn import threads
-from pystn.backends import _cpu
 from pystn.interpolation import Nearest
 from pystn.options import SamplingOptions
 from pystn.typing import Array
 from pystn.validation import sample_shape
 
+try:
+    from pystn.backends import _cpu
+except ImportError as error:
+    raise ImportError(
+        "pystn's compiled module is not beside its sources: run `pip install -e .` in the source tree, "
+        "or leave it to use a pystn that is installed elsewhere"
+    ) from error
+
 __all__ = [
     "affine_grid",
     "affine_grid_vjp",
+    "current_level",
     "grid_sample",
     "grid_sample_jvp",
     "grid_sample_vjp",
+    "levels",
+    "max_threads",
+    "openmp_version",
 ]
+
+# What was built and what is in use, for threads and for show_config.
+current_level, levels = _cpu.current_level, _cpu.levels
+max_threads, openmp_version = _cpu.max_threads, _cpu.openmp_version
 
 LEVEL_VARIABLE = "PYSTN_CPU_LEVEL"
 if os.environ.get(LEVEL_VARIABLE):

@@ -35,11 +35,12 @@ def find_transform(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     """Registration with a progress bar on stderr; the normalized matrix (2, 3)."""
     with needs_extra():
         from tqdm import tqdm
-    with tqdm(desc="registering", unit=" steps", file=sys.stderr, leave=False) as bar:
+    # disable=None: no bar where stderr is no terminal.
+    with tqdm(desc="registering", unit=" steps", file=sys.stderr, leave=False, disable=None) as bar:
 
         def step(loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             bar.update()
-            bar.set_postfix(loss=f"{loss:.4f}")
 
         return registration.register(fixed, moving, step)
 

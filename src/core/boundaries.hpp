@@ -40,8 +40,7 @@ struct Border {
   static constexpr bool takes_any = false;
   R last, flat_below, flat_above;
 
-  PYSTN_HD Border(Index n, R tolerance)
-      : last(R(n - 1)), flat_below(tolerance), flat_above(R(n - 1) - tolerance) {}
+  PYSTN_HD Border(Index n, R tolerance) : last(R(n - 1)), flat_below(tolerance), flat_above(R(n - 1) - tolerance) {}
 
   PYSTN_HD R operator()(R p, R& factor) const {
     factor = p <= flat_below || p >= flat_above ? R(0) : R(1);
@@ -58,8 +57,7 @@ struct Reflection {
   R low, span;
   bool single;  // an image of one pixel
 
-  PYSTN_HD Reflection(Index n, R tolerance, R low, R span)
-      : clip(n, tolerance), low(low), span(span), single(n == 1) {}
+  PYSTN_HD Reflection(Index n, R tolerance, R low, R span) : clip(n, tolerance), low(low), span(span), single(n == 1) {}
 
   PYSTN_HD R operator()(R p, R& factor) const {
     if (single) {

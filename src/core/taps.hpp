@@ -10,9 +10,7 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-PYSTN_HD constexpr int power(int base, int exponent) {
-  return exponent == 0 ? 1 : base * power(base, exponent - 1);
-}
+PYSTN_HD constexpr int power(int base, int exponent) { return exponent == 0 ? 1 : base * power(base, exponent - 1); }
 
 template <class Kernel, int ND, class R>
 struct Taps {
@@ -24,8 +22,7 @@ struct Taps {
   R slope[ND][capacity];  // d weight / d p, axis by axis
 
   // `position` in pixels of the window whose pixels are low <= index < high; all per axis, x first.
-  PYSTN_HD Taps(const R* position, const Index* low, const Index* high, const Index* stride,
-                const R* tolerance) {
+  PYSTN_HD Taps(const R* position, const Index* low, const Index* high, const Index* stride, const R* tolerance) {
     constexpr int S = Kernel::taps;
     Index first[ND], start = 0;
     R w[ND][S], dw[ND][S];

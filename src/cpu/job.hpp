@@ -35,9 +35,9 @@ struct Reach {
 
 // A call of the sampler in one of its directions. Arrays that a direction does not use are null.
 struct SampleJob {
-  int64_t batch;           // N, after broadcasting
-  int64_t input_batch;     // 1 or N
-  int64_t grid_batch;      // 1 or N
+  int64_t batch;        // N, after broadcasting
+  int64_t input_batch;  // 1 or N
+  int64_t grid_batch;   // 1 or N
   int64_t channels;
   int ndim;
   int64_t size[max_ndim];  // pixels of the source window at hand, x first
@@ -75,16 +75,16 @@ enum class Direction : int { forward = 0, jvp = 1, vjp_input = 2, vjp_grid = 3, 
 struct LatticeJob {  // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size, ndim)
   int64_t count;     // matrices
   int ndim;
-  int64_t size[max_ndim];    // of the output window, x first
-  int64_t full[max_ndim];    // of the whole output
+  int64_t size[max_ndim];  // of the output window, x first
+  int64_t full[max_ndim];  // of the whole output
   int64_t origin[max_ndim];
   int align_corners;
   Float type;
-  const void* theta;         // contiguous
-  void* grid;                // also the cotangent
+  const void* theta;  // contiguous
+  void* grid;         // also the cotangent
   int64_t grid_matrix, grid_axis[max_ndim], grid_component;
-  double* partial;           // (M, row_chunks, ndim, ndim + 1), for the vjp
-  int64_t rows;              // product of the axes but x
+  double* partial;  // (M, row_chunks, ndim, ndim + 1), for the vjp
+  int64_t rows;     // product of the axes but x
   int64_t chunk_rows, row_chunks;
 };
 

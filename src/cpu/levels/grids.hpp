@@ -53,20 +53,21 @@ struct AffineLattice {
     const R* const theta = static_cast<const R*>(job.theta) + m * ND * (ND + 1);
     R* const grid = static_cast<R*>(job.grid) + m * job.grid_matrix;
     const bool packed = job.grid_component == 1 && job.grid_axis[0] == ND;
-    for_each_segment<R>(job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
-      R slope[ND], constant[ND];
-      for (int a = 0; a < ND; ++a) {
-        const R* const t = theta + a * (ND + 1);
-        slope[a] = t[0];
-        constant[a] = t[ND];
-        for (int b = ND - 1; b > 0; --b) constant[a] = t[b] * row.at[b] + constant[a];
-      }
-      R* const out = grid + row.offset + column * job.grid_axis[0];
-      if (packed)
-        write<true>(out, x, count, slope, constant, job.grid_axis[0], job.grid_component);
-      else
-        write<false>(out, x, count, slope, constant, job.grid_axis[0], job.grid_component);
-    });
+    for_each_segment<R>(job, chunk % job.row_chunks,
+                        [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
+                          R slope[ND], constant[ND];
+                          for (int a = 0; a < ND; ++a) {
+                            const R* const t = theta + a * (ND + 1);
+                            slope[a] = t[0];
+                            constant[a] = t[ND];
+                            for (int b = ND - 1; b > 0; --b) constant[a] = t[b] * row.at[b] + constant[a];
+                          }
+                          R* const out = grid + row.offset + column * job.grid_axis[0];
+                          if (packed)
+                            write<true>(out, x, count, slope, constant, job.grid_axis[0], job.grid_component);
+                          else
+                            write<false>(out, x, count, slope, constant, job.grid_axis[0], job.grid_component);
+                        });
   }
 
   // Sums over a row in double, in a fixed number of lanes: the order depends on the shape alone.
@@ -104,19 +105,20 @@ struct AffineLattice {
     double* const partial = job.partial + chunk * ND * (ND + 1);
     const bool packed = job.grid_component == 1 && job.grid_axis[0] == ND;
     double sum[ND][ND + 1] = {};
-    for_each_segment<R>(job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
-      const R* const g = grad + row.offset + column * job.grid_axis[0];
-      double total[ND] = {}, moment[ND] = {};
-      if (packed)
-        reduce<true>(g, x, count, job.grid_axis[0], job.grid_component, total, moment);
-      else
-        reduce<false>(g, x, count, job.grid_axis[0], job.grid_component, total, moment);
-      for (int a = 0; a < ND; ++a) {
-        sum[a][0] += moment[a];
-        for (int b = 1; b < ND; ++b) sum[a][b] += total[a] * double(row.at[b]);
-        sum[a][ND] += total[a];
-      }
-    });
+    for_each_segment<R>(job, chunk % job.row_chunks,
+                        [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
+                          const R* const g = grad + row.offset + column * job.grid_axis[0];
+                          double total[ND] = {}, moment[ND] = {};
+                          if (packed)
+                            reduce<true>(g, x, count, job.grid_axis[0], job.grid_component, total, moment);
+                          else
+                            reduce<false>(g, x, count, job.grid_axis[0], job.grid_component, total, moment);
+                          for (int a = 0; a < ND; ++a) {
+                            sum[a][0] += moment[a];
+                            for (int b = 1; b < ND; ++b) sum[a][b] += total[a] * double(row.at[b]);
+                            sum[a][ND] += total[a];
+                          }
+                        });
     for (int a = 0; a < ND; ++a)
       for (int b = 0; b <= ND; ++b) partial[a * (ND + 1) + b] = sum[a][b];
   }

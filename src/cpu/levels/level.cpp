@@ -11,12 +11,17 @@ namespace {
 template <class S>
 SampleChunk body(Direction direction) {
   switch (direction) {
-    case Direction::forward: return S::forward;
-    case Direction::jvp: return S::jvp;
-    case Direction::vjp_input: return S::vjp_input;
-    case Direction::vjp_grid: return S::vjp_grid;
+    case Direction::forward:
+      return S::forward;
+    case Direction::jvp:
+      return S::jvp;
+    case Direction::vjp_input:
+      return S::vjp_input;
+    case Direction::vjp_grid:
+      return S::vjp_grid;
     case Direction::vjp:
-    case Direction::reach: break;
+    case Direction::reach:
+      break;
   }
   return nullptr;
 }
@@ -26,10 +31,14 @@ SampleChunk with_kernel(Direction direction, const SampleJob& job) {
   const bool slopes = direction == Direction::jvp || direction == Direction::vjp_grid;
   if (Mode(job.mode) == Mode::nearest) return body<Sampler<T, R, Nearest, 2>>(direction);
   if (slopes) switch (Subgradient(job.subgradient)) {
-      case Subgradient::right: break;
-      case Subgradient::left: return body<Sampler<T, R, LinearWithSlope<Subgradient::left>, 2>>(direction);
-      case Subgradient::central: return body<Sampler<T, R, LinearWithSlope<Subgradient::central>, 2>>(direction);
-      case Subgradient::zero: return body<Sampler<T, R, LinearWithSlope<Subgradient::zero>, 2>>(direction);
+      case Subgradient::right:
+        break;
+      case Subgradient::left:
+        return body<Sampler<T, R, LinearWithSlope<Subgradient::left>, 2>>(direction);
+      case Subgradient::central:
+        return body<Sampler<T, R, LinearWithSlope<Subgradient::central>, 2>>(direction);
+      case Subgradient::zero:
+        return body<Sampler<T, R, LinearWithSlope<Subgradient::zero>, 2>>(direction);
     }
   return body<Sampler<T, R, Linear, 2>>(direction);
 }
@@ -47,7 +56,8 @@ SampleChunk sample(Direction direction, const SampleJob& job) {
 }
 
 LatticeChunk affine_grid(const LatticeJob& job) {
-  if (job.type == Float::f32) return job.ndim == 2 ? AffineLattice<float, 2>::forward : AffineLattice<float, 3>::forward;
+  if (job.type == Float::f32)
+    return job.ndim == 2 ? AffineLattice<float, 2>::forward : AffineLattice<float, 3>::forward;
   return job.ndim == 2 ? AffineLattice<double, 2>::forward : AffineLattice<double, 3>::forward;
 }
 

@@ -11,11 +11,19 @@
 
 namespace pystn {
 
-namespace portable { extern const Level level; }
+namespace portable {
+extern const Level level;
+}
 #if defined(PYSTN_X86_LEVELS)
-namespace v2 { extern const Level level; }
-namespace v3 { extern const Level level; }
-namespace v4 { extern const Level level; }
+namespace v2 {
+extern const Level level;
+}
+namespace v3 {
+extern const Level level;
+}
+namespace v4 {
+extern const Level level;
+}
 #endif
 
 namespace {

@@ -11,9 +11,9 @@
 namespace pystn::PYSTN_LEVEL {
 
 struct Part {
-  int64_t n0, n1;              // samples of the batch that read this image
+  int64_t n0, n1;  // samples of the batch that read this image
   int64_t channel0, channel1;
-  int64_t low, high;           // indices on the slowest axis
+  int64_t low, high;  // indices on the slowest axis
 
   Part(const SampleJob& job, int64_t task) {
     const int64_t band = task % job.bands, block = task / job.bands % job.channel_blocks;

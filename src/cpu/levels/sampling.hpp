@@ -54,8 +54,7 @@ struct Sampler {
   }
 
   // out[c] = sum_k w_k input[c, k], channels next to each other.
-  static void gather_channels(const T* __restrict pixels, const SampleTaps& taps, int64_t channels,
-                              T* __restrict out) {
+  static void gather_channels(const T* __restrict pixels, const SampleTaps& taps, int64_t channels, T* __restrict out) {
     if (taps.count == SampleTaps::capacity) {
       for (int64_t c = 0; c < channels; ++c) {
         R sum = taps.weight[0] * R(pixels[taps.offset[0] + c]);

@@ -121,10 +121,18 @@ inline void project_as(const SampleJob& job, int64_t n, const Span& span, Strip<
       }
     };
     switch (Boundary(job.boundary[a])) {
-      case Boundary::zeros: with(Projection<R, Zeros>(job, a)); break;
-      case Boundary::border: with(Projection<R, Border>(job, a)); break;
-      case Boundary::mirror: with(Projection<R, Mirror>(job, a)); break;
-      case Boundary::symmetric: with(Projection<R, Symmetric>(job, a)); break;
+      case Boundary::zeros:
+        with(Projection<R, Zeros>(job, a));
+        break;
+      case Boundary::border:
+        with(Projection<R, Border>(job, a));
+        break;
+      case Boundary::mirror:
+        with(Projection<R, Mirror>(job, a));
+        break;
+      case Boundary::symmetric:
+        with(Projection<R, Symmetric>(job, a));
+        break;
     }
   }
 }

@@ -187,11 +187,11 @@ PYSTN_INLINE void for_each_tap(Body&& body) {
 // Where the taps of a tile are: k = 0 .. 3 is (x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1).
 struct TileTaps {
   Reading reading;
-  int64_t corner;       // offset of the window
-  int left, top;        // its first column and row
-  __m512i first;        // entry of tap 0 in the window; or offset of the upper pair in the image
-  __m512i second;       // offset of the lower pair
-  __mmask16 swapped;    // pairs whose first is tap 1 or whose second is tap 0
+  int64_t corner;     // offset of the window
+  int left, top;      // its first column and row
+  __m512i first;      // entry of tap 0 in the window; or offset of the upper pair in the image
+  __m512i second;     // offset of the lower pair
+  __mmask16 swapped;  // pairs whose first is tap 1 or whose second is tap 0
   __mmask16 inside0, inside1, inside2, inside3;
 
   template <int k>
@@ -199,7 +199,8 @@ struct TileTaps {
     return k == 0 ? inside0 : k == 1 ? inside1 : k == 2 ? inside2 : inside3;
   }
   // `corners` are the lanes in the corners of a tile; `row` the image's stride of y.
-  PYSTN_INLINE void place(const TileAxis& x, const TileAxis& y, int64_t width, int64_t height, int64_t row, __m512i corners) {
+  PYSTN_INLINE void place(const TileAxis& x, const TileAxis& y, int64_t width, int64_t height, int64_t row,
+                          __m512i corners) {
     const __m512i cx = _mm512_load_si512(x.cell), cy = _mm512_load_si512(y.cell), one = _mm512_set1_epi32(1);
     // Unsigned comparison: negative cells are large.
     const bool all = (_mm512_cmplt_epu32_mask(cx, _mm512_set1_epi32(int(width) - 1)) &
@@ -224,8 +225,8 @@ struct TileTaps {
     __m256i least = _mm512_castsi512_si256(_mm512_permutex2var_epi32(cx, corners, cy));
     least = _mm256_min_epi32(least, _mm256_shuffle_epi32(least, 0xb1));
     least = _mm256_min_epi32(least, _mm256_shuffle_epi32(least, 0x4e));
-    const __m256i most = _mm256_inserti128_si256(_mm256_set1_epi32(int(width) - window),
-                                                 _mm_set1_epi32(int(height) - window), 1);
+    const __m256i most =
+        _mm256_inserti128_si256(_mm256_set1_epi32(int(width) - window), _mm_set1_epi32(int(height) - window), 1);
     least = _mm256_max_epi32(_mm256_min_epi32(least, most), _mm256_setzero_si256());
     left = _mm256_extract_epi32(least, 0);
     top = _mm256_extract_epi32(least, 4);
@@ -238,8 +239,10 @@ struct TileTaps {
     } else {
       // Only taps inside the image have to be in the window; they may start one before it.
       const __m512i size = _mm512_set1_epi32(window);
-      const __mmask16 x0 = _mm512_cmplt_epu32_mask(lx, size), x1 = _mm512_cmplt_epu32_mask(_mm512_add_epi32(lx, one), size);
-      const __mmask16 y0 = _mm512_cmplt_epu32_mask(ly, size), y1 = _mm512_cmplt_epu32_mask(_mm512_add_epi32(ly, one), size);
+      const __mmask16 x0 = _mm512_cmplt_epu32_mask(lx, size),
+                      x1 = _mm512_cmplt_epu32_mask(_mm512_add_epi32(lx, one), size);
+      const __mmask16 y0 = _mm512_cmplt_epu32_mask(ly, size),
+                      y1 = _mm512_cmplt_epu32_mask(_mm512_add_epi32(ly, one), size);
       fits = !((inside0 & ~(x0 & y0)) | (inside1 & ~(x1 & y0)) | (inside2 & ~(x0 & y1)) | (inside3 & ~(x1 & y1)));
     }
     if (fits) {
@@ -299,9 +302,8 @@ struct TapReader {
       tap[2] = find(entry2, lower2);
       tap[3] = find(entry3, lower3);
       if (how == Reading::window)
-        for_each_tap([&](auto k) PYSTN_INLINED {
-          tap[k.value] = _mm512_maskz_mov_ps(taps.inside<k.value>(), tap[k.value]);
-        });
+        for_each_tap([&](auto k)
+                         PYSTN_INLINED { tap[k.value] = _mm512_maskz_mov_ps(taps.inside<k.value>(), tap[k.value]); });
     } else {
       const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
       const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
@@ -483,10 +485,17 @@ struct TiledSampler {
   template <class Body>
   static PYSTN_INLINE void by_reading(Reading reading, Body&& body) {
     switch (reading) {
-      case Reading::nothing: break;
-      case Reading::window_inside: body(Way<Reading::window_inside>{}); break;
-      case Reading::window: body(Way<Reading::window>{}); break;
-      case Reading::pairs: body(Way<Reading::pairs>{}); break;
+      case Reading::nothing:
+        break;
+      case Reading::window_inside:
+        body(Way<Reading::window_inside>{});
+        break;
+      case Reading::window:
+        body(Way<Reading::window>{});
+        break;
+      case Reading::pairs:
+        body(Way<Reading::pairs>{});
+        break;
     }
   }
   template <Reading how>
@@ -499,25 +508,27 @@ struct TiledSampler {
     const float* const input = static_cast<const float*>(job.input.data) + n * job.input.batch;
     float* const output = static_cast<float*>(job.output.data) + n * job.output.batch;
     const int64_t row = row_stride(job, job.output.axis);
-    for_each_tile<false>(job, n, chunk % chunks_per_image(job), image_row, nullptr,
-                  [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at) PYSTN_INLINED {
-      float* const out = output + at.output;
-      if (taps.reading == Reading::nothing)
-        for (int64_t c = 0; c < job.channels; ++c) tile.store(out + c * job.output.channel, row, _mm512_setzero_ps());
-      const TapWeights weight(x, y);
-      by_reading(taps.reading, [&](auto way) PYSTN_INLINED {
-        const TapReader<decltype(way)::value> read(taps, image_row);
-        for (int64_t c = 0; c < job.channels; ++c) {
-          __m512 tap[4];
-          read(input + c * job.input.channel, tap);
-          __m512 sum = _mm512_mul_ps(weight.of[0], tap[0]);
-          sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[1], tap[1]));
-          sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[2], tap[2]));
-          sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[3], tap[3]));
-          tile.store(out + c * job.output.channel, row, sum);
-        }
-      });
-    });
+    for_each_tile<false>(
+        job, n, chunk % chunks_per_image(job), image_row, nullptr,
+        [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at) PYSTN_INLINED {
+          float* const out = output + at.output;
+          if (taps.reading == Reading::nothing)
+            for (int64_t c = 0; c < job.channels; ++c)
+              tile.store(out + c * job.output.channel, row, _mm512_setzero_ps());
+          const TapWeights weight(x, y);
+          by_reading(taps.reading, [&](auto way) PYSTN_INLINED {
+            const TapReader<decltype(way)::value> read(taps, image_row);
+            for (int64_t c = 0; c < job.channels; ++c) {
+              __m512 tap[4];
+              read(input + c * job.input.channel, tap);
+              __m512 sum = _mm512_mul_ps(weight.of[0], tap[0]);
+              sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[1], tap[1]));
+              sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[2], tap[2]));
+              sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[3], tap[3]));
+              tile.store(out + c * job.output.channel, row, sum);
+            }
+          });
+        });
   }
 
   // The gradient to the coordinates of one tile, summed over the samples n0 <= n < n1.
@@ -556,20 +567,19 @@ struct TiledSampler {
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job), n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
     for_each_tile<true>(job, n0, chunk % chunks_per_image(job), job.input.axis[1], nullptr,
-                  [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at)
-                      PYSTN_INLINED { put_grad_grid(job, n0, n1, taps, x, y, tile, at); });
+                        [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at)
+                            PYSTN_INLINED { put_grad_grid(job, n0, n1, taps, x, y, tile, at); });
   }
 
   // Adds the terms of one tile to the part of the input's gradient that a task owns.
   static PYSTN_INLINE void add_grad_input(const SampleJob& job, const Part& part, int64_t n, WindowMatrix& matrix,
-                                          const TileTaps& taps, const TileAxis& x, const TileAxis& y,
-                                          const Place& tile, const At& at) {
+                                          const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile,
+                                          const At& at) {
     if (taps.reading == Reading::nothing) return;
     const int64_t image_row = job.grad_input.axis[1], row = row_stride(job, job.output.axis);
     float* const image = static_cast<float*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
     const float* const cotangent = static_cast<const float*>(job.output.data) + n * job.output.batch + at.output;
-    if (taps.reading == Reading::pairs)
-      return add_taps(job, part, taps, x, y, tile, cotangent, row, image);
+    if (taps.reading == Reading::pairs) return add_taps(job, part, taps, x, y, tile, cotangent, row, image);
     const int used = matrix.rows_of(taps, y);
     const int first = part.low > taps.top ? int(part.low - taps.top) : 0;
     const int last = part.high < taps.top + used ? int(part.high - taps.top) : used;
@@ -595,11 +605,11 @@ struct TiledSampler {
     for (int64_t n = part.n0; n < part.n1; ++n)
       for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk)
         for_each_tile<grid_too>(job, n, chunk, job.grad_input.axis[1], &part,
-                      [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at)
-                          PYSTN_INLINED {
-          add_grad_input(job, part, n, matrix, taps, x, y, tile, at);
-          if (grid_too) put_grad_grid(job, n, n + 1, taps, x, y, tile, at);
-        });
+                                [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile,
+                                    const At& at) PYSTN_INLINED {
+                                  add_grad_input(job, part, n, matrix, taps, x, y, tile, at);
+                                  if (grid_too) put_grad_grid(job, n, n + 1, taps, x, y, tile, at);
+                                });
   }
 
   static void vjp_input(const SampleJob& job, int64_t task) { vjp_of_part<false>(job, task); }
@@ -650,11 +660,16 @@ SampleChunk tiled_body(Direction direction, const SampleJob& job) {
   using Square = TiledSampler<Fold, 4, 4>;
   const bool square = job.rows >= 4;
   switch (direction) {
-    case Direction::forward: return square ? Square::forward : Wide::forward;
-    case Direction::vjp_input: return square ? Square::vjp_input : Wide::vjp_input;
-    case Direction::vjp_grid: return square ? Square::vjp_grid : Wide::vjp_grid;
-    case Direction::vjp: return square ? Square::vjp : Wide::vjp;
-    default: return nullptr;
+    case Direction::forward:
+      return square ? Square::forward : Wide::forward;
+    case Direction::vjp_input:
+      return square ? Square::vjp_input : Wide::vjp_input;
+    case Direction::vjp_grid:
+      return square ? Square::vjp_grid : Wide::vjp_grid;
+    case Direction::vjp:
+      return square ? Square::vjp : Wide::vjp;
+    default:
+      return nullptr;
   }
 }
 
@@ -669,10 +684,14 @@ inline SampleChunk tiled(Direction direction, const SampleJob& job) {
   if (slopes && Subgradient(job.subgradient) != Subgradient::right) return nullptr;
   if (job.boundary[0] != job.boundary[1]) return nullptr;
   switch (Boundary(job.boundary[0])) {
-    case Boundary::zeros: return tiled_body<Zeros>(direction, job);
-    case Boundary::border: return tiled_body<Border>(direction, job);
-    case Boundary::mirror: return tiled_body<Mirror>(direction, job);
-    case Boundary::symmetric: return tiled_body<Symmetric>(direction, job);
+    case Boundary::zeros:
+      return tiled_body<Zeros>(direction, job);
+    case Boundary::border:
+      return tiled_body<Border>(direction, job);
+    case Boundary::mirror:
+      return tiled_body<Mirror>(direction, job);
+    case Boundary::symmetric:
+      return tiled_body<Symmetric>(direction, job);
   }
   return nullptr;
 }

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Inline functions of one name are merged by the linker: what a level compiles must carry the level's
+# namespace, or AVX-512 code could run where there is none. Looks at the objects of a fresh build.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=$(mktemp -d)
+trap 'rm -rf "$build"' EXIT
+found=0
+for level in portable v2 v3 v4; do
+  flags=-march=x86-64-$level
+  [ "$level" = portable ] && flags=
+  if [ "$(uname -m)" != x86_64 ] && [ "$level" != portable ]; then continue; fi
+  # Without optimisation nothing is inlined away, and every function shows.
+  ${CXX:-g++} -std=c++17 -O0 -fno-exceptions $flags -DPYSTN_LEVEL=$level -Isrc/core -Isrc/cpu -c src/cpu/levels/level.cpp -o "$build/$level.o"
+  if nm -C "$build/$level.o" | awk '$2 ~ /[WVu]/' | grep -v "pystn::$level::"; then
+    echo "$level: weak symbols outside pystn::$level" >&2
+    found=1
+  fi
+done
+exit $found
