@@ -1,0 +1,60 @@
+"""Whether two libraries computed the same thing: checked before either is timed.
+
+Differences are in units of the result's root mean square, and allowed up to 16 eps max(H, W): the
+coordinate of a pixel rounds by about eps W, and white noise turns that into as much of a value.
+One value in 10 000 may stray: it lies within rounding of the centre of a pixel or of a tie, where
+slopes and nearest pixels jump. A gradient to theta sums such values, so that the strays of a share
+s of the pixels move it by about sqrt(s); there the root mean square of the difference is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.arrays import Array
+from bench.cases import Case
+
+__all__ = ["Agreement", "compare"]
+
+STRAY = 1e-4
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two results are apart; `problem` says why that is too far, if it is."""
+
+    difference: float
+    tolerance: float
+    strays: float = 0.0  # share of values not counted in the difference
+    problem: str | None = None
+
+
+def rms(array: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(array), dtype=np.float64))) if array.size else 0.0
+
+
+def compare_arrays(case: Case, ours: Array, theirs: Array) -> Agreement:
+    tolerance = 16 * float(np.finfo(case.dtype).eps) * max(case.shape[2:])
+    if ours.shape != theirs.shape:
+        return Agreement(np.inf, tolerance, problem=f"shapes {ours.shape} and {theirs.shape}")
+    apart = np.abs(ours - theirs) / (rms(theirs) or 1.0)
+    if case.operation == "stn_fwd_bwd" and ours.shape[1:] == (2, 3):
+        difference, tolerance, strays = rms(apart), float(np.sqrt(tolerance)), 0.0
+    else:
+        close = apart <= tolerance
+        strays = 1 - float(np.mean(close)) if close.size else 0.0
+        difference = float(np.max(apart[close] if strays <= STRAY else apart, initial=0))
+    if difference <= tolerance:  # not so for NaN
+        return Agreement(difference, tolerance, strays)
+    return Agreement(difference, tolerance, problem=f"they disagree: {difference:.1e} > {tolerance:.1e}")
+
+
+def compare(case: Case, ours: Sequence[Array], theirs: Sequence[Array]) -> Agreement:
+    """The agreement of those two arrays that agree least."""
+    if len(ours) != len(theirs):
+        return Agreement(np.inf, 0, problem=f"{len(ours)} and {len(theirs)} results")
+    pairs = [compare_arrays(case, a, b) for a, b in zip(ours, theirs, strict=True)]
+    return max(pairs, key=lambda pair: (pair.problem is not None, pair.difference / pair.tolerance))

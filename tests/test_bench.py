@@ -1,0 +1,97 @@
+"""The bench as a program: what it writes, and that a wrong result is an error. Nothing about time."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import pystn
+
+torch = pytest.importorskip("torch", reason="the bench compares with PyTorch")
+
+SMALL = ["--filter", "small call: grid_sample", "--threads", "1", "--rounds", "2"]
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """The program's main(arguments); bench lies beside the package and is not installed."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    from bench.__main__ import main
+
+    before = torch.get_num_threads()
+    yield main
+    torch.set_num_threads(before)
+    pystn.set_num_threads(None)
+
+
+@pytest.fixture
+def wrong(bench, monkeypatch):
+    """A torch adapter whose results are changed by `change` before they are compared."""
+    from bench.peers import PEERS
+
+    right = PEERS["torch"].results
+
+    def install(change):
+        def changed(*arguments):
+            return [change(array) for array in right(*arguments)]
+
+        monkeypatch.setattr(PEERS["torch"], "results", changed)
+
+    return install
+
+
+def test_table_and_json(bench, tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    assert bench([*SMALL, "--json", str(path)]) == 0
+    output = capsys.readouterr().out
+    assert "grid_sample 1x1x28x28 rot30" in output
+    assert "Smallest ratio against torch" in output.splitlines()[-1]
+    document = json.loads(path.read_text())
+    assert {"date", "command", "machine", "versions"} <= document.keys()
+    (row,) = document["rows"]
+    assert row["peer"] == "torch"
+    assert row["threads"] == 1
+    assert row["extra_bytes"] >= 28 * 28 * 4
+    assert row["difference"] <= row["tolerance"]
+    assert len(row["peer_seconds"]["rounds"]) == len(row["pystn_seconds"]["rounds"]) == 2
+
+
+def test_chart(bench, tmp_path):
+    pytest.importorskip("matplotlib", reason="the chart needs Matplotlib")
+    path = tmp_path / "bench.png"
+    assert bench([*SMALL, "--chart", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda array: array + 0.1, lambda array: array * float("nan"), lambda array: array[..., 1:]],
+    ids=["value", "nan", "shape"],
+)
+def test_wrong_result_is_an_error(bench, wrong, change, tmp_path, capsys):
+    wrong(change)
+    path = tmp_path / "bench.json"
+    assert bench([*SMALL, "--json", str(path)]) == 1
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["problem"]
+    assert row["ratio"] is None
+    assert row["problem"] in capsys.readouterr().out
+
+
+def test_failing_peer_is_an_error(bench, wrong, capsys):
+    def fail(array):
+        raise RuntimeError("no such kernel")
+
+    wrong(fail)
+    assert bench(SMALL) == 1
+    assert "torch failed: RuntimeError: no such kernel" in capsys.readouterr().out
+
+
+def test_list(bench, capsys):
+    assert bench(["--list", "--quick"]) == 0
+    quick = capsys.readouterr().out.splitlines()
+    assert bench(["--list"]) == 0
+    everything = capsys.readouterr().out.splitlines()
+    assert len(set(everything)) == len(everything)
+    assert set(quick) < set(everything)
+    assert bench(["--filter", "no such case"]) == 2
