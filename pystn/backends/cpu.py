@@ -49,7 +49,8 @@ if os.environ.get(LEVEL_VARIABLE):
 
 
 def readable(array: Array) -> Array:
-    if array.flags.aligned and not any(s % array.itemsize for s in array.strides):
+    flags = array.flags
+    if flags.aligned and (flags.c_contiguous or not any(s % array.itemsize for s in array.strides)):
         return array
     return array.copy()
 

@@ -30,8 +30,8 @@ struct Zeros {
 
   PYSTN_HD R operator()(R p, R& factor) const {
     factor = R(1);
-    p = p > low ? p : low;
-    return p < high ? p : high;
+    p = p < high ? p : high;  // false for NaN, which so ends at `high`
+    return p > low ? p : low;
   }
 };
 

@@ -169,7 +169,7 @@ struct TileAxis {
 };
 
 // How the taps of a tile are read.
-enum class Reading { nothing, window_inside, window, pairs };
+enum class Reading { nothing, window_inside, window, pairs_inside, pairs };
 
 template <int value_>
 struct Constant {
@@ -198,9 +198,10 @@ struct TileTaps {
   PYSTN_INLINE __mmask16 inside() const {
     return k == 0 ? inside0 : k == 1 ? inside1 : k == 2 ? inside2 : inside3;
   }
-  // `corners` are the lanes in the corners of a tile; `row` the image's stride of y.
+  // `corners` are the lanes in the corners of a tile; `row` the image's stride of y. Looking for a
+  // window can be left out: it pays from the second channel on.
   PYSTN_INLINE void place(const TileAxis& x, const TileAxis& y, int64_t width, int64_t height, int64_t row,
-                          __m512i corners) {
+                          __m512i corners, bool windowed) {
     const __m512i cx = _mm512_load_si512(x.cell), cy = _mm512_load_si512(y.cell), one = _mm512_set1_epi32(1);
     // Unsigned comparison: negative cells are large.
     const bool all = (_mm512_cmplt_epu32_mask(cx, _mm512_set1_epi32(int(width) - 1)) &
@@ -220,6 +221,30 @@ struct TileTaps {
         return;
       }
     }
+    if (windowed && place_window(cx, cy, all, width, height, row, corners)) return;
+    const __m512i stride = _mm512_set1_epi32(int(row));
+    if (all) {
+      reading = Reading::pairs_inside;
+      first = _mm512_add_epi32(_mm512_mullo_epi32(cy, stride), cx);
+      second = _mm512_add_epi32(first, stride);
+      return;
+    }
+    // Pairs of neighbours in a row, at places where both are in the image: at its borders one
+    // before or after the cell, so that the other of the two is the tap.
+    reading = Reading::pairs;
+    const auto clamp = [](__m512i i, int64_t last) PYSTN_INLINED {
+      return _mm512_min_epi32(_mm512_max_epi32(i, _mm512_setzero_si512()), _mm512_set1_epi32(int(last)));
+    };
+    const __m512i pair = clamp(cx, width - 2);
+    swapped = _mm512_cmpneq_epi32_mask(pair, cx);
+    first = _mm512_add_epi32(_mm512_mullo_epi32(clamp(cy, height - 1), stride), pair);
+    second = _mm512_add_epi32(_mm512_mullo_epi32(clamp(_mm512_add_epi32(cy, one), height - 1), stride), pair);
+  }
+
+  // Places a window over the tile; whether it fits.
+  PYSTN_INLINE bool place_window(__m512i cx, __m512i cy, bool all, int64_t width, int64_t height, int64_t row,
+                                 __m512i corners) {
+    const __m512i one = _mm512_set1_epi32(1);
     // The extremes of a smooth grid are in a tile's corners; it is checked below. Both axes at
     // once: lanes 0-3 are the corners' x, lanes 4-7 their y.
     __m256i least = _mm512_castsi512_si256(_mm512_permutex2var_epi32(cx, corners, cy));
@@ -245,21 +270,9 @@ struct TileTaps {
                       y1 = _mm512_cmplt_epu32_mask(_mm512_add_epi32(ly, one), size);
       fits = !((inside0 & ~(x0 & y0)) | (inside1 & ~(x1 & y0)) | (inside2 & ~(x0 & y1)) | (inside3 & ~(x1 & y1)));
     }
-    if (fits) {
-      reading = all ? Reading::window_inside : Reading::window;
-      first = _mm512_add_epi32(_mm512_slli_epi32(ly, 3), lx);
-      return;
-    }
-    // Pairs of neighbours in a row, at places where both are in the image: at its borders one
-    // before or after the cell, so that the other of the two is the tap.
-    reading = Reading::pairs;
-    const auto clamp = [](__m512i i, int64_t last) PYSTN_INLINED {
-      return _mm512_min_epi32(_mm512_max_epi32(i, _mm512_setzero_si512()), _mm512_set1_epi32(int(last)));
-    };
-    const __m512i pair = clamp(cx, width - 2), stride = _mm512_set1_epi32(int(row));
-    swapped = _mm512_cmpneq_epi32_mask(pair, cx);
-    first = _mm512_add_epi32(_mm512_mullo_epi32(clamp(cy, height - 1), stride), pair);
-    second = _mm512_add_epi32(_mm512_mullo_epi32(clamp(_mm512_add_epi32(cy, one), height - 1), stride), pair);
+    reading = all ? Reading::window_inside : Reading::window;
+    first = _mm512_add_epi32(_mm512_slli_epi32(ly, 3), lx);
+    return fits;
   }
 };
 
@@ -310,6 +323,11 @@ struct TapReader {
       const auto gather = [&](__m512i at, __mmask16 in0, __mmask16 in1, __m512& tap0, __m512& tap1) PYSTN_INLINED {
         const __m512 low = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_castsi512_si256(at), channel, 4));
         const __m512 high = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti32x8_epi32(at, 1), channel, 4));
+        if (how == Reading::pairs_inside) {
+          tap0 = _mm512_permutex2var_ps(low, even, high);
+          tap1 = _mm512_permutex2var_ps(low, odd, high);
+          return;
+        }
         const __m512i tap0_at = _mm512_mask_mov_epi32(even, taps.swapped, odd);
         const __m512i tap1_at = _mm512_mask_mov_epi32(odd, taps.swapped, even);
         tap0 = _mm512_maskz_permutex2var_ps(in0, low, tap0_at, high);
@@ -436,6 +454,11 @@ template <template <class> class Fold, int TR, int TC>
 struct TiledSampler {
   using Place = Tile<TR, TC>;
 
+  // The lanes in a tile's corners, of the first and of the second of two vectors.
+  static PYSTN_INLINE __m512i corners() {
+    return _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 31, 32 - TC, 15 + TC, 16, 15, 16 - TC, TC - 1, 0);
+  }
+
   // Element offsets of a tile in the output and in the grid's gradient.
   struct At {
     int64_t output, grad_grid;
@@ -448,10 +471,9 @@ struct TiledSampler {
   // `part` if it is given.
   template <bool with_factor, class Body>
   static PYSTN_INLINE void for_each_tile(const SampleJob& job, int64_t n, int64_t chunk, int64_t image_row,
-                                         const Part* part, Body&& body) {
+                                         const Part* part, bool windowed, Body&& body) {
     const Reach* reach = part && job.reach && TR > 1 ? reaches_of(job, n, chunk) : nullptr;
     const Projection<float, Fold> project_x(job, 0), project_y(job, 1);
-    const __m512i corners = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 31, 32 - TC, 15 + TC, 16, 15, 16 - TC, TC - 1, 0);
     const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
     const int64_t grid_column = column_stride(job, job.grid.axis);
     const int64_t grad_column = column_stride(job, job.grad_grid.axis);
@@ -473,7 +495,8 @@ struct TiledSampler {
         batch_y.template project<with_factor>(y, tiles, project_y);
         TileTaps taps[batch_tiles];
         for (int t = 0; t < tiles; ++t)
-          taps[t].place(TileAxis(batch_x, t), TileAxis(batch_y, t), job.size[0], job.size[1], image_row, corners);
+          taps[t].place(TileAxis(batch_x, t), TileAxis(batch_y, t), job.size[0], job.size[1], image_row, corners(),
+                        windowed);
         for (int t = 0; t < tiles; ++t)
           body(taps[t], TileAxis(batch_x, t), TileAxis(batch_y, t), tile(t),
                At{at.output + start + t * TC, at.grad_grid + (start + t * TC) * grad_column});
@@ -493,6 +516,9 @@ struct TiledSampler {
       case Reading::window:
         body(Way<Reading::window>{});
         break;
+      case Reading::pairs_inside:
+        body(Way<Reading::pairs_inside>{});
+        break;
       case Reading::pairs:
         body(Way<Reading::pairs>{});
         break;
@@ -503,22 +529,52 @@ struct TiledSampler {
     static constexpr Reading value = how;
   };
 
+  // Whether to go through a chunk once a channel. Scattered samples of an image beyond the reach of
+  // the processor's address translation miss it at every tap; one channel alone is within reach.
+  static bool channel_by_channel(const SampleJob& job, int64_t n, int64_t chunk, int64_t image_row) {
+    const int64_t reach = int64_t(4) << 20;
+    if (job.channels == 1 || job.channels * job.size[0] * job.size[1] < reach) return false;
+    const Projection<float, Fold> project_x(job, 0), project_y(job, 1);
+    const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
+    bool first = true, scattered = false;
+    for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) {
+      if (!first) return;
+      first = false;
+      const Place tile(line.rows, line.count < TC ? line.count : TC);
+      alignas(64) float x[lanes], y[lanes];
+      tile.load_grid(job, grid + offset_of(job, job.grid.axis, line), x, y);
+      BatchAxis batch_x, batch_y;
+      batch_x.template project<false>(x, 1, project_x);
+      batch_y.template project<false>(y, 1, project_y);
+      TileTaps taps;
+      taps.place(TileAxis(batch_x, 0), TileAxis(batch_y, 0), job.size[0], job.size[1], image_row, corners(), true);
+      scattered = taps.reading == Reading::pairs || taps.reading == Reading::pairs_inside;
+    });
+    return scattered;
+  }
+
   static void forward(const SampleJob& job, int64_t chunk) {
-    const int64_t n = chunk / chunks_per_image(job), image_row = job.input.axis[1];
+    const int64_t n = chunk / chunks_per_image(job), of_image = chunk % chunks_per_image(job);
+    const int64_t image_row = job.input.axis[1];
+    const int64_t together = channel_by_channel(job, n, of_image, image_row) ? 1 : job.channels;
+    for (int64_t c = 0; c < job.channels; c += together) sample_channels(job, n, of_image, c, c + together);
+  }
+
+  static void sample_channels(const SampleJob& job, int64_t n, int64_t chunk, int64_t channel0, int64_t channel1) {
+    const int64_t image_row = job.input.axis[1], row = row_stride(job, job.output.axis);
     const float* const input = static_cast<const float*>(job.input.data) + n * job.input.batch;
     float* const output = static_cast<float*>(job.output.data) + n * job.output.batch;
-    const int64_t row = row_stride(job, job.output.axis);
     for_each_tile<false>(
-        job, n, chunk % chunks_per_image(job), image_row, nullptr,
+        job, n, chunk, image_row, nullptr, channel1 - channel0 > 1,
         [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at) PYSTN_INLINED {
           float* const out = output + at.output;
           if (taps.reading == Reading::nothing)
-            for (int64_t c = 0; c < job.channels; ++c)
+            for (int64_t c = channel0; c < channel1; ++c)
               tile.store(out + c * job.output.channel, row, _mm512_setzero_ps());
           const TapWeights weight(x, y);
           by_reading(taps.reading, [&](auto way) PYSTN_INLINED {
             const TapReader<decltype(way)::value> read(taps, image_row);
-            for (int64_t c = 0; c < job.channels; ++c) {
+            for (int64_t c = channel0; c < channel1; ++c) {
               __m512 tap[4];
               read(input + c * job.input.channel, tap);
               __m512 sum = _mm512_mul_ps(weight.of[0], tap[0]);
@@ -566,7 +622,7 @@ struct TiledSampler {
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job), n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
-    for_each_tile<true>(job, n0, chunk % chunks_per_image(job), job.input.axis[1], nullptr,
+    for_each_tile<true>(job, n0, chunk % chunks_per_image(job), job.input.axis[1], nullptr, job.channels > 1,
                         [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at)
                             PYSTN_INLINED { put_grad_grid(job, n0, n1, taps, x, y, tile, at); });
   }
@@ -579,7 +635,8 @@ struct TiledSampler {
     const int64_t image_row = job.grad_input.axis[1], row = row_stride(job, job.output.axis);
     float* const image = static_cast<float*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
     const float* const cotangent = static_cast<const float*>(job.output.data) + n * job.output.batch + at.output;
-    if (taps.reading == Reading::pairs) return add_taps(job, part, taps, x, y, tile, cotangent, row, image);
+    if (taps.reading == Reading::pairs || taps.reading == Reading::pairs_inside)
+      return add_taps(job, part, taps, x, y, tile, cotangent, row, image);
     const int used = matrix.rows_of(taps, y);
     const int first = part.low > taps.top ? int(part.low - taps.top) : 0;
     const int last = part.high < taps.top + used ? int(part.high - taps.top) : used;
@@ -604,7 +661,7 @@ struct TiledSampler {
     WindowMatrix matrix;
     for (int64_t n = part.n0; n < part.n1; ++n)
       for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk)
-        for_each_tile<grid_too>(job, n, chunk, job.grad_input.axis[1], &part,
+        for_each_tile<grid_too>(job, n, chunk, job.grad_input.axis[1], &part, true,
                                 [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile,
                                     const At& at) PYSTN_INLINED {
                                   add_grad_input(job, part, n, matrix, taps, x, y, tile, at);
