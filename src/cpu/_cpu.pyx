@@ -283,6 +283,24 @@ cdef class Call:
         self.cut()
         return 0
 
+    cdef void flatten(self) noexcept:
+        """Merge axes of the output whose memory allows it, for kernels to which rows mean nothing."""
+        cdef SampleJob* job = &self.job
+        cdef int last = job.rank - 1
+        cdef int64_t length
+        while last > 0:
+            length = job.shape[last]
+            if job.grid.axis[last - 1] != job.grid.axis[last] * length:
+                break
+            if job.output.axis[last - 1] != job.output.axis[last] * length:
+                break
+            job.shape[last - 1] *= length
+            job.grid.axis[last - 1] = job.grid.axis[last]
+            job.output.axis[last - 1] = job.output.axis[last]
+            last -= 1
+        job.rank = last + 1
+        self.cut()
+
     cdef void cut(self) noexcept:
         """Chunks of the output, from the shapes alone."""
         cdef SampleJob* job = &self.job
@@ -361,6 +379,8 @@ def grid_sample(input, grid, output, options, int threads):
     call.image(&call.job.input, input, False)
     call.samples(output, True)
     cdef int64_t work = call.job.batch * call.pixels() * call.job.channels
+    if call.job.channels == 1:
+        call.flatten()
     if work:
         call.run(Direction.forward, call.chunks(call.job.batch), threads_for(work, threads))
 

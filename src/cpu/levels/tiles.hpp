@@ -715,7 +715,7 @@ template <template <class> class Fold>
 SampleChunk tiled_body(Direction direction, const SampleJob& job) {
   using Wide = TiledSampler<Fold, 1, 16>;
   using Square = TiledSampler<Fold, 4, 4>;
-  const bool square = job.rows >= 4;
+  const bool square = job.rows >= 4 && (job.channels > 1 || direction != Direction::forward);
   switch (direction) {
     case Direction::forward:
       return square ? Square::forward : Wide::forward;
