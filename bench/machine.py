@@ -35,7 +35,7 @@ def model() -> str:
 
 def context(pystn: Peer, peers: Mapping[str, Peer], arguments: Sequence[str]) -> dict[str, Any]:
     """Date, command, machine and versions, as the JSON file has them."""
-    from pystn.backends import _cpu, cpu  # noqa: F401 - cpu selects the level
+    from pystn.backends import cpu
 
     versions = {library.name: library.version for library in (pystn, *peers.values())}
     return {
@@ -45,7 +45,7 @@ def context(pystn: Peer, peers: Mapping[str, Peer], arguments: Sequence[str]) ->
             "processor": model(),
             "cores": os.cpu_count(),
             "system": platform.platform(),
-            "instruction_set": _cpu.current_level(),
+            "instruction_set": cpu.current_level(),
         },
         "versions": {"python": platform.python_version(), "numpy": np.__version__, **versions},
     }

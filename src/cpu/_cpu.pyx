@@ -159,8 +159,8 @@ def release_threads():
 
 
 cdef int64_t turns_of(int64_t count, int threads) noexcept nogil:
-    """Chunks that a thread takes at a time: some eight times each, to balance and not to queue."""
-    return max(1, count // (8 * threads))
+    """Chunks that a thread takes at a time: each comes back some thirty times, to balance without queueing."""
+    return max(1, count // (32 * threads))
 
 
 cdef void run_sample(SampleChunk body, const SampleJob* job, int64_t count, int threads) noexcept nogil:

@@ -1,0 +1,150 @@
+// A tile: 16 output pixels, one a lane of an AVX-512 register. Where its pixels lie, and its
+// coordinates projected into the source. Included by tiles.hpp alone, where the processor has them.
+#pragma once
+
+#include <immintrin.h>
+
+#include "strip.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+// A tile's numbers stay in registers only if all that touches them is one function.
+#define PYSTN_INLINE inline __attribute__((always_inline))
+#define PYSTN_INLINED __attribute__((always_inline))
+
+// Makes the compiler read an array from memory, where a load with broadcast costs no shuffle; left
+// alone it takes the lanes apart in registers.
+#define PYSTN_IN_MEMORY(array) __asm__("" : "+m"(array))
+
+constexpr int lanes = 16;
+constexpr int window = 8;
+
+// Where a tile lies: TR x TC pixels of the output, of which the first rows x columns exist.
+template <int TR, int TC>
+struct Tile {
+  static_assert(TR * TC == lanes, "one lane a pixel");
+  int rows, columns;
+  bool whole;
+
+  PYSTN_INLINE Tile(int rows, int columns) : rows(rows), columns(columns), whole(rows == TR && columns == TC) {}
+
+  // Columns of row r that exist.
+  PYSTN_INLINE unsigned mask(int r) const { return r < rows ? (1u << columns) - 1u : 0u; }
+
+  // Lanes that exist.
+  PYSTN_INLINE __mmask16 exist() const {
+    unsigned all = 0;
+    for (int r = 0; r < TR; ++r) all |= mask(r) << r * TC;
+    return whole ? 0xffff : all;
+  }
+
+  PYSTN_INLINE __m512 load(const float* from, int64_t row) const {
+    if (TR == 1) return whole ? _mm512_loadu_ps(from) : _mm512_maskz_loadu_ps(mask(0), from);
+    const auto part = [&](int r) PYSTN_INLINED {
+      return whole ? _mm_loadu_ps(from + r * row) : _mm_maskz_loadu_ps(mask(r), from + r * row);
+    };
+    const __m512 two = _mm512_insertf32x4(_mm512_castps128_ps512(part(0)), part(1), 1);
+    return _mm512_insertf32x4(_mm512_insertf32x4(two, part(2), 2), part(3), 3);
+  }
+
+  PYSTN_INLINE void store(float* to, int64_t row, __m512 values) const {
+    if (TR == 1) return whole ? _mm512_storeu_ps(to, values) : _mm512_mask_storeu_ps(to, mask(0), values);
+    const auto part = [&](int r, __m128 four) PYSTN_INLINED {
+      whole ? _mm_storeu_ps(to + r * row, four) : _mm_mask_storeu_ps(to + r * row, mask(r), four);
+    };
+    part(0, _mm512_castps512_ps128(values));
+    part(1, _mm512_extractf32x4_ps(values, 1));
+    part(2, _mm512_extractf32x4_ps(values, 2));
+    part(3, _mm512_extractf32x4_ps(values, 3));
+  }
+
+  // The coordinates of a tile; lanes that do not exist repeat one that does.
+  PYSTN_INLINE void load_grid(const SampleJob& job, const float* from, float* x, float* y) const {
+    const int64_t row = row_stride(job, job.grid.axis), column = column_stride(job, job.grid.axis);
+    if (whole && job.grid.component == 1 && column == 2) {
+      __m512 first, second;
+      if (TR == 1) {
+        first = _mm512_loadu_ps(from);
+        second = _mm512_loadu_ps(from + lanes);
+      } else {
+        first = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(from)), _mm256_loadu_ps(from + row), 1);
+        second = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(from + 2 * row)),
+                                    _mm256_loadu_ps(from + 3 * row), 1);
+      }
+      const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+      _mm512_store_ps(x, _mm512_permutex2var_ps(first, even, second));
+      _mm512_store_ps(y, _mm512_permutex2var_ps(first, _mm512_add_epi32(even, _mm512_set1_epi32(1)), second));
+      return;
+    }
+    for (int r = 0; r < TR; ++r)
+      for (int c = 0; c < TC; ++c) {
+        const float* const at = from + (r < rows ? r : rows - 1) * row + (c < columns ? c : columns - 1) * column;
+        x[r * TC + c] = at[0];
+        y[r * TC + c] = at[job.grid.component];
+      }
+  }
+
+  // d loss / d coordinates, into the grid's gradient.
+  PYSTN_INLINE void store_grid(const SampleJob& job, float* to, __m512 gx, __m512 gy) const {
+    const int64_t row = row_stride(job, job.grad_grid.axis), column = column_stride(job, job.grad_grid.axis);
+    if (whole && job.grad_grid.component == 1 && column == 2) {
+      const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+      const __m512 first = _mm512_permutex2var_ps(gx, low, gy);
+      const __m512 second = _mm512_permutex2var_ps(gx, _mm512_add_epi32(low, _mm512_set1_epi32(8)), gy);
+      if (TR == 1) {
+        _mm512_storeu_ps(to, first);
+        _mm512_storeu_ps(to + lanes, second);
+      } else {
+        _mm256_storeu_ps(to, _mm512_castps512_ps256(first));
+        _mm256_storeu_ps(to + row, _mm512_extractf32x8_ps(first, 1));
+        _mm256_storeu_ps(to + 2 * row, _mm512_castps512_ps256(second));
+        _mm256_storeu_ps(to + 3 * row, _mm512_extractf32x8_ps(second, 1));
+      }
+      return;
+    }
+    alignas(64) float x[lanes], y[lanes];
+    _mm512_store_ps(x, gx);
+    _mm512_store_ps(y, gy);
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < columns; ++c) {
+        to[r * row + c * column] = x[r * TC + c];
+        to[r * row + c * column + job.grad_grid.component] = y[r * TC + c];
+      }
+  }
+};
+
+// Tiles are prepared some at a time: each step is then a loop of independent turns, which the
+// processor overlaps, where tile by tile it would wait for one long chain.
+constexpr int batch_tiles = 16;
+
+// One axis of a batch of tiles: the cell of each lane, its two weights, d position / d coordinate.
+struct BatchAxis {
+  alignas(64) int cell[batch_tiles * lanes];
+  alignas(64) float weight[2][batch_tiles * lanes];
+  alignas(64) float factor[batch_tiles * lanes];
+
+  template <bool with_factor, class Projection>
+  PYSTN_INLINE void project(const float* __restrict x, int tiles, const Projection& by) {
+    for (int l = 0; l < tiles * lanes; ++l) {
+      float w[2], dw[2], f;
+      cell[l] = Linear::at<int>(by(x[l], f), 0.0f, w, dw);
+      weight[0][l] = w[0];
+      weight[1][l] = w[1];
+      if (with_factor) factor[l] = f;
+    }
+  }
+};
+
+// The lanes of one tile.
+struct TileAxis {
+  const int* cell;
+  const float* weight[2];
+  const float* factor;
+
+  PYSTN_INLINE TileAxis(const BatchAxis& batch, int tile)
+      : cell(batch.cell + tile * lanes),
+        weight{batch.weight[0] + tile * lanes, batch.weight[1] + tile * lanes},
+        factor(batch.factor + tile * lanes) {}
+};
+
+}  // namespace pystn::PYSTN_LEVEL
