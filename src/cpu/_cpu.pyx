@@ -111,6 +111,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
 
 # Below this many pixel-channels a parallel region costs more than it saves.
 cdef int64_t PARALLEL_FROM = 16384
+# Below this many a job takes less than a millisecond or so.
+cdef int64_t BRIEF_BELOW = 1 << 20
 # Elements of an image below which both of its gradients are made in one pass.
 cdef int64_t WHOLE_IMAGES_BELOW = 32768
 # Pixels of one chunk, about.
@@ -158,30 +160,30 @@ def release_threads():
     pystn_release_threads()
 
 
-cdef int64_t turns_of(int64_t count, int threads) noexcept nogil:
-    """Chunks that a thread takes at a time: each comes back some thirty times, to balance without queueing."""
-    return max(1, count // (32 * threads))
-
-
-cdef void run_sample(SampleChunk body, const SampleJob* job, int64_t count, int threads) noexcept nogil:
+cdef void run_sample(SampleChunk body, const SampleJob* job, int64_t count, int threads, bint brief) noexcept nogil:
+    """A brief job is dealt out once, so that each processor finds last call's data in its cache; a
+    longer one is taken up turn by turn, so that nobody waits for one that is disturbed."""
     cdef int64_t i, turns
     if threads <= 1 or count <= 1:
         for i in range(count):
             body(job[0], i)
+    elif brief:
+        for i in prange(count, schedule="static", num_threads=threads):
+            body(job[0], i)
     else:
-        turns = turns_of(count, threads)
+        turns = max(1, count // (32 * threads))
         for i in prange(count, schedule="dynamic", chunksize=turns, num_threads=threads):
             body(job[0], i)
 
 
 cdef void run_lattice(LatticeChunk body, const LatticeJob* job, int64_t count, int threads) noexcept nogil:
-    cdef int64_t i, turns
+    """Its chunks are all alike: dealt out once."""
+    cdef int64_t i
     if threads <= 1 or count <= 1:
         for i in range(count):
             body(job[0], i)
     else:
-        turns = turns_of(count, threads)
-        for i in prange(count, schedule="dynamic", chunksize=turns, num_threads=threads):
+        for i in prange(count, schedule="static", num_threads=threads):
             body(job[0], i)
 
 
@@ -364,8 +366,9 @@ cdef class Call:
         cdef SampleChunk body = level.sample(direction, self.job)
         if body == NULL:
             return False
+        cdef bint brief = self.job.batch * self.pixels() * self.job.channels < BRIEF_BELOW
         with nogil:
-            run_sample(body, &self.job, count, threads)
+            run_sample(body, &self.job, count, threads, brief)
         return True
 
 
