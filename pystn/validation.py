@@ -82,7 +82,10 @@ def sample_shape(input: Any, grid: Any, options: SamplingOptions) -> tuple[int, 
 
 def check_wrt(wrt: Any, allowed: tuple[str, ...]) -> tuple[bool, ...]:
     """For each of `allowed`, whether its gradient is asked for."""
-    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    try:
+        names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    except TypeError:
+        raise TypeError(f"wrt must be a sequence of some of {allowed}, got {wrt!r}") from None
     for name in names:
         if name not in allowed:
             raise ValueError(f"unknown entry of wrt: expected some of {allowed}, got {name!r}")

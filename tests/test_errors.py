@@ -220,3 +220,156 @@ def test_affine_grid_arrays():
     message = "d_theta must have the shape of theta, (1, 2, 3)"
     raises(ValueError, message, pystn.affine_grid_jvp, theta, np.zeros((2, 2, 3)), (4, 5))
     raises(ValueError, "out must have shape (1, 4, 5, 2)", pystn.affine_grid, theta, (4, 5), out=np.zeros((4, 5, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "i4", "u1", "?", "c8", "c16", "g", ">f4", "<U3", "O"])
+def test_dtypes_that_are_not_read(dtype):
+    """Each array is named, with the dtype that it has."""
+    wrong = np.zeros((2, 3, 8, 9), dtype)
+    if wrong.dtype in (np.float32, np.float64):
+        pytest.skip("here this is a dtype that is read")
+    message = f"must be float32 or float64 in native byte order, got dtype {wrong.dtype}"
+    raises(TypeError, f"input {message}", pystn.grid_sample, wrong, GRID)
+    raises(TypeError, f"grid {message}", pystn.grid_sample, IMAGE, np.zeros(GRID.shape, dtype))
+    raises(TypeError, f"theta {message}", pystn.affine_grid, np.zeros((1, 2, 3), dtype), (2, 2))
+    message = f"grad_output must have the dtype of the output, float64: got {wrong.dtype}"
+    raises(TypeError, message, pystn.grid_sample_vjp, np.zeros(OUTPUT.shape, dtype), IMAGE, GRID)
+    message = f"d_input must have the dtype of input, float64: got {wrong.dtype}"
+    raises(TypeError, message, pystn.grid_sample_jvp, IMAGE, GRID, wrong, None)
+
+
+@pytest.mark.parametrize("name", ["grad_output", "d_input", "d_grid", "d_theta", "grad_grid", "out"])
+@pytest.mark.parametrize("kind", [list, np.ma.array], ids=["list", "masked"])
+def test_every_array_has_to_be_one(name, kind):
+    theta, grid = np.zeros((2, 2, 3)), np.zeros((2, 4, 5, 2))
+    calls = {
+        "grad_output": lambda: pystn.grid_sample_vjp(kind(OUTPUT), IMAGE, GRID),
+        "d_input": lambda: pystn.grid_sample_jvp(IMAGE, GRID, kind(IMAGE), None),
+        "d_grid": lambda: pystn.grid_sample_jvp(IMAGE, GRID, None, kind(GRID)),
+        "d_theta": lambda: pystn.affine_grid_jvp(theta, kind(theta), (4, 5)),
+        "grad_grid": lambda: pystn.affine_grid_vjp(kind(grid), theta, (4, 5)),
+        "out": lambda: pystn.grid_sample(IMAGE, GRID, out=kind(OUTPUT)),
+    }
+    expected = f"{name} must be a numpy.ndarray, got builtins.list" if kind is list else f"{name} is a masked array"
+    raises(TypeError, expected, calls[name])
+
+
+@pytest.mark.parametrize("wrt", [None, 5, 1.0], ids=str)
+def test_wrt_that_is_no_sequence_is_named(wrt):
+    raises(TypeError, "wrt", pystn.grid_sample_vjp, OUTPUT, IMAGE, GRID, wrt=wrt)
+
+
+@pytest.mark.parametrize("wrt", ["theta", "", ("input", None), (("input",),), "input,grid"], ids=str)
+def test_wrt_of_unknown_names(wrt):
+    message = "unknown entry of wrt: expected some of ('input', 'grid'), got "
+    raises(ValueError, message, pystn.grid_sample_vjp, OUTPUT, IMAGE, GRID, wrt=wrt)
+
+
+def test_shapes_that_follow_from_the_layout():
+    image = np.zeros((2, 8, 9, 3))
+    message = "grad_output must have the shape of the output, (2, 4, 5, 3): got (2, 3, 4, 5)"
+    raises(ValueError, message, pystn.grid_sample_vjp, OUTPUT, image, GRID, channel_axis=-1)
+    message = "out must have shape (2, 4, 5, 3): got (2, 3, 4, 5)"
+    raises(ValueError, message, pystn.grid_sample, image, GRID, channel_axis=-1, out=OUTPUT.copy())
+    message = "input has an empty spatial axis"
+    raises(ValueError, message, pystn.grid_sample, np.zeros((2, 8, 0, 3)), GRID, channel_axis=-1)
+    assert pystn.grid_sample(np.zeros((2, 8, 9, 0)), GRID, channel_axis=-1).shape == (2, 4, 5, 0)
+
+
+def outs_of(shape, dtype):
+    """Arrays of a shape that no result may be written into."""
+    good = np.full(shape, 7, dtype)
+    yield ValueError, np.full((*shape[:-1], shape[-1] + 1), 7, dtype)
+    yield ValueError, np.full(shape[1:], 7, dtype)
+    yield TypeError, good.astype(np.float32)
+    yield TypeError, good.astype(">f8")
+    yield TypeError, good.astype(int)
+    read_only = good.copy()
+    read_only.flags.writeable = False
+    yield ValueError, read_only
+    same = np.lib.stride_tricks.as_strided(good, shape, (0, *good.strides[1:]))
+    yield ValueError, same
+    overlapping = np.lib.stride_tricks.as_strided(good, shape, (*good.strides[:-2], good.itemsize, good.itemsize))
+    yield ValueError, overlapping
+
+
+THETA = np.zeros((2, 2, 3))
+WRITERS = {
+    "grid_sample": (OUTPUT.shape, lambda out: pystn.grid_sample(IMAGE, GRID, out=out)),
+    "vjp, input": (IMAGE.shape, lambda out: pystn.grid_sample_vjp(OUTPUT, IMAGE, GRID, out=(out, None))),
+    "vjp, grid": (GRID.shape, lambda out: pystn.grid_sample_vjp(OUTPUT, IMAGE, GRID, out=(None, out))),
+    "jvp": (OUTPUT.shape, lambda out: pystn.grid_sample_jvp(IMAGE, GRID, IMAGE, GRID, out=out)),
+    "affine_grid": (GRID.shape, lambda out: pystn.affine_grid(THETA, (4, 5), out=out)),
+    "affine vjp": (THETA.shape, lambda out: pystn.affine_grid_vjp(GRID, THETA, (4, 5), out=(out,))),
+    "affine jvp": (GRID.shape, lambda out: pystn.affine_grid_jvp(THETA, THETA, (4, 5), out=out)),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_an_out_that_does_not_fit_is_refused_and_left_alone(writer):
+    shape, call = WRITERS[writer]
+    for error, out in outs_of(shape, np.float64):
+        with pytest.raises(error, match="out"):
+            call(out)
+        assert (np.asarray(out) == 7).all()
+    good = np.full(shape, 7.0)
+    call(good)
+    assert not (good == 7).any()
+
+
+def test_no_out_overlaps_anything_that_is_read():
+    """Every array that is read, in every operation that writes."""
+
+    def view(a, memory):  # of the first numbers of a block of memory
+        return memory[: a.size].reshape(a.shape)
+
+    for reads, writes, call in (
+        ((OUTPUT, IMAGE, GRID), IMAGE, lambda o, *a: pystn.grid_sample_vjp(*a, out=(o, None))),
+        ((OUTPUT, IMAGE, GRID), GRID, lambda o, *a: pystn.grid_sample_vjp(*a, out=(None, o))),
+        ((IMAGE, GRID, IMAGE, GRID), OUTPUT, lambda o, *a: pystn.grid_sample_jvp(*a, out=o)),
+        ((IMAGE, GRID), OUTPUT, lambda o, *a: pystn.grid_sample(*a, out=o)),
+        ((THETA,), GRID, lambda o, t: pystn.affine_grid(t, (4, 5), out=o)),
+        ((THETA, THETA), GRID, lambda o, t, d: pystn.affine_grid_jvp(t, d, (4, 5), out=o)),
+        ((GRID, THETA), THETA, lambda o, g, t: pystn.affine_grid_vjp(g, t, (4, 5), out=(o,))),
+    ):
+        for i in range(len(reads)):
+            memory = np.zeros(2000)
+            out = memory[10 : 10 + writes.size].reshape(writes.shape)
+            arrays = [view(a, memory) if j == i else a.copy() for j, a in enumerate(reads)]
+            raises(ValueError, "must not overlap an array that is read", call, out, *arrays)
+            call(out, *(a.copy() for a in arrays))
+
+
+def test_interleaved_arrays_do_not_overlap():
+    """One block of memory, the even numbers read and the odd ones written."""
+    memory = np.zeros((2, 3, 8, 18))
+    memory[..., ::2] = 1
+    points = np.stack(np.meshgrid(np.arange(9.0), np.arange(8.0)), -1)[None]
+    pystn.grid_sample(memory[..., ::2], points, coords="pixel", out=memory[..., 1::2])
+    assert (memory == 1).all()
+
+
+@pytest.mark.parametrize(
+    "bad, error",
+    [((4, None), TypeError), (None, TypeError), ((), ValueError), ((4,), ValueError), ((1, 2, 3, 4, 5), ValueError)],
+    ids=str,
+)
+def test_size_is_named(bad, error):
+    raises(error, "size", pystn.affine_grid, THETA, bad)
+    raises(error, "size", pystn.affine_grid_vjp, GRID, THETA, bad)
+    raises(error, "size", pystn.affine_grid_jvp, THETA, THETA, bad)
+
+
+def test_out_of_a_vjp_is_a_tuple_of_its_length():
+    for out in ([None, None], (None,), (None, None, None), np.zeros(3)):
+        raises(
+            TypeError,
+            "out must be a tuple (grad_input, grad_grid)",
+            pystn.grid_sample_vjp,
+            OUTPUT,
+            IMAGE,
+            GRID,
+            out=out,
+        )
+    for out in ([None], (), (None, None), np.zeros((2, 2, 3))):
+        raises(TypeError, "out must be a tuple (grad_theta)", pystn.affine_grid_vjp, GRID, THETA, (4, 5), out=out)

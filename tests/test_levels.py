@@ -74,3 +74,67 @@ def test_an_unknown_level_is_an_import_error():
     )
     assert ran.returncode == 1
     assert "ImportError: PYSTN_CPU_LEVEL: no CPU level 'v9' here: expected one of" in ran.stderr
+
+
+WIDE = """
+import itertools, sys, numpy as np, pystn
+rng = np.random.default_rng(1)
+results = {}
+paddings, rules = ("zeros", "border", "reflection"), ("right", "left", "central", "zero")
+conventions = ({}, {"align_corners": True}, {"coords": "pixel"})
+for image_type, grid_type in itertools.product(("f4", "f8"), repeat=2):
+    image = rng.standard_normal((2, 5, 37, 29)).astype(image_type)
+    cotangent = rng.standard_normal((2, 5, 19, 23)).astype(image_type)
+    points = rng.uniform(-1.3, 1.3, (2, 19, 23, 2))
+    points[:, :, ::7, 0], points[:, ::5, :, 1] = np.nan, 1e30
+    for padding, rule, convention, axis in itertools.product(paddings, rules, conventions, (1, -1)):
+        grid = (np.rint(20 * points) if "coords" in convention else points).astype(grid_type)
+        arrays = [np.moveaxis(a, 1, axis).copy() for a in (image, cotangent)]
+        options = dict(convention, padding_mode=padding, subgradient=rule, channel_axis=axis)
+        name = " ".join(map(str, (image_type, grid_type, padding, rule, convention, axis)))
+        results["value " + name] = pystn.grid_sample(arrays[0], grid, **options)
+        results["jvp " + name] = pystn.grid_sample_jvp(arrays[0], grid, arrays[0][::-1], grid[::-1], **options)
+        names = ("input " + name, "grid " + name)
+        results.update(zip(names, pystn.grid_sample_vjp(arrays[1], arrays[0], grid, **options)))
+for size, dtype in itertools.product(((1, 1), (300, 7), (3, 4, 5), (2, 3, 300)), ("f4", "f8")):
+    ndim = len(size)
+    theta = rng.standard_normal((3, ndim, ndim + 1)).astype(dtype)
+    for align_corners in (False, True):
+        name = f"{size} {dtype} {align_corners}"
+        results["lattice " + name] = grid = pystn.affine_grid(theta, size, align_corners)
+        results["theta " + name], = pystn.affine_grid_vjp(grid, theta, size, align_corners)
+np.savez(sys.argv[1], **results)
+"""
+
+
+@pytest.mark.parametrize("level", [name for name in _cpu.levels() if name != "portable"])
+def test_levels_agree_in_every_option(level, tmp_path):
+    """Bitwise, but for the float32 gradients that test_levels_agree names, and these to rounding."""
+    found = []
+    for name in (level, "portable"):
+        path = tmp_path / f"{name}.npz"
+        environment = {**os.environ, "PYSTN_CPU_LEVEL": name}
+        subprocess.run([sys.executable, "-c", WIDE, str(path)], check=True, env=environment, timeout=120)
+        with np.load(path) as stored:
+            found.append({key: stored[key] for key in stored.files})
+    assert found[0].keys() == found[1].keys()
+    for key, expected in found[1].items():
+        if key.startswith(("input f4 f4", "grid f4 f4")):
+            scale = max(1, np.abs(expected).max())
+            np.testing.assert_allclose(found[0][key], expected, rtol=0, atol=4e-6 * scale, err_msg=key)
+        else:
+            np.testing.assert_array_equal(found[0][key], expected, err_msg=key)
+
+
+def test_the_level_asked_for_is_the_one_in_use():
+    for name in _cpu.levels():
+        ran = subprocess.run(
+            [sys.executable, "-c", "import pystn; pystn.show_config()"],
+            env={**os.environ, "PYSTN_CPU_LEVEL": name},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        (line,) = [line for line in ran.stdout.splitlines() if line.startswith("instruction set")]
+        assert line.split()[2] == name

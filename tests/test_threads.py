@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -158,3 +159,82 @@ def test_calls_from_many_threads_at_once():
     for worker in workers:
         worker.join()
     assert not failures
+
+
+@pytest.mark.parametrize("image, grid", [("f4", "f4"), ("f8", "f8"), ("f4", "f8"), ("f8", "f4")])
+@pytest.mark.parametrize("channels", [1, 3, 70])
+def test_channels_last_bitwise_equal_for_any_number(image, grid, channels):
+    rng = np.random.default_rng(4)
+    shape = (1, 120, 110, channels)
+    arrays = rng.standard_normal(shape).astype(image), rng.uniform(-1.2, 1.2, (1, 130, 60, 2)).astype(grid)
+    cotangent = rng.standard_normal((1, 130, 60, channels)).astype(image)
+    options = {"channel_axis": -1, "padding_mode": "border", "align_corners": True, "subgradient": "left"}
+    results = []
+    for count in COUNTS:
+        with pystn.num_threads(count):
+            results.append(
+                [
+                    pystn.grid_sample(*arrays, **options),
+                    *pystn.grid_sample_vjp(cotangent, *arrays, **options),
+                    pystn.grid_sample_jvp(*arrays, *arrays, **options),
+                ]
+            )
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("wrt", ["input", "grid", ("input", "grid")], ids=str)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_bitwise_equal_with_a_bad_cotangent(bad, wrt, batch):
+    """A NaN in one channel leaves every other number what it is with one thread."""
+    rng = np.random.default_rng(5)
+    image = rng.standard_normal((batch, 64, 40, 48)).astype(np.float32)
+    grid = np.repeat(smooth((50, 60)).astype(np.float32), batch, axis=0)
+    cotangent = rng.standard_normal((batch, 64, 50, 60)).astype(np.float32)
+    cotangent[:, 3, 30, 30] = bad
+    results = []
+    for count in COUNTS:
+        with pystn.num_threads(count):
+            results.append(pystn.grid_sample_vjp(cotangent, image, grid, wrt=wrt))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("operation", ["value", "jvp", "gradient to the image", "gradient to the grid"])
+def test_other_python_threads_run_meanwhile(operation):
+    """The GIL is released: this thread takes steps in the middle of a call by another."""
+    rng = np.random.default_rng(6)
+    image, grid = rng.standard_normal((1, 8, 300, 300)), rng.uniform(-1, 1, (1, 400, 400, 2))
+    cotangent = np.ones((1, 8, 400, 400))
+    call = {
+        "value": lambda: pystn.grid_sample(image, grid),
+        "jvp": lambda: pystn.grid_sample_jvp(image, grid, image, grid),
+        "gradient to the image": lambda: pystn.grid_sample_vjp(cotangent, image, grid, wrt="input"),
+        "gradient to the grid": lambda: pystn.grid_sample_vjp(cotangent, image, grid, wrt="grid"),
+    }[operation]
+    switch = sys.getswitchinterval()
+    spans, steps = [], []
+
+    def work():
+        with pystn.num_threads(1):
+            for _ in range(10):
+                start = time.perf_counter()
+                call()
+                spans.append((start, time.perf_counter()))
+
+    worker = threading.Thread(target=work)
+    # Nothing but the call itself may hand the GIL over: Python would not take it away for 100 s.
+    sys.setswitchinterval(100)
+    try:
+        worker.start()
+        while worker.is_alive():
+            steps.append(time.perf_counter())
+            time.sleep(0)  # offers the GIL, and waits for it
+    finally:
+        sys.setswitchinterval(switch)
+    worker.join()
+    quarters = [((3 * start + end) / 4, (start + 3 * end) / 4) for start, end in spans]
+    assert any(np.diff(np.searchsorted(steps, quarter)) > 0 for quarter in quarters)

@@ -22,6 +22,7 @@ PYSTN_HD R lattice_tolerance(Subgradient rule, Index n) {
 // The nearest pixel, ties to the even one.
 struct Nearest {
   static constexpr int taps = 1;
+  static constexpr bool has_idle_taps = false;
 
   template <class I = Index, class R>
   static PYSTN_HD I at(R p, R /*tolerance*/, R (&w)[1], R (&dw)[1]) {
@@ -34,6 +35,7 @@ struct Nearest {
 // max(0, 1 - |p - i|) on the cell [floor(p), floor(p) + 1): right-hand slopes.
 struct Linear {
   static constexpr int taps = 2;
+  static constexpr bool has_idle_taps = false;
 
   template <class I = Index, class R>
   static PYSTN_HD I at(R p, R /*tolerance*/, R (&w)[2], R (&dw)[2]) {
@@ -50,6 +52,7 @@ struct Linear {
 template <Subgradient rule>
 struct LinearWithSlope {
   static constexpr int taps = 3;
+  static constexpr bool has_idle_taps = true;  // of weight and slope 0: a cell has two
 
   template <class I = Index, class R>
   static PYSTN_HD I at(R p, R tolerance, R (&w)[3], R (&dw)[3]) {

@@ -26,7 +26,7 @@ struct Taps {
     constexpr int S = Kernel::taps;
     Index first[ND], start = 0;
     R w[ND][S], dw[ND][S];
-    bool interior = true;
+    bool interior = !Kernel::has_idle_taps;
     for (int a = 0; a < ND; ++a) {
       first[a] = Kernel::at(position[a], tolerance[a], w[a], dw[a]);
       interior = interior && first[a] >= low[a] && first[a] + S <= high[a];
@@ -41,6 +41,8 @@ struct Taps {
         tap[a] = rest % S;
         const Index i = first[a] + tap[a];
         inside = inside && i >= low[a] && i < high[a];
+        // Not to read NaN where nothing is read for.
+        if (Kernel::has_idle_taps) inside = inside && (w[a][tap[a]] != R(0) || dw[a][tap[a]] != R(0));
         o += tap[a] * stride[a];
       }
       if (!interior && !inside) continue;

@@ -75,9 +75,9 @@ def test_sums_run_in_double(backend, rng):
 
 def test_size_may_be_the_full_one(backend, rng):
     theta = backend.array(rng.standard_normal((2, 2, 3)))
-    spatial = pystn.affine_grid(theta, (4, 5))
-    np.testing.assert_array_equal(spatial, pystn.affine_grid(theta, (2, 7, 4, 5)))
-    np.testing.assert_array_equal(spatial, pystn.affine_grid(theta, np.array([4, 5])))
+    spatial = backend.numpy(pystn.affine_grid(theta, (4, 5)))
+    for size in ((2, 7, 4, 5), [4, 5], np.array([4, 5])):
+        np.testing.assert_array_equal(spatial, backend.numpy(pystn.affine_grid(theta, size)))
 
 
 @pytest.mark.parametrize("leading", [(2, 3), (0,), (2, 0)], ids=str)
@@ -98,3 +98,107 @@ def test_strides_out_and_empty(backend, rng, leading, size):
         )
         assert grad is grad_out
         np.testing.assert_allclose(backend.numpy(grad), gradient, atol=1e-12)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(5, 6), (3, 4, 5)], ids=str)
+def test_jvp_and_vjp_equal_central_differences(backend, rng, align_corners, size):
+    """Of a loss that is not linear in the grid."""
+    ndim = len(size)
+    theta, direction = rng.standard_normal((2, 2, ndim, ndim + 1))
+    h = 1e-5
+
+    def grid(theta):
+        return backend.numpy(pystn.affine_grid(backend.array(theta), size, align_corners))
+
+    difference = (grid(theta + h * direction) - grid(theta - h * direction)) / (2 * h)
+    tangent = pystn.affine_grid_jvp(backend.array(theta), backend.array(direction), size, align_corners)
+    np.testing.assert_allclose(backend.numpy(tangent), difference, rtol=0, atol=1e-9)
+    slope = ((grid(theta + h * direction) ** 3).sum() - (grid(theta - h * direction) ** 3).sum()) / (2 * h)
+    cotangent = backend.array(3 * grid(theta) ** 2)
+    (gradient,) = pystn.affine_grid_vjp(cotangent, backend.array(theta), size, align_corners)
+    np.testing.assert_allclose((backend.numpy(gradient) * direction).sum(), slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(4, 300), (3, 4, 5)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_each_matrix_has_the_grid_that_it_has_alone(backend, rng, size, dtype):
+    ndim = len(size)
+    theta = rng.standard_normal((2, 3, ndim, ndim + 1)).astype(dtype)
+    cotangent = rng.standard_normal((2, 3, *size, ndim)).astype(dtype)
+    grid = backend.numpy(pystn.affine_grid(backend.array(theta), size))
+    gradient = backend.numpy(pystn.affine_grid_vjp(backend.array(cotangent), backend.array(theta), size)[0])
+    for n, k in np.ndindex(2, 3):
+        one = backend.array(theta[n, k][None])
+        np.testing.assert_array_equal(grid[n, k], backend.numpy(pystn.affine_grid(one, size))[0])
+        (alone,) = pystn.affine_grid_vjp(backend.array(cotangent[n, k][None]), one, size)
+        np.testing.assert_array_equal(gradient[n, k], backend.numpy(alone)[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_misaligned_and_read_only_arrays_are_read(backend, rng, dtype):
+    def misaligned(a):
+        packed = np.zeros(a.shape, np.dtype([("pad", "i1"), ("value", dtype)]))
+        packed["value"] = a
+        assert not packed["value"].flags.aligned
+        return packed["value"]
+
+    def shifted(a):  # contiguous, and yet misaligned
+        view = np.frombuffer(b"." + a.tobytes(), np.uint8)[1:].view(dtype).reshape(a.shape)
+        assert view.flags.c_contiguous
+        return view
+
+    theta = rng.standard_normal((2, 3, 2, 3)).astype(dtype)
+    cotangent = rng.standard_normal((2, 3, 5, 70, 2)).astype(dtype)
+    expected = backend.numpy(pystn.affine_grid(backend.array(theta), (5, 70)))
+    (gradient,) = pystn.affine_grid_vjp(backend.array(cotangent), backend.array(theta), (5, 70))
+    for view in (misaligned, shifted):
+        np.testing.assert_array_equal(backend.numpy(pystn.affine_grid(backend.array(view(theta)), (5, 70))), expected)
+        tangent = pystn.affine_grid_jvp(backend.array(view(theta)), backend.array(view(theta)), (5, 70))
+        np.testing.assert_array_equal(backend.numpy(tangent), expected)
+        (grad,) = pystn.affine_grid_vjp(backend.array(view(cotangent)), backend.array(view(theta)), (5, 70))
+        tolerance = 8 * np.finfo(dtype).eps * np.abs(backend.numpy(gradient)).max()
+        np.testing.assert_allclose(backend.numpy(grad), backend.numpy(gradient), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_the_tangent_none_is_zero_whatever_theta_is(backend, bad):
+    theta = backend.array(np.full((1, 2, 3), bad))
+    assert not backend.numpy(pystn.affine_grid_jvp(theta, None, (2, 3))).any()
+
+
+def test_out_writes_nothing_beside_it(backend, rng):
+    theta = rng.standard_normal((2, 3, 2, 3))
+    cotangent = rng.standard_normal((2, 3, 4, 5, 2))
+    arrays = [backend.array(a) for a in (cotangent, theta)]
+    for shape, call in (
+        (cotangent.shape, lambda out: pystn.affine_grid(arrays[1], (4, 5), out=out)),
+        (cotangent.shape, lambda out: pystn.affine_grid_jvp(arrays[1], arrays[1], (4, 5), out=out)),
+        (cotangent.shape, lambda out: pystn.affine_grid_jvp(arrays[1], None, (4, 5), out=out)),
+        (theta.shape, lambda out: pystn.affine_grid_vjp(*arrays, (4, 5), out=(out,))),
+    ):
+        frame = np.full([n + 6 for n in shape], np.nan)
+        inner = tuple(slice(3, -3) for _ in shape)
+        call(backend.array(frame[inner]))
+        assert np.isfinite(frame[inner]).all()
+        frame[inner] = np.nan
+        assert np.isnan(frame).all()
+
+
+def test_gradient_of_a_warp_to_its_matrix(backend, rng):
+    """The two operations composed: d loss / d theta against differences of the loss."""
+    image = rng.standard_normal((2, 3, 20, 22))
+    cotangent = rng.standard_normal((2, 3, 9, 8))
+    theta = np.eye(2, 3) + 0.1 * rng.standard_normal((2, 2, 3))
+    direction = rng.standard_normal(theta.shape)
+    h = 1e-8  # so small that hardly a sample crosses a kink
+
+    def loss(theta):
+        grid = pystn.affine_grid(backend.array(theta), (9, 8))
+        return (backend.numpy(pystn.grid_sample(backend.array(image), grid)) * cotangent).sum()
+
+    grid = pystn.affine_grid(backend.array(theta), (9, 8))
+    _, grad_grid = pystn.grid_sample_vjp(backend.array(cotangent), backend.array(image), grid, wrt="grid")
+    (grad_theta,) = pystn.affine_grid_vjp(grad_grid, backend.array(theta), (9, 8))
+    difference = (loss(theta + h * direction) - loss(theta - h * direction)) / (2 * h)
+    np.testing.assert_allclose((backend.numpy(grad_theta) * direction).sum(), difference, rtol=1e-5)

@@ -102,23 +102,131 @@ def test_identity_grid_is_the_identity(backend, rng, align_corners, mode, dtype)
 def test_gradient_at_the_identity_is_there_but_for_zero(backend, rng, align_corners):
     """Training starts at the identity: "zero" would never leave it."""
     image = rng.standard_normal((1, 1, 9, 9))
-    theta = np.array([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    theta = backend.array(np.array([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]))
     grid = pystn.affine_grid(theta, (9, 9), align_corners)
     cotangent = rng.standard_normal((1, 1, 9, 9))
     for subgradient in ("right", "left", "central", "zero"):
         _, grad = pystn.grid_sample_vjp(
             backend.array(cotangent),
             backend.array(image),
-            backend.array(grid),
+            grid,
             align_corners=align_corners,
             subgradient=subgradient,
         )
-        (grad_theta,) = pystn.affine_grid_vjp(backend.numpy(grad), theta, (9, 9), align_corners)
-        assert np.any(grad_theta) == (subgradient != "zero")
+        (grad_theta,) = pystn.affine_grid_vjp(grad, theta, (9, 9), align_corners)
+        assert np.any(backend.numpy(grad_theta)) == (subgradient != "zero")
 
 
 def test_a_mismatch_of_conventions_is_seen(backend, rng):
     image = rng.standard_normal((1, 1, 9, 9))
-    grid = pystn.affine_grid(np.array([[[1.0, 0, 0], [0, 1.0, 0]]]), (9, 9), True)
-    value = pystn.grid_sample(backend.array(image), backend.array(grid), align_corners=False)
+    grid = pystn.affine_grid(backend.array(np.array([[[1.0, 0, 0], [0, 1.0, 0]]])), (9, 9), True)
+    value = pystn.grid_sample(backend.array(image), grid, align_corners=False)
     assert np.abs(backend.numpy(value) - image).max() > 0.1
+
+
+# A ramp up, a step down, flat: [0, 1, 2, 3, 0, 0, 0, 0]. Slopes on either side of centre k:
+STEPS = np.array([0.0, 1, 2, 3, 0, 0, 0, 0]).reshape(1, 1, 1, 8)
+SLOPES = {
+    k: (STEPS[0, 0, 0, k] - STEPS[0, 0, 0, k - 1], STEPS[0, 0, 0, k + 1] - STEPS[0, 0, 0, k]) for k in range(1, 7)
+}
+
+
+@pytest.mark.parametrize("centre", SLOPES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("copy", ["the image", "its reflection", "a period on", "far away"])
+def test_ramp_and_step(backend, centre, dtype, copy):
+    """The side is chosen in the image: a reflected copy has minus the slope of what it repeats.
+
+    Of 8 pixels the symmetric copies repeat every 16, so that all these coordinates are exact.
+    """
+    left, right = SLOPES[centre]
+    x = {"the image": centre, "its reflection": -1 - centre, "a period on": centre + 16, "far away": centre - 1600}[
+        copy
+    ]
+    sign = -1 if copy == "its reflection" else 1
+    arrays = [backend.array(a) for a in (np.ones((1, 1, 1), dtype), STEPS.astype(dtype), np.array([[[x, 0]]], dtype))]
+    expected = {"left": left, "right": right, "central": (left + right) / 2, "zero": 0}
+    for subgradient, slope in expected.items():
+        _, grad = pystn.grid_sample_vjp(
+            *arrays, padding_mode="reflection", coords="pixel", subgradient=subgradient, wrt="grid"
+        )
+        assert backend.numpy(grad).tolist() == [[[sign * slope, 0]]]
+
+
+SMALL = [*range(1, 34), 63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 500]
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+def test_two_sided_slopes_at_the_identity_of_any_size(backend, rng, align_corners, dtype, padding_mode):
+    """Rounding moves the identity's coordinates off the centres; within 8 eps n they count as on them."""
+    identity = backend.array(np.array([[[1, 0, 0], [0, 1, 0]]], dtype))
+    for n in SMALL:
+        image = rng.integers(-8, 9, (1, 1, 1, n)).astype(dtype)
+        grid = pystn.affine_grid(identity, (1, n), align_corners)
+        ones = np.ones((1, 1, 1, n), dtype)
+        slopes = {}
+        for subgradient in ("central", "zero"):
+            options = {"padding_mode": padding_mode, "align_corners": align_corners, "subgradient": subgradient}
+            _, grad = pystn.grid_sample_vjp(backend.array(ones), backend.array(image), grid, **options)
+            slopes[subgradient] = backend.numpy(grad)[0, 0, :, 0]
+        assert not slopes["zero"].any(), n
+        padded = np.pad(image[0, 0, 0].astype(float), 1)
+        central = (padded[2:] - padded[:-2]) / 2
+        if padding_mode != "zeros":
+            central[[0, -1]] = 0  # flat at the outermost centres, where the coordinate is clipped
+        scale = (n - 1 if align_corners else n) / 2
+        np.testing.assert_array_equal(slopes["central"], central * scale)
+
+
+@pytest.mark.parametrize("padding_mode", ["border", "reflection"])
+def test_the_tolerance_widens_the_clip(backend, padding_mode):
+    """Within 8 eps n inside the outermost centres the two-sided slopes are flat, the one-sided not."""
+    eps = np.finfo(np.float64).eps
+    for inside, two_sided in ((4 * 4 * eps, 0.0), (64 * 4 * eps, None)):
+        for x, inner in ((inside, 3), (3 - inside, 7)):
+            for subgradient in ("central", "zero"):
+                expected = inner if two_sided is None else two_sided
+                assert slope(backend, x, padding_mode=padding_mode, subgradient=subgradient) == expected
+            assert slope(backend, x, padding_mode=padding_mode, subgradient="right") == inner
+            assert slope(backend, x, padding_mode=padding_mode, subgradient="left") == inner
+
+
+@pytest.mark.parametrize("image, grid", [("f4", "f4"), ("f4", "f8"), ("f8", "f4"), ("f8", "f8")])
+def test_the_tolerance_is_that_of_the_arithmetic(backend, image, grid):
+    """Half of 8 eps n from a centre, in eps of float32: on it only if both are float32."""
+    x = 1 + 4 * 4 * np.finfo(np.float32).eps
+    arrays = [np.ones((1, 1, 1), image), SQUARES.astype(image), np.array([[[x, 0]]], grid)]
+    _, grad = pystn.grid_sample_vjp(*map(backend.array, arrays), coords="pixel", subgradient="central")
+    assert backend.numpy(grad)[0, 0, 0] == (4 if (image, grid) == ("f4", "f4") else 5)
+
+
+def test_zero_is_flat_at_a_corner_of_cells_only_along_the_axis_that_is_on_it(backend, rng):
+    image = rng.standard_normal((1, 1, 4, 4))
+    point = backend.array(np.array([[[1.0, 1.25]]]))
+    one = backend.array(np.ones((1, 1, 1)))
+    _, grad = pystn.grid_sample_vjp(one, backend.array(image), point, coords="pixel", subgradient="zero")
+    along_x, along_y = backend.numpy(grad)[0, 0]
+    assert along_x == 0
+    np.testing.assert_allclose(along_y, image[0, 0, 2, 1] - image[0, 0, 1, 1], rtol=1e-14)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+def test_value_and_gradient_to_the_image_do_not_depend_on_the_subgradient(backend, rng, mode, padding_mode):
+    grid = rng.integers(-20, 30, (1, 17, 18, 2)) / 2.0
+    cotangent, image = rng.standard_normal((1, 2, 17, 18)), rng.standard_normal((1, 2, 9, 10))
+    seen = []
+    for subgradient in ("right", "left", "central", "zero"):
+        options = {"mode": mode, "padding_mode": padding_mode, "coords": "pixel", "subgradient": subgradient}
+        arrays = [backend.array(a) for a in (cotangent, image, grid)]
+        value = backend.numpy(pystn.grid_sample(*arrays[1:], **options))
+        grad_image = backend.numpy(pystn.grid_sample_vjp(*arrays, **options)[0])
+        tangent = backend.numpy(pystn.grid_sample_jvp(*arrays[1:], arrays[1], None, **options))
+        # Linear in the image: its tangent is sampled as it is.
+        np.testing.assert_allclose(tangent, value, rtol=0, atol=1e-14)
+        seen.append((value, grad_image))
+    for value, grad_image in seen[1:]:
+        np.testing.assert_array_equal(value, seen[0][0])
+        np.testing.assert_array_equal(grad_image, seen[0][1])

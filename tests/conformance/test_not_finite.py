@@ -88,3 +88,86 @@ def test_a_bad_cotangent_reaches_the_taps_of_its_sample_alone(backend, bad, dtyp
     expected = np.zeros((1, 2, 20, 20), bool)
     expected[0, 1, 5:7, 6:8] = True  # position (6.6, 5.7)
     np.testing.assert_array_equal(~np.isfinite(gradient), expected)
+
+
+def cell_touches(p, pixel, on_lattice_both):
+    """Whether the cells of positions p have the pixel as a corner; a centre may belong to both its cells."""
+    cell = np.floor(p)
+    touched = (cell == pixel) | (cell == pixel - 1)
+    return touched | (on_lattice_both & (p == pixel + 1))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("subgradient", ["right", "left", "central", "zero"])
+def test_a_bad_pixel_reaches_the_derivatives_of_its_cells_alone(backend, bad, dtype, subgradient):
+    """At a pixel centre a sample lies in two cells along that axis, and either side's slope may be taken."""
+    image = np.zeros((1, 1, 20, 20), dtype)
+    image[0, 0, 9, 9] = bad
+    y, x = np.mgrid[0:20:0.25, 0:20:0.25]
+    grid = np.stack([x, y], -1)[None].astype(dtype)
+    ones = np.ones((1, 1, *x.shape), dtype)
+    arrays = [backend.array(a) for a in (image, grid)]
+    options = {"coords": "pixel", "subgradient": subgradient}
+    far = ~(cell_touches(x, 9, subgradient != "right") & cell_touches(y, 9, subgradient != "right"))
+    _, grad_grid = pystn.grid_sample_vjp(backend.array(ones), *arrays, **options)
+    assert not backend.numpy(grad_grid)[0][far].any()
+    tangent = pystn.grid_sample_jvp(*arrays, arrays[0], backend.array(np.ones_like(grid)), **options)
+    assert not backend.numpy(tangent)[0, 0][far].any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_a_lost_sample_has_zero_gradient_whatever_its_cotangent(backend, rng, bad, padding_mode, mode):
+    """A NaN that comes back to a sample that read nothing goes nowhere."""
+    for dtype in (np.float32, np.float64):
+        for shape in ((1, 1), (1, 16), (9, 40)):
+            grid = rng.uniform(-0.9, 0.9, (1, *shape, 2)).astype(dtype)
+            lost = rng.random(shape) < 0.5
+            lost.flat[0] = True
+            grid[0, lost, 0] = np.nan
+            cotangent = np.ones((1, 2, *shape), dtype)
+            cotangent[:, :, lost] = bad
+            image = rng.standard_normal((1, 2, 12, 10)).astype(dtype)
+            arrays = [backend.array(a) for a in (cotangent, image, grid)]
+            grad_image, grad_grid = pystn.grid_sample_vjp(*arrays, mode, padding_mode)
+            assert np.isfinite(backend.numpy(grad_image)).all()
+            np.testing.assert_array_equal(backend.numpy(grad_grid)[0, lost], 0)
+
+
+def cells(p, n, padding_mode):
+    """Both pixels of the cells of positions on an axis, each with whether it is in the image."""
+    if padding_mode == "reflection":
+        p = np.mod(p + 0.5, 2 * n)
+        p = np.minimum(p, 2 * n - p) - 0.5
+    if padding_mode != "zeros":
+        p = np.clip(p, 0, n - 1)
+    first = np.floor(p).astype(int)
+    return [(i, (i >= 0) & (i < n)) for i in (first, first + 1)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("kind", ["scattered", "one cell in five", "beyond the borders"])
+def test_bad_pixels_that_no_cell_touches(backend, rng, dtype, padding_mode, kind):
+    """Whatever way taps are read, in windows or one by one: they reach no value and no slope."""
+    size, shape = (24, 33), (21, 35)
+    if kind == "scattered":
+        grid = rng.uniform(2, 20, (*shape, 2))
+    elif kind == "one cell in five":
+        grid = np.stack(np.meshgrid(np.arange(35) % 7 * 5 + 0.3, np.arange(21) % 5 * 5 + 0.6), -1)
+    else:
+        grid = np.stack(np.meshgrid(np.linspace(-9, 60, 35), np.linspace(-11, 13, 21)), -1)
+    grid = grid[None].astype(dtype)
+    options = {"padding_mode": padding_mode, "coords": "pixel"}
+    touched = np.zeros(size, bool)
+    corners = [cells(grid[0, ..., a].astype(float), size[1 - a], padding_mode) for a in (0, 1)]
+    for x, x_inside in corners[0]:
+        for y, y_inside in corners[1]:
+            touched[(y[x_inside & y_inside], x[x_inside & y_inside])] = True
+    assert 0.05 < touched.mean() < 0.95
+    image = np.where(touched, dtype(1), dtype(np.nan)) * np.ones((1, 3, 1, 1), dtype)
+    arrays = [backend.array(a) for a in (np.ones((1, 3, *shape), dtype), image, grid)]
+    assert np.isfinite(backend.numpy(pystn.grid_sample(*arrays[1:], **options))).all()
+    assert np.isfinite(backend.numpy(pystn.grid_sample_vjp(*arrays, wrt="grid", **options)[1])).all()

@@ -51,8 +51,9 @@ def settled(grid, size, cell):
 @pytest.mark.parametrize("subgradient", SUBGRADIENTS)
 @pytest.mark.parametrize("layout", [1, -1])
 def test_derivatives_on_the_lattice(backend, cell, rng, subgradient, layout):
-    """Half of the coordinates are pixel centres, where the kinks are, or far outside."""
-    size = (6, 5)
+    """Half of the coordinates are pixel centres, where the kinks are, near and far; all hit exactly."""
+    # Sizes for which the coordinates of centres are binary fractions, so that no rounding moves them.
+    size = (9, 5) if cell["align_corners"] else (8, 4)
     input, grid, cotangent = case(rng, size, np.float64, "pixel", shape=(9, 8), reach=2.5)
     on_lattice = rng.random(grid.shape) < 0.5
     grid = np.where(on_lattice, np.rint(grid), grid)
@@ -61,8 +62,6 @@ def test_derivatives_on_the_lattice(backend, cell, rng, subgradient, layout):
         grid = 2 * grid / (n - 1) - 1 if cell["align_corners"] else (2 * grid + 1) / n - 1
     d_input, d_grid = rng.standard_normal(input.shape), rng.standard_normal(grid.shape)
     options = {**cell, "subgradient": subgradient}
-    if subgradient in ("right", "left") and cell["coords"] == "normalized":
-        pytest.skip("centres are hit only up to rounding, and the one-sided rules decide by the last bit")
     expected = oracle.grid_sample_vjp(cotangent, input, grid, **options)
     tangent = oracle.grid_sample_jvp(input, grid, d_input, d_grid, **options)
 
@@ -126,40 +125,3 @@ def test_mixed_precision(backend, cell, rng, image, coordinate):
     expected = oracle.grid_sample_vjp(cotangent, input, grid, **cell)
     near(gradients[0], expected[0], np.float32 if image == np.float32 else np.float64)
     near(gradients[1], expected[1], np.float32 if coordinate == np.float32 else np.float64)
-
-
-@pytest.mark.parametrize(
-    "size, shape", [((40, 50), (37, 43)), ((9, 8), (70, 66)), ((64, 64), (3, 200)), ((33, 200), (530,))]
-)
-@pytest.mark.parametrize("kind", ["smooth", "shrunk", "random"])
-def test_float32_linear_at_sizes_with_tiles(backend, rng, size, shape, kind):
-    """The vectorised path: whole and partial tiles, inside, at the border, beyond, incoherent."""
-    points = (
-        np.stack(np.meshgrid(*[np.linspace(-1, 1, m) for m in shape[::-1]], indexing="ij"), -1)
-        if len(shape) > 1
-        else np.stack([np.linspace(-1.2, 1.2, shape[0]), np.linspace(-0.3, 0.9, shape[0])], -1)
-    )
-    points = np.swapaxes(points, 0, -2) if len(shape) > 1 else points
-    turn = np.array([[0.9, -0.35], [0.31, 1.05]]) * (1 if kind == "smooth" else 0.2)
-    grid = points @ turn.T + [0.05, -0.03]
-    if kind == "random":
-        grid = rng.uniform(-1.2, 1.2, grid.shape)
-    from conftest import away_from_kinks
-
-    for padding_mode in ("zeros", "border", "reflection"):
-        for align_corners in (False, True):
-            g = away_from_kinks(grid, size, align_corners, "normalized", 1e-3).astype(np.float32)[None]
-            input = rng.standard_normal((2, 3, *size)).astype(np.float32)
-            cotangent = rng.standard_normal((2, 3, *shape)).astype(np.float32)
-            options = {"padding_mode": padding_mode, "align_corners": align_corners}
-            arrays = [backend.array(a) for a in (cotangent, input, np.repeat(g, 2, axis=0))]
-            double = [a.astype(np.float64) for a in arrays]
-            value = backend.numpy(pystn.grid_sample(*arrays[1:], **options))
-            # The general path in double is what test_value_and_gradients holds to the oracle.
-            scale = 1e-5 * max(size)
-            np.testing.assert_allclose(value, pystn.grid_sample(*double[1:], **options), rtol=0, atol=scale)
-            for actual, expected in zip(
-                pystn.grid_sample_vjp(*arrays, **options), pystn.grid_sample_vjp(*double, **options), strict=True
-            ):
-                bound = scale * max(1.0, np.abs(expected).max())
-                np.testing.assert_allclose(backend.numpy(actual), expected, rtol=0, atol=bound)

@@ -152,3 +152,103 @@ def test_opencv_remap(backend, rng, channels, border):
         channel_axis=-1,
     )
     np.testing.assert_allclose(backend.numpy(value)[0], expected.reshape(40, 50, channels), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("reach", [1e3, 1e6])
+def test_torch_far_outside(backend, cell, reach):
+    """Exact where coordinates are binary fractions: how often they are reflected does not matter."""
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    if cell["coords"] == "pixel":
+        pytest.skip("PyTorch has no pixel coordinates")
+    rng = np.random.default_rng(5)
+    n = 9 if cell["align_corners"] else 8
+    input = rng.standard_normal((1, 2, n, n))
+    # Off the multiples of 1/8 pixel where kinks and ties are, and exact: 1/32 pixel is a power of two here.
+    p = np.rint(rng.uniform(-reach, reach, (1, 20, 20, 2)) * 8) / 8 + 1 / 32
+    grid = p / 4
+    cotangent = rng.standard_normal((1, 2, 20, 20))
+    tensors = [torch.from_numpy(a).requires_grad_() for a in (input, grid)]
+    name = {"linear": "bilinear", "nearest": "nearest"}[cell["mode"]]
+    expected = torch.nn.functional.grid_sample(*tensors, name, cell["padding_mode"], cell["align_corners"])
+    expected.backward(torch.from_numpy(cotangent))
+    arrays = [backend.array(a) for a in (cotangent, input, grid)]
+    actual = [pystn.grid_sample(*arrays[1:], **cell), *pystn.grid_sample_vjp(*arrays, **cell)]
+    for ours, theirs in zip(actual, (expected.detach(), tensors[0].grad, tensors[1].grad), strict=True):
+        np.testing.assert_allclose(backend.numpy(ours), theirs.numpy(), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("padding_mode", ["border", "reflection"])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
+def test_difference_from_torch_infinity_is_outside(backend, padding_mode, bad):
+    """PyTorch samples some pixel of the image there; here it reads nothing."""
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    image, grid = np.ones((1, 1, 4, 4)), np.full((1, 1, 1, 2), bad)
+    theirs = torch.nn.functional.grid_sample(
+        torch.from_numpy(image), torch.from_numpy(grid), padding_mode=padding_mode, align_corners=False
+    )
+    ours = pystn.grid_sample(backend.array(image), backend.array(grid), padding_mode=padding_mode)
+    assert theirs.item() != 0
+    assert backend.numpy(ours).item() == 0
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 2e-4)])
+def test_torch_warp_and_the_gradient_to_its_matrix(backend, rng, align_corners, dtype, tolerance):
+    """affine_grid and grid_sample one after the other, at a size with many tiles."""
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    image = rng.standard_normal((2, 4, 50, 60)).astype(dtype)
+    theta = (np.eye(2, 3) * 0.9 + 0.1 * rng.standard_normal((2, 2, 3))).astype(dtype)
+    cotangent = rng.standard_normal((2, 4, 45, 55)).astype(dtype)
+    tensors = [torch.from_numpy(a).requires_grad_() for a in (image, theta)]
+    grid = torch.nn.functional.affine_grid(tensors[1], (2, 4, 45, 55), align_corners)
+    expected = torch.nn.functional.grid_sample(tensors[0], grid, align_corners=align_corners)
+    expected.backward(torch.from_numpy(cotangent))
+    arrays = [backend.array(a) for a in (cotangent, image, theta)]
+    points = pystn.affine_grid(arrays[2], (45, 55), align_corners)
+    value = pystn.grid_sample(arrays[1], points, align_corners=align_corners)
+    grad_image, grad_grid = pystn.grid_sample_vjp(arrays[0], arrays[1], points, align_corners=align_corners)
+    (grad_theta,) = pystn.affine_grid_vjp(grad_grid, arrays[2], (45, 55), align_corners)
+    witnesses = (expected.detach(), tensors[0].grad, tensors[1].grad)
+    for ours, theirs in zip((value, grad_image, grad_theta), witnesses, strict=True):
+        theirs = theirs.numpy()
+        bound = tolerance * max(1, np.abs(theirs).max())
+        np.testing.assert_allclose(backend.numpy(ours), theirs, rtol=0, atol=bound)
+
+
+def test_scipy_mirror_nearest(backend, rng):
+    ndimage = pytest.importorskip("scipy.ndimage", reason="compares with SciPy")
+    image = rng.standard_normal((9, 11))
+    grid = away_from_kinks(coordinates(rng, (200,), image.shape, "normalized", 2.5), image.shape, True, "normalized")
+    index = ((grid + 1) / 2 * (np.array([11, 9]) - 1)).T[::-1]
+    expected = ndimage.map_coordinates(image, index, order=0, mode="mirror")
+    options = {"padding_mode": "reflection", "align_corners": True}
+    value = pystn.grid_sample(backend.array(image[None, None]), backend.array(grid[None]), "nearest", **options)
+    np.testing.assert_array_equal(backend.numpy(value)[0, 0], expected)
+
+
+@pytest.mark.parametrize("outside", [-0.25, 4.25])
+def test_scipy_constant_cuts_where_zeros_fades(backend, outside):
+    """SciPy's `constant` is 0 beyond the outermost centres; its `grid-constant` is our zeros."""
+    ndimage = pytest.importorskip("scipy.ndimage", reason="compares with SciPy")
+    ramp = np.arange(1.0, 6)
+    points = backend.array(np.array([[[outside, 0]]]))
+    value = backend.numpy(pystn.grid_sample(backend.array(ramp.reshape(1, 1, 1, 5)), points, coords="pixel")).item()
+    assert ndimage.map_coordinates(ramp, [[outside]], order=1, mode="constant").item() == 0
+    assert ndimage.map_coordinates(ramp, [[outside]], order=1, mode="grid-constant").item() == value != 0
+
+
+def test_opencv_reflect_101_is_reflection_with_align_corners(backend, rng):
+    """Up to the rounding of the coordinates to float32 and to -1 .. 1 and back."""
+    cv2 = pytest.importorskip("cv2", reason="compares with OpenCV")
+    if int(cv2.__version__.split(".")[0]) < 5:
+        pytest.skip("before OpenCV 5 remap rounds coordinates to 1/32 pixel")
+    image = rng.standard_normal((33, 65)).astype(np.float32)
+    y, x = np.mgrid[:33, :65].astype(np.float32)
+    map_x = (0.9 * x - 0.3 * y + 8.3).astype(np.float32)
+    map_y = (0.3 * x + 0.9 * y - 12.7).astype(np.float32)
+    expected = cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    grid = np.stack([map_x.astype(float) / 32 - 1, map_y.astype(float) / 16 - 1], -1).astype(np.float32)
+    value = pystn.grid_sample(
+        backend.array(image[None, None]), backend.array(grid[None]), padding_mode="reflection", align_corners=True
+    )
+    np.testing.assert_allclose(backend.numpy(value)[0, 0], expected, rtol=0, atol=1e-4)

@@ -29,8 +29,11 @@ struct Part {
 
   bool meets(const Reach& reach) const { return reach.low < high && reach.high > low; }
 
-  // From one channel of another part on.
-  Part(const Part& other, int64_t channel) : Part(other) { channel0 = channel; }
+  // One channel of another part.
+  Part(const Part& other, int64_t channel) : Part(other) {
+    channel0 = channel;
+    channel1 = channel + 1;
+  }
 
   template <class T>
   void clear(const SampleJob& job) const {

@@ -143,7 +143,8 @@ struct Sampler {
           const int pixel = r * strip_columns + i;
           const SampleTaps taps = source.taps(strip, pixel);
           R sum[ND] = {};
-          for (int64_t n = n0; n < n1; ++n) {
+          // A sample outside has no slope, whatever its cotangent.
+          for (int64_t n = n0; taps.count && n < n1; ++n) {
             const T* const input = image_of(job.input, n);
             const T* const cotangent = samples_of(job.output, n) + first + r * row + i * column;
             for (int64_t c = 0; c < job.channels; ++c) {

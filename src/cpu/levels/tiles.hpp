@@ -191,11 +191,13 @@ struct TiledSampler {
         }
       }
     });
-    // A factor of 0 is a flat place, whatever the pixels are.
+    // A factor of 0 is a flat place, whatever the pixels are; a sample outside has no slope, whatever
+    // its cotangent.
     const __m512 fx = _mm512_load_ps(x.factor), fy = _mm512_load_ps(y.factor), zero = _mm512_setzero_ps();
+    const __mmask16 seen = taps.inside0 | taps.inside1 | taps.inside2 | taps.inside3;
     tile.store_grid(job, grad_grid + at.grad_grid,
-                    _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(fx, zero, _CMP_NEQ_UQ), sx, fx),
-                    _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(fy, zero, _CMP_NEQ_UQ), sy, fy));
+                    _mm512_maskz_mul_ps(_mm512_mask_cmp_ps_mask(seen, fx, zero, _CMP_NEQ_UQ), sx, fx),
+                    _mm512_maskz_mul_ps(_mm512_mask_cmp_ps_mask(seen, fy, zero, _CMP_NEQ_UQ), sy, fy));
   }
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
@@ -227,8 +229,10 @@ struct TiledSampler {
       const __m512 g = tile.load(cotangent + c * job.output.channel, row);
       // The matrix has zeros to multiply with, which NaN and infinity would turn into NaN.
       const bool finite = _mm512_cmp_ps_mask(_mm512_sub_ps(g, g), _mm512_setzero_ps(), _CMP_EQ_OQ) == 0xffff;
-      if (!finite) return add_taps(job, Part(part, c), taps, x, y, tile, cotangent, row, image);
-      matrix.add(g, image + c * job.grad_input.channel + taps.corner, image_row, used, first, last);
+      if (finite)
+        matrix.add(g, image + c * job.grad_input.channel + taps.corner, image_row, used, first, last);
+      else
+        add_taps(job, Part(part, c), taps, x, y, tile, cotangent, row, image);
     }
   }
 
