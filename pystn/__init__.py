@@ -8,23 +8,64 @@ from importlib.metadata import version
 
 from pystn.config import show_config
 from pystn.grids import affine_grid, affine_grid_jvp, affine_grid_vjp
-from pystn.interpolation import Linear, Nearest
-from pystn.sampling import grid_sample, grid_sample_jvp, grid_sample_vjp
+from pystn.interpolation import BSpline, Cubic, Gaussian, Lanczos, Linear, Nearest, Tabulated
+from pystn.sampling import (
+    grid_gradient,
+    grid_gradient_jvp,
+    grid_gradient_vjp,
+    grid_sample,
+    grid_sample_jvp,
+    grid_sample_vjp,
+    grid_sample_vjp2,
+)
+from pystn.splatting import (
+    forward_warp,
+    forward_warp_jvp,
+    forward_warp_vjp,
+    grid_count,
+    grid_count_jvp,
+    grid_count_vjp,
+    grid_push,
+    grid_push_jvp,
+    grid_push_vjp,
+)
+from pystn.splines import spline_filter, spline_filter_jvp, spline_filter_vjp
 from pystn.threads import get_num_threads, num_threads, set_num_threads
 
 __version__ = version("pystn")
 
 __all__ = [
+    "BSpline",
+    "Cubic",
+    "Gaussian",
+    "Lanczos",
     "Linear",
     "Nearest",
+    "Tabulated",
     "affine_grid",
     "affine_grid_jvp",
     "affine_grid_vjp",
+    "forward_warp",
+    "forward_warp_jvp",
+    "forward_warp_vjp",
     "get_num_threads",
+    "grid_count",
+    "grid_count_jvp",
+    "grid_count_vjp",
+    "grid_gradient",
+    "grid_gradient_jvp",
+    "grid_gradient_vjp",
+    "grid_push",
+    "grid_push_jvp",
+    "grid_push_vjp",
     "grid_sample",
     "grid_sample_jvp",
     "grid_sample_vjp",
+    "grid_sample_vjp2",
     "num_threads",
     "set_num_threads",
     "show_config",
+    "spline_filter",
+    "spline_filter_jvp",
+    "spline_filter_vjp",
 ]

@@ -10,26 +10,80 @@ from typing import Any
 
 import numpy as np
 
-from pystn.options import SamplingOptions
+from pystn.options import CHANNEL_AXES, SamplingOptions, one_of
 
 __all__ = [
+    "channels_of",
     "check_affine",
+    "check_batch",
+    "check_fill",
+    "check_grid",
     "check_like",
     "check_out",
     "check_outs",
     "check_sampling",
+    "check_splatting",
+    "check_spline",
+    "check_target",
     "check_wrt",
+    "image_shape",
+    "mask_dtype",
+    "options_of_gradients",
     "output_size",
     "sample_shape",
+    "spatial_of",
+    "sum_dtype",
+    "tangent_dtype",
 ]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-SPATIAL_NAMES = {2: "H, W"}
+# Of an image: the dtype of its gradients and tangents. Complex numbers are pairs of real ones;
+# bfloat16 is ml_dtypes' and found by its name, so that the package is not imported for it.
+TANGENTS = {
+    np.dtype(image): np.dtype(tangent)
+    for image, tangent in {
+        "f2": "f2",
+        "f4": "f4",
+        "f8": "f8",
+        "c8": "c8",
+        "c16": "c16",
+        "u1": "f4",
+        "i2": "f4",
+        "u2": "f4",
+    }.items()
+}
+SPATIAL_NAMES = {1: "W", 2: "H, W", 3: "D, H, W"}
 
 
 def check_float(name: str, array: Any) -> None:
     if array.dtype not in FLOATS:
         raise TypeError(f"{name} must be float32 or float64 in native byte order, got dtype {array.dtype}")
+
+
+def tangent_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Of an image's gradients and tangents: its own, but float32 for integers."""
+    return TANGENTS.get(dtype, dtype)
+
+
+def sum_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Of what is made of an image by adding up: its coefficients, its gradient on the way."""
+    return np.dtype(np.float32) if dtype.itemsize <= 2 else dtype
+
+
+def mask_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Of an image's coverage: the real type of its gradients."""
+    tangent = tangent_dtype(dtype)
+    return np.empty(0, tangent).real.dtype if tangent.kind == "c" else tangent
+
+
+def check_image(name: str, array: Any, integers: bool = True) -> None:
+    dtype = array.dtype
+    known = dtype in TANGENTS or (dtype.name == "bfloat16" and dtype.itemsize == 2)
+    if not known or (not integers and dtype.kind in "iu"):
+        expected = "float16, bfloat16, float32, float64, complex64 or complex128"
+        if integers:
+            expected += ", uint8, int16 or uint16"
+        raise TypeError(f"{name} must be {expected}, in native byte order: got dtype {dtype}")
 
 
 def check_like(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any], of: str) -> None:
@@ -44,31 +98,74 @@ def layout(options: SamplingOptions, ndim: int) -> str:
     return f"(N, C, {spatial})" if options.channel_axis == 1 else f"(N, {spatial}, C)"
 
 
-def check_sampling(input: Any, grid: Any, options: SamplingOptions) -> None:
-    """Check what every direction of the sampler is given: an input and a grid that fit."""
-    check_float("input", input)
+def check_axes(name: str, array: Any, options: SamplingOptions) -> int:
+    """Check the axes of an image, and options given per axis; returns how many are spatial."""
+    ndim = int(array.ndim) - 2
+    if ndim not in SPATIAL_NAMES:
+        expected = ", ".join(layout(options, n) for n in SPATIAL_NAMES)
+        raise ValueError(f"{name} must have 3 to 5 axes, {expected}: got {array.ndim} axes, shape {array.shape}")
+    check_per_axis(options, ndim)
+    return ndim
+
+
+def check_per_axis(options: SamplingOptions, ndim: int) -> None:
+    for option, value in (("mode", options.mode), ("padding_mode", options.padding_mode)):
+        if isinstance(value, tuple) and len(value) != ndim:
+            raise ValueError(
+                f"{option} must be one value or one for each of the {ndim} spatial axes: got {len(value)}, {value}"
+            )
+
+
+def check_grid(grid: Any, ndim: int, of: str) -> None:
     check_float("grid", grid)
-    if input.ndim != 4:
-        raise ValueError(f"input must have 4 axes, {layout(options, 2)}: got {input.ndim} axes, shape {input.shape}")
-    ndim = 2
     if grid.ndim < 2:
         raise ValueError(f"grid must have 2 axes or more, (N, ..., {ndim}): got {grid.ndim} axes, shape {grid.shape}")
     if grid.shape[-1] != ndim:
         raise ValueError(
-            f"grid has last axis {grid.shape[-1]}, but input {layout(options, ndim)} has {ndim} spatial axes: "
+            f"grid has last axis {grid.shape[-1]}, but {of} has {ndim} spatial axes: "
             f"expected grid of shape (N, ..., {ndim}), got {grid.shape}"
         )
-    if input.shape[0] != grid.shape[0] and input.shape[0] != 1 and grid.shape[0] != 1:
+
+
+def check_batch(name: str, array: Any, grid: Any) -> int:
+    """Check that batch sizes agree or one of them is 1; returns the larger."""
+    if array.shape[0] != grid.shape[0] and array.shape[0] != 1 and grid.shape[0] != 1:
         raise ValueError(
-            f"batch sizes of input and grid must agree or one of them be 1: "
-            f"got {input.shape[0]} and {grid.shape[0]}, shapes {input.shape} and {grid.shape}"
+            f"batch sizes of {name} and grid must agree or one of them be 1: "
+            f"got {array.shape[0]} and {grid.shape[0]}, shapes {array.shape} and {grid.shape}"
         )
-    spatial = input.shape[2:] if options.channel_axis == 1 else input.shape[1:-1]
-    if 0 in spatial and grid.size:
+    return int(grid.shape[0] if array.shape[0] == 1 else array.shape[0])
+
+
+def spatial_of(shape: tuple[int, ...], options: SamplingOptions) -> tuple[int, ...]:
+    return shape[2:] if options.channel_axis == 1 else shape[1:-1]
+
+
+def check_sampling(input: Any, grid: Any, options: SamplingOptions) -> None:
+    """Check what every direction of the sampler is given: an input and a grid that fit."""
+    check_image("input", input)
+    ndim = check_axes("input", input, options)
+    check_grid(grid, ndim, f"input {layout(options, ndim)}")
+    check_batch("input", input, grid)
+    if 0 in spatial_of(input.shape, options) and grid.size:
         raise ValueError(
             f"input has an empty spatial axis, and grid asks for samples of it: expected {layout(options, ndim)} "
             f"with spatial axes of 1 or more, got {input.shape} with grid {grid.shape}"
         )
+    if options.has_fill:
+        check_fill("fill_value", options.fill_value, channels_of(input.shape, options), input.dtype)
+
+
+def channels_of(shape: tuple[int, ...], options: SamplingOptions) -> int:
+    return shape[1 if options.channel_axis == 1 else -1]
+
+
+def check_fill(name: str, fill: Any, channels: int, dtype: np.dtype[Any]) -> None:
+    shape = np.shape(fill)
+    if shape not in ((), (channels,)):
+        raise ValueError(f"{name} must be a number or one for each of the {channels} channels, got shape {shape}")
+    if np.iscomplexobj(fill) and dtype.kind != "c":
+        raise TypeError(f"{name} must be real for an input of dtype {dtype}, got {fill!r}")
 
 
 def sample_shape(input: Any, grid: Any, options: SamplingOptions) -> tuple[int, ...]:
@@ -78,6 +175,43 @@ def sample_shape(input: Any, grid: Any, options: SamplingOptions) -> tuple[int, 
     if options.channel_axis == 1:
         return (batch, input.shape[1], *shape)
     return (batch, *shape, input.shape[-1])
+
+
+def image_shape(batch: int, channels: int, size: tuple[int, ...], options: SamplingOptions) -> tuple[int, ...]:
+    return (batch, channels, *size) if options.channel_axis == 1 else (batch, *size, channels)
+
+
+def check_splatting(values: Any, grid: Any, size: Any, options: SamplingOptions) -> tuple[int, ...]:
+    """Check values, the grid that says where they go and the size they go to; returns the image's shape."""
+    check_image("values", values, integers=False)
+    spatial = check_target(grid, size, options)
+    if values.ndim != grid.ndim or spatial_of(values.shape, options) != grid.shape[1:-1]:
+        expected = "(N, C, *shape)" if options.channel_axis == 1 else "(N, *shape, C)"
+        raise ValueError(
+            f"values must have shape {expected} for a grid (N, *shape, {len(spatial)}): "
+            f"got {values.shape} with grid {grid.shape}"
+        )
+    batch = check_batch("values", values, grid)
+    return image_shape(batch, channels_of(values.shape, options), spatial, options)
+
+
+def check_target(grid: Any, size: Any, options: SamplingOptions) -> tuple[int, ...]:
+    """Check a grid and the size of the image that it points into; returns the spatial size."""
+    check_float("grid", grid)
+    if grid.ndim < 2 or grid.shape[-1] not in SPATIAL_NAMES:
+        raise ValueError(f"grid must have shape (N, ..., ndim) with ndim 1 to 3: got {grid.shape}")
+    ndim = int(grid.shape[-1])
+    check_per_axis(options, ndim)
+    spatial = output_size(size, ndim)
+    if 0 in spatial and grid.size:
+        raise ValueError(f"size must be 1 or more along every axis for a grid that points into it: got {spatial}")
+    return spatial
+
+
+def options_of_gradients(options: SamplingOptions, ndim: int) -> None:
+    """Check that there is a kernel parameter to have a gradient of."""
+    if all(mode.parameter_shape is None for mode in options.modes(ndim)):
+        raise ValueError(f"wrt names 'kernel', but mode has no parameter: got {options.mode}")
 
 
 def check_wrt(wrt: Any, allowed: tuple[str, ...]) -> tuple[bool, ...]:
@@ -164,3 +298,13 @@ def check_affine(theta: Any) -> int:
     if theta.ndim < 3 or theta.shape[-2:] not in ((2, 3), (3, 4)):
         raise ValueError(f"theta must have shape (N, ..., 2, 3) or (N, ..., 3, 4): got {theta.shape}")
     return int(theta.shape[-2])
+
+
+def check_spline(input: Any, channel_axis: Any) -> tuple[int, np.dtype[Any]]:
+    """Check an image of 1 to 3 spatial axes; returns how many, and the dtype of its coefficients."""
+    one_of("channel_axis", channel_axis, CHANNEL_AXES)
+    check_image("input", input)
+    if not 3 <= input.ndim <= 5:
+        form = "(N, C, *spatial)" if channel_axis == 1 else "(N, *spatial, C)"
+        raise ValueError(f"input must have 3 to 5 axes, {form}: got {input.ndim} axes, shape {input.shape}")
+    return input.ndim - 2, sum_dtype(input.dtype)

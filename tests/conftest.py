@@ -28,11 +28,59 @@ def backend(request):
     return request.param
 
 
+# The cells of the older tests: two dimensions, one kernel and one boundary for all axes.
 MODES = ("nearest", "linear")
 PADDING_MODES = ("zeros", "border", "reflection")
 SUBGRADIENTS = ("right", "left", "central", "zero")
 # (align_corners, coords): the conventions of coordinates.
 CONVENTIONS = ((False, "normalized"), (True, "normalized"), (False, "pixel"))
+
+EVERY_PADDING_MODE = ("zeros", "constant", "border", "mirror", "symmetric", "wrap", "reflection")
+
+# Lopsided, with jumps at its ends and a support that is no whole number of pixels.
+TABLE = (0.1, -0.2, 0.35, 0.9, 1.1, 0.7, 0.2, -0.15, 0.05)
+
+# Kernels by name: how pystn is given them and how the oracle is; "mixed" has one for each axis.
+KERNELS = {
+    "nearest": (lambda pystn: "nearest", "nearest"),
+    "nearest-up": (lambda pystn: pystn.Nearest(ties="up"), ("nearest", "up")),
+    "linear": (lambda pystn: "linear", "linear"),
+    "cubic": (lambda pystn: pystn.Cubic(), "cubic"),
+    "catmull-rom": (lambda pystn: pystn.Cubic(a=-0.5), ("cubic", -0.5)),
+    "bspline0": (lambda pystn: pystn.BSpline(0), ("bspline", 0)),
+    "bspline1": (lambda pystn: pystn.BSpline(1), ("bspline", 1)),
+    "bspline2": (lambda pystn: pystn.BSpline(2), ("bspline", 2)),
+    "bspline3": (lambda pystn: pystn.BSpline(3), ("bspline", 3)),
+    "bspline4": (lambda pystn: pystn.BSpline(4), ("bspline", 4)),
+    "bspline5": (lambda pystn: pystn.BSpline(5), ("bspline", 5)),
+    "bspline6": (lambda pystn: pystn.BSpline(6), ("bspline", 6)),
+    "bspline7": (lambda pystn: pystn.BSpline(7), ("bspline", 7)),
+    "prefiltered": (lambda pystn: pystn.BSpline(3, prefilter=True), ("bspline", 3, True)),
+    "lanczos2": (lambda pystn: pystn.Lanczos(2), ("lanczos", 2)),
+    "lanczos3": (lambda pystn: pystn.Lanczos(3), ("lanczos", 3)),
+    "lanczos4": (lambda pystn: pystn.Lanczos(4), ("lanczos", 4)),
+    "gaussian": (lambda pystn: pystn.Gaussian(0.8), ("gaussian", 0.8, 4.0)),
+    "tabulated": (lambda pystn: pystn.Tabulated(TABLE, 1.75), ("tabulated", TABLE, 1.75)),
+    "mixed": (
+        lambda pystn: (pystn.Cubic(a=-0.6), "linear", pystn.Gaussian(0.5)),
+        [("cubic", -0.6), "linear", ("gaussian", 0.5, 4.0)],
+    ),
+}
+# Number of parameters of each kernel, for each axis in turn.
+PARAMETERS = {"cubic": (), "catmull-rom": (), "gaussian": (), "tabulated": (len(TABLE),), "mixed": [(), None, ()]}
+
+
+def kernel_for(pystn, name, ndim):
+    """A kernel as pystn takes it and as the oracle does."""
+    ours, theirs = KERNELS[name][0](pystn), KERNELS[name][1]
+    return (ours[:ndim], theirs[:ndim]) if isinstance(theirs, list) else (ours, theirs)
+
+
+def parameters_for(name, ndim):
+    """Shape of the parameters of a kernel, a list of them for one kernel per axis, or None."""
+    shapes = PARAMETERS.get(name)
+    return shapes[:ndim] if isinstance(shapes, list) else shapes
+
 
 CELLS = [
     {"mode": mode, "padding_mode": padding, "align_corners": align, "coords": coords}
@@ -52,8 +100,8 @@ def rng():
 
 
 def coordinates(rng, shape, size, coords, reach=1.3, dtype=np.float64):
-    """Random coordinates (*shape, 2) that leave an image of size (H, W) by the factor `reach`."""
-    normalized = rng.uniform(-reach, reach, (*shape, 2))
+    """Random coordinates (*shape, ndim) that leave an image of spatial size `size` by the factor `reach`."""
+    normalized = rng.uniform(-reach, reach, (*shape, len(size)))
     if coords == "pixel":
         normalized = ((normalized + 1) * np.array(size[::-1]) - 1) / 2
     return normalized.astype(dtype)

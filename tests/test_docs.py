@@ -34,7 +34,7 @@ def test_public_functions_are_documented(name):
         section = text.split("Parameters\n----------")[1].split("\n\n")[0]
         for parameter in parameters:
             assert parameter in section, parameter
-    if name.startswith(("grid", "affine")):
+    if name.startswith(("grid", "affine", "spline", "forward")):
         for title in ("Returns", "Raises", "See Also"):
             assert f"\n{title}\n{'-' * len(title)}\n" in text
 

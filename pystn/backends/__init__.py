@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from pystn.options import SamplingOptions
+from pystn.options import SamplingOptions, SplineAxis
 from pystn.typing import Array
 
 __all__ = ["Backend", "backend_of"]
@@ -20,9 +20,75 @@ __all__ = ["Backend", "backend_of"]
 class Backend(Protocol):
     """What a backend does: allocate results unless they are given, choose kernels, run them."""
 
-    def grid_sample(self, input: Array, grid: Array, options: SamplingOptions, out: Array | None) -> Array: ...
+    def grid_sample(
+        self, input: Array, grid: Array, options: SamplingOptions, return_mask: bool, out: Array | None
+    ) -> tuple[Array, Array | None]: ...
 
     def grid_sample_vjp(
+        self,
+        grad_output: Array,
+        grad_mask: Array | None,
+        input: Array,
+        grid: Array,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+        out: tuple[Array | None, ...],
+    ) -> tuple[Array | None, Array | None]: ...
+
+    def grid_sample_vjp_options(
+        self, grad_output: Array, grad_mask: Array | None, input: Array, grid: Array, options: SamplingOptions
+    ) -> tuple[Array, list[Array | None]]: ...
+
+    def grid_sample_jvp(
+        self,
+        input: Array,
+        grid: Array,
+        d_input: Array | None,
+        d_grid: Array | None,
+        d_fill: Any,
+        d_kernel: list[Array | None],
+        options: SamplingOptions,
+        return_mask: bool,
+        out: Array | None,
+    ) -> tuple[Array, Array | None]: ...
+
+    def grid_sample_vjp2(
+        self,
+        gg_input: Array | None,
+        gg_grid: Array | None,
+        grad_output: Array,
+        grad_mask: Array | None,
+        input: Array,
+        grid: Array,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+    ) -> tuple[Array | None, Array | None, Array | None, Array | None]: ...
+
+    def grid_push(
+        self,
+        values: Array | None,
+        along: Array | None,
+        grid: Array,
+        d_grid: Array | None,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        options: SamplingOptions,
+        out: Array | None,
+    ) -> Array: ...
+
+    def grid_push_vjp(
+        self,
+        grad_output: Array,
+        values: Array,
+        grid: Array,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+        out: tuple[Array | None, ...],
+    ) -> tuple[Array | None, Array | None]: ...
+
+    def grid_gradient(self, input: Array, grid: Array, options: SamplingOptions, out: Array | None) -> Array: ...
+
+    def grid_gradient_vjp(
         self,
         grad_output: Array,
         input: Array,
@@ -32,7 +98,7 @@ class Backend(Protocol):
         out: tuple[Array | None, ...],
     ) -> tuple[Array | None, Array | None]: ...
 
-    def grid_sample_jvp(
+    def grid_gradient_jvp(
         self,
         input: Array,
         grid: Array,
@@ -46,6 +112,16 @@ class Backend(Protocol):
 
     def affine_grid_vjp(
         self, grad_grid: Array, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None
+    ) -> Array: ...
+
+    def spline_filter(
+        self,
+        input: Array,
+        axes: tuple[SplineAxis, ...],
+        dtype: np.dtype[Any],
+        channel_axis: int,
+        transposed: bool,
+        out: Array | None,
     ) -> Array: ...
 
 

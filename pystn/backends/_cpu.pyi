@@ -12,18 +12,24 @@ def current_level() -> str: ...
 def max_threads() -> int: ...
 def openmp_version() -> int: ...
 def release_threads() -> None: ...
-def grid_sample(input: Array, grid: Array, output: Array, options: SamplingOptions, threads: int) -> None: ...
+def grid_sample(
+    input: Array, grid: Array, output: Array, mask: Array | None, options: SamplingOptions, threads: int
+) -> None: ...
 def grid_sample_jvp(
     input: Array,
     grid: Array,
     d_input: Array | None,
     d_grid: Array | None,
+    d_fill: Any,
+    d_kernel: list[Array | None],
     d_output: Array,
+    d_mask: Array | None,
     options: SamplingOptions,
     threads: int,
 ) -> None: ...
 def grid_sample_vjp(
     grad_output: Array,
+    grad_mask: Array | None,
     input: Array,
     grid: Array,
     grad_input: Array | None,
@@ -31,6 +37,53 @@ def grid_sample_vjp(
     options: SamplingOptions,
     threads: int,
 ) -> None: ...
+def grid_sample_vjp_options(
+    grad_output: Array,
+    grad_mask: Array | None,
+    input: Array,
+    grid: Array,
+    partial: Array,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
+def grid_sample_vjp2_grid(
+    gg_input: Array | None,
+    gg_grid: Array | None,
+    grad_output: Array,
+    grad_mask: Array | None,
+    input: Array,
+    grid: Array,
+    grad_grid: Array,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
+def grid_push(
+    values: Array | None,
+    along: Array | None,
+    gradient: Array | None,
+    grid: Array,
+    d_grid: Array | None,
+    image: Array,
+    batch: int,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
+def grid_gradient(input: Array, grid: Array, gradient: Array, options: SamplingOptions, threads: int) -> None: ...
+def grid_gradient_jvp(
+    input: Array,
+    grid: Array,
+    d_input: Array | None,
+    d_grid: Array | None,
+    d_gradient: Array,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
+def grid_gradient_vjp_grid(
+    grad_gradient: Array, input: Array, grid: Array, grad_grid: Array, options: SamplingOptions, threads: int
+) -> None: ...
 def affine_grid(theta: Array, grid: Array, align_corners: bool, threads: int) -> None: ...
 def affine_grid_row_chunks(grid: Array) -> int: ...
 def affine_grid_vjp(grad_grid: Array, partial: Array, align_corners: bool, threads: int) -> None: ...
+def spline_filter(
+    source: Array, target: Array, axis: int, parts: int, order: int, boundary: int, transposed: bool, threads: int
+) -> None: ...

@@ -7,14 +7,16 @@ is not aligned to its own itemsize is copied first.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from pystn import threads
-from pystn.interpolation import Nearest
-from pystn.options import SamplingOptions
+from pystn.options import SamplingOptions, SplineAxis
 from pystn.typing import Array
-from pystn.validation import sample_shape
+from pystn.validation import channels_of, mask_dtype, sample_shape, sum_dtype, tangent_dtype
 
 try:
     from pystn.backends import _cpu
@@ -28,12 +30,20 @@ __all__ = [
     "affine_grid",
     "affine_grid_vjp",
     "current_level",
+    "grid_gradient",
+    "grid_gradient_jvp",
+    "grid_gradient_vjp",
+    "grid_push",
+    "grid_push_vjp",
     "grid_sample",
     "grid_sample_jvp",
     "grid_sample_vjp",
+    "grid_sample_vjp2",
+    "grid_sample_vjp_options",
     "levels",
     "max_threads",
     "openmp_version",
+    "spline_filter",
 ]
 
 # What was built and what is in use, for threads and for show_config.
@@ -59,40 +69,115 @@ def optional(array: Array | None) -> Array | None:
     return None if array is None else readable(array)
 
 
-def grid_sample(input: Array, grid: Array, options: SamplingOptions, out: Array | None) -> Array:
+def batch_of(array: Array, grid: Array) -> int:
+    return int(grid.shape[0] if array.shape[0] == 1 else array.shape[0])
+
+
+def new_mask(input: Array, grid: Array, wanted: bool) -> Array | None:
+    shape = (batch_of(input, grid), *grid.shape[1:-1])
+    return np.empty(shape, mask_dtype(input.dtype)) if wanted else None
+
+
+def coefficients(image: Array, options: SamplingOptions) -> Array:
+    """What the kernels sample: the image, or its spline coefficients."""
+    if not options.prefilters:
+        return readable(image)
+    axes = options.spline_axes(image.ndim - 2)
+    return spline_filter(image, axes, sum_dtype(image.dtype), options.channel_axis, False, None)
+
+
+def optional_coefficients(image: Array | None, options: SamplingOptions) -> Array | None:
+    return None if image is None else coefficients(image, options)
+
+
+def added_image(
+    fill: Callable[[Array], None],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    options: SamplingOptions,
+    out: Array | None,
+) -> Array:
+    """An image that `fill` adds up, by way of the prefilter's transpose where there is one.
+
+    Sums of float16 and bfloat16 are made in a float32 image, the one array beyond the result.
+    """
+    sums = sum_dtype(dtype)
+    direct = out is not None and sums == dtype
+    image = out if direct and out is not None else np.empty(shape, sums)
+    fill(image)
+    if options.prefilters:
+        image = spline_filter(image, options.spline_axes(image.ndim - 2), sums, options.channel_axis, True, image)
+    if direct:
+        return image
+    if out is None:
+        return image.astype(dtype, copy=False)
+    out[...] = image
+    return out
+
+
+def grid_sample(
+    input: Array, grid: Array, options: SamplingOptions, return_mask: bool, out: Array | None
+) -> tuple[Array, Array | None]:
     output = np.empty(sample_shape(input, grid, options), input.dtype) if out is None else out
-    _cpu.grid_sample(readable(input), readable(grid), output, options, threads.get_num_threads())
-    return output
+    mask = new_mask(input, grid, return_mask)
+    _cpu.grid_sample(coefficients(input, options), readable(grid), output, mask, options, threads.get_num_threads())
+    return output, mask
 
 
 def grid_sample_vjp(
     grad_output: Array,
+    grad_mask: Array | None,
     input: Array,
     grid: Array,
     options: SamplingOptions,
     wanted: tuple[bool, ...],
     out: tuple[Array | None, ...],
 ) -> tuple[Array | None, Array | None]:
-    gradients = [
-        (np.empty(primal.shape, primal.dtype) if given is None else given) if want else None
-        for primal, given, want in zip((input, grid), out, wanted, strict=True)
-    ]
-    grad_input, grad_grid = gradients
+    grad_output, grad_mask, grid = readable(grad_output), optional(grad_mask), readable(grid)
+    grad_grid = (np.empty(grid.shape, grid.dtype) if out[1] is None else out[1]) if wanted[1] else None
     written = grad_grid
-    if isinstance(options.mode, Nearest) and grad_grid is not None:
+    if options.flat and grad_grid is not None:
         grad_grid.fill(0)  # piecewise constant in the coordinates
         written = None
-    if grad_input is not None or written is not None:
+    pixels = coefficients(input, options) if written is not None else readable(input)
+
+    def fill(grad_input: Array | None) -> None:
         _cpu.grid_sample_vjp(
-            readable(grad_output),
-            readable(input),
-            readable(grid),
-            grad_input,
-            written,
-            options,
-            threads.get_num_threads(),
+            grad_output, grad_mask, pixels, grid, grad_input, written, options, threads.get_num_threads()
         )
+
+    grad_input = None
+    if wanted[0]:
+        grad_input = added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
+    elif written is not None:
+        fill(None)
     return grad_input, grad_grid
+
+
+def grid_sample_vjp_options(
+    grad_output: Array, grad_mask: Array | None, input: Array, grid: Array, options: SamplingOptions
+) -> tuple[Array, list[Array | None]]:
+    """Gradients, in double, to the fill value of each channel and to each axis' kernel."""
+    ndim = input.ndim - 2
+    parts = 2 if input.dtype.kind == "c" else 1
+    channels = channels_of(input.shape, options) * parts
+    counts = [codes[-1] for codes in options.axis_codes(ndim)]  # x first
+    groups = max(1, min(64, grad_output.size // 8192))
+    partial = np.zeros((groups, channels + sum(counts)))
+    _cpu.grid_sample_vjp_options(
+        readable(grad_output),
+        optional(grad_mask),
+        coefficients(input, options),
+        readable(grid),
+        partial,
+        options,
+        threads.get_num_threads(),
+    )
+    sums = partial.sum(axis=0)
+    fill = sums[:channels].view(np.complex128) if parts == 2 else sums[:channels]
+    ends = np.cumsum([channels, *counts])
+    kernels: list[Array | None] = [sums[start:end] if end > start else None for start, end in pairwise(ends)]
+    return fill, kernels[::-1]
 
 
 def grid_sample_jvp(
@@ -100,25 +185,205 @@ def grid_sample_jvp(
     grid: Array,
     d_input: Array | None,
     d_grid: Array | None,
+    d_fill: Any,
+    d_kernel: list[Array | None],
     options: SamplingOptions,
+    return_mask: bool,
     out: Array | None,
-) -> Array:
-    output = np.empty(sample_shape(input, grid, options), input.dtype) if out is None else out
-    if isinstance(options.mode, Nearest):
+) -> tuple[Array, Array | None]:
+    output = np.empty(sample_shape(input, grid, options), tangent_dtype(input.dtype)) if out is None else out
+    mask = new_mask(input, grid, return_mask)
+    if options.flat:
         d_grid = None
-    if d_input is None and d_grid is None:
+    if d_input is None and d_grid is None and d_fill is None and not any(d is not None for d in d_kernel):
         output.fill(0)
+        if mask is not None:
+            mask.fill(0)
     else:
         _cpu.grid_sample_jvp(
-            readable(input),
+            coefficients(input, options),
             readable(grid),
-            optional(d_input),
+            optional_coefficients(d_input, options),
             optional(d_grid),
+            d_fill,
+            d_kernel[::-1],
             output,
+            mask,
             options,
             threads.get_num_threads(),
         )
-    return output
+    return output, mask
+
+
+def grid_sample_vjp2(
+    gg_input: Array | None,
+    gg_grid: Array | None,
+    grad_output: Array,
+    grad_mask: Array | None,
+    input: Array,
+    grid: Array,
+    options: SamplingOptions,
+    wanted: tuple[bool, ...],
+) -> tuple[Array | None, Array | None, Array | None, Array | None]:
+    """Gradients to grad_output, grad_mask, input and grid."""
+    if options.flat:
+        gg_grid = None
+    none: list[Array | None] = [None] * (input.ndim - 2)
+    to_output, to_mask, to_input, to_grid = None, None, None, None
+    if wanted[0]:
+        has_mask = grad_mask is not None
+        to_output, to_mask = grid_sample_jvp(input, grid, gg_input, gg_grid, None, none, options, has_mask, None)
+    grad_output, grad_mask, grid, gg_grid = (
+        readable(grad_output),
+        optional(grad_mask),
+        readable(grid),
+        optional(gg_grid),
+    )
+    if wanted[1]:
+        tangent = tangent_dtype(input.dtype)
+        if gg_grid is None:
+            to_input = np.zeros(input.shape, tangent)
+        else:
+            batch = batch_of(input, grid)
+
+            def fill(image: Array) -> None:
+                count = threads.get_num_threads()
+                _cpu.grid_push(None, grad_output, None, grid, gg_grid, image, batch, options, count)
+
+            to_input = added_image(fill, input.shape, tangent, options, None)
+    if wanted[2]:
+        to_grid = np.empty(grid.shape, grid.dtype)
+        if options.flat or (gg_input is None and gg_grid is None):
+            to_grid.fill(0)
+        else:
+            _cpu.grid_sample_vjp2_grid(
+                optional_coefficients(gg_input, options),
+                gg_grid,
+                grad_output,
+                grad_mask,
+                coefficients(input, options),
+                grid,
+                to_grid,
+                options,
+                threads.get_num_threads(),
+            )
+    return to_output, to_mask, to_input, to_grid
+
+
+def grid_push(
+    values: Array | None,
+    along: Array | None,
+    grid: Array,
+    d_grid: Array | None,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    options: SamplingOptions,
+    out: Array | None,
+) -> Array:
+    """values pushed, and `along` pushed with the weights' derivative along d_grid."""
+    if d_grid is None or options.flat:
+        along = d_grid = None
+
+    def fill(image: Array) -> None:
+        if values is None and along is None:
+            image.fill(0)
+            return
+        count = threads.get_num_threads()
+        pushed, moved, step = optional(values), optional(along), optional(d_grid)
+        _cpu.grid_push(pushed, moved, None, readable(grid), step, image, shape[0], options, count)
+
+    return added_image(fill, shape, dtype, options, out)
+
+
+def grid_push_vjp(
+    grad_output: Array,
+    values: Array,
+    grid: Array,
+    options: SamplingOptions,
+    wanted: tuple[bool, ...],
+    out: tuple[Array | None, ...],
+) -> tuple[Array | None, Array | None]:
+    """Sampling: the image is the cotangent, and the values are what weighs its slopes."""
+    image, grid = coefficients(grad_output, options), readable(grid)
+    grad_values, grad_grid = None, None
+    if wanted[0]:
+        grad_values = np.empty(values.shape, values.dtype) if out[0] is None else out[0]
+        _cpu.grid_sample(image, grid, grad_values, None, options, threads.get_num_threads())
+    if wanted[1]:
+        grad_grid = np.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
+        if options.flat:
+            grad_grid.fill(0)
+        else:
+            _cpu.grid_sample_vjp(
+                readable(values), None, image, grid, None, grad_grid, options, threads.get_num_threads()
+            )
+    return grad_values, grad_grid
+
+
+def grid_gradient(input: Array, grid: Array, options: SamplingOptions, out: Array | None) -> Array:
+    shape = (*sample_shape(input, grid, options), grid.shape[-1])
+    gradient = np.empty(shape, tangent_dtype(input.dtype)) if out is None else out
+    if options.flat:
+        gradient.fill(0)
+    else:
+        _cpu.grid_gradient(coefficients(input, options), readable(grid), gradient, options, threads.get_num_threads())
+    return gradient
+
+
+def grid_gradient_vjp(
+    grad_output: Array,
+    input: Array,
+    grid: Array,
+    options: SamplingOptions,
+    wanted: tuple[bool, ...],
+    out: tuple[Array | None, ...],
+) -> tuple[Array | None, Array | None]:
+    grad_output, grid = readable(grad_output), readable(grid)
+    grad_input, grad_grid = None, None
+    if wanted[0]:
+
+        def fill(image: Array) -> None:
+            if options.flat:
+                image.fill(0)
+                return
+            batch, count = batch_of(input, grid), threads.get_num_threads()
+            _cpu.grid_push(None, None, grad_output, grid, None, image, batch, options, count)
+
+        grad_input = added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
+    if wanted[1]:
+        grad_grid = np.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
+        if options.flat:
+            grad_grid.fill(0)
+        else:
+            _cpu.grid_gradient_vjp_grid(
+                grad_output, coefficients(input, options), grid, grad_grid, options, threads.get_num_threads()
+            )
+    return grad_input, grad_grid
+
+
+def grid_gradient_jvp(
+    input: Array,
+    grid: Array,
+    d_input: Array | None,
+    d_grid: Array | None,
+    options: SamplingOptions,
+    out: Array | None,
+) -> Array:
+    shape = (*sample_shape(input, grid, options), grid.shape[-1])
+    d_gradient = np.empty(shape, tangent_dtype(input.dtype)) if out is None else out
+    if options.flat or (d_input is None and d_grid is None):
+        d_gradient.fill(0)
+    else:
+        _cpu.grid_gradient_jvp(
+            coefficients(input, options),
+            readable(grid),
+            optional_coefficients(d_input, options),
+            optional(d_grid),
+            d_gradient,
+            options,
+            threads.get_num_threads(),
+        )
+    return d_gradient
 
 
 def stacked(array: Array, trailing: int) -> Array:
@@ -154,3 +419,35 @@ def affine_grid_vjp(
     _cpu.affine_grid_vjp(flat, partial, align_corners, threads.get_num_threads())
     grad_theta[...] = partial.sum(axis=1).reshape(theta.shape)
     return grad_theta
+
+
+def spline_filter(
+    input: Array,
+    axes: tuple[SplineAxis, ...],
+    dtype: np.dtype[Any],
+    channel_axis: int,
+    transposed: bool,
+    out: Array | None,
+) -> Array:
+    output = np.empty(input.shape, dtype) if out is None else out
+    if output.size == 0:
+        return output
+    source = readable(input)
+    if not axes or source.dtype != dtype:
+        output[...] = source
+        source = output
+    first = 2 if channel_axis == 1 else 1
+    parts = 2 if dtype.kind == "c" else 1
+    for along in axes:  # the first reads the input, all write the output
+        _cpu.spline_filter(
+            source,
+            output,
+            first + along.axis,
+            parts,
+            along.order,
+            along.boundary,
+            transposed,
+            threads.get_num_threads(),
+        )
+        source = output
+    return output

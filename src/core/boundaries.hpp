@@ -1,25 +1,54 @@
-// Boundaries: what a coordinate outside the image means.
+// Boundaries: what is read beyond the image. Each has two forms, side by side below.
 //
-// For kernels of two taps or fewer the boundary acts on the coordinate, as in torch: it is folded
-// into the image once, and the samplers see a single rule afterwards (a tap outside reads zero).
-// Each boundary is one function, (p, factor) -> p in the image, with factor the derivative of the
-// folding. Where the fold clips, the outermost pixel centres included, the derivative is 0;
-// `tolerance` widens that to coordinates that are on the centre but for rounding.
-// NaN and infinity are outside() under every boundary: a fold that `takes_any` sees to it itself,
-// for the others the caller does.
+// Kernels of two taps or fewer fold the coordinate, as PyTorch does: a fold is one function,
+// (p, factor) -> p in the image, with factor the derivative of the folding. Where it clips, the
+// outermost pixel centres included, the derivative is 0; `tolerance` widens that to coordinates that
+// are on the centre but for rounding. NaN and infinity are outside() under every boundary: a fold
+// that `takes_any` sees to it itself, for the others the caller does.
+//
+// Wider kernels map the index of every tap: (i) -> index in the image, or -1, outside. `reduce`
+// brings the cell that the taps are counted from near the image first, in floating point, without
+// changing what they map to.
 #pragma once
 
 #include "portability.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
-enum class Boundary : int { zeros = 0, border = 1, mirror = 2, symmetric = 3 };
+enum class Boundary : int { zeros = 0, border = 1, mirror = 2, symmetric = 3, wrap = 4, constant = 5 };
+
+constexpr Index outside_image = -1;
 
 // A position that no kernel of two taps reaches from the image. Stands for NaN and infinity.
 template <class R>
 PYSTN_HD R outside() {
   return R(-2);
 }
+
+template <class R>
+PYSTN_HD R between(R low, R x, R high) {
+  x = x > low ? x : low;
+  return x < high ? x : high;
+}
+
+// Far enough for all taps to be beyond the image on the side of the cell.
+template <class R>
+PYSTN_HD R nearby(R cell, Index n) {
+  return between(R(-128), cell, R(n) + R(128));
+}
+
+// The cell less whole periods.
+template <class R>
+PYSTN_HD R within_a_period(R cell, Index period) {
+  return cell >= R(-period) && cell <= R(period) ? cell : remainder_of(cell, R(period));
+}
+
+PYSTN_HD Index modulo(Index i, Index period) {
+  const Index r = i % period;
+  return r < 0 ? r + period : r;
+}
+
+// ---- zeros and constant: taps outside read 0 or the fill value
 
 template <class R>
 struct Zeros {
@@ -35,6 +64,18 @@ struct Zeros {
   }
 };
 
+struct DroppedTaps {
+  Index n;
+
+  template <class R>
+  PYSTN_HD R reduce(R cell) const {
+    return nearby(cell, n);
+  }
+  PYSTN_HD Index operator()(Index i) const { return i >= 0 && i < n ? i : outside_image; }
+};
+
+// ---- border: the nearest pixel of the image
+
 template <class R>
 struct Border {
   static constexpr bool takes_any = false;
@@ -44,10 +85,22 @@ struct Border {
 
   PYSTN_HD R operator()(R p, R& factor) const {
     factor = p <= flat_below || p >= flat_above ? R(0) : R(1);
-    p = p > R(0) ? p : R(0);
-    return p < last ? p : last;
+    return between(R(0), p, last);
   }
 };
+
+struct ClippedTaps {
+  Index n;
+
+  template <class R>
+  PYSTN_HD R reduce(R cell) const {
+    return nearby(cell, n);
+  }
+  PYSTN_HD Index operator()(Index i) const { return i < 0 ? 0 : i < n ? i : n - 1; }
+};
+
+// ---- mirror: about the centres of the outermost pixels, which are not repeated; period 2 (n - 1)
+// ---- symmetric: about the image's edges, so that the outermost pixels are repeated; period 2 n
 
 // Reflects about `low` and `low + span` until p lies between, exactly, then clips to the image.
 template <class R>
@@ -67,8 +120,7 @@ struct Reflection {
     R sign = R(1);
     if (!(p >= low && p <= low + span)) {
       const R bound = Limits<R>::quarter_of_largest;
-      p = p > -bound ? p : -bound;
-      p = p < bound ? p : bound;
+      p = between(-bound, p, bound);
       R distance = p - low;
       if (distance < R(0)) {
         distance = -distance;
@@ -88,16 +140,119 @@ struct Reflection {
   }
 };
 
-// About the centres of the outermost pixels, which are not repeated; period 2 (n - 1).
 template <class R>
 struct Mirror : Reflection<R> {
   PYSTN_HD Mirror(Index n, R tolerance) : Reflection<R>(n, tolerance, R(0), R(n - 1)) {}
 };
 
-// About the image's edges, so that the outermost pixels are repeated; period 2 n.
+struct MirroredTaps {
+  Index n;
+
+  PYSTN_HD Index period() const { return n > 1 ? 2 * (n - 1) : 1; }
+  template <class R>
+  PYSTN_HD R reduce(R cell) const {
+    return within_a_period(cell, period());
+  }
+  PYSTN_HD Index operator()(Index i) const {
+    if (i >= 0 && i < n) return i;
+    const Index r = modulo(i, period());
+    return r < n ? r : period() - r;
+  }
+};
+
 template <class R>
 struct Symmetric : Reflection<R> {
   PYSTN_HD Symmetric(Index n, R tolerance) : Reflection<R>(n, tolerance, R(-0.5), R(n)) {}
 };
+
+struct SymmetricTaps {
+  Index n;
+
+  template <class R>
+  PYSTN_HD R reduce(R cell) const {
+    return within_a_period(cell, 2 * n);
+  }
+  PYSTN_HD Index operator()(Index i) const {
+    if (i >= 0 && i < n) return i;
+    const Index r = modulo(i, 2 * n);
+    return r < n ? r : 2 * n - 1 - r;
+  }
+};
+
+// ---- wrap: the image repeated, period n
+
+template <class R>
+struct Wrap {
+  static constexpr bool takes_any = false;
+  R period;
+
+  PYSTN_HD Wrap(Index n, R /*tolerance*/) : period(R(n)) {}
+
+  PYSTN_HD R operator()(R p, R& factor) const {
+    factor = R(1);
+    if (p >= R(0) && p < period) return p;
+    const R bound = Limits<R>::quarter_of_largest;
+    p = remainder_of(between(-bound, p, bound), period);
+    if (p < R(0)) p += period;
+    return p < period ? p : R(0);
+  }
+};
+
+struct WrappedTaps {
+  Index n;
+
+  template <class R>
+  PYSTN_HD R reduce(R cell) const {
+    return within_a_period(cell, n);
+  }
+  PYSTN_HD Index operator()(Index i) const { return i >= 0 && i < n ? i : modulo(i, n); }
+};
+
+// ---- the boundary of a name: for a fold of type Fold<R>, and for a map of taps
+
+template <class Body>
+PYSTN_HD void with_tap_boundary(Boundary boundary, Index n, Body&& body) {
+  switch (boundary) {
+    case Boundary::zeros:
+    case Boundary::constant:
+      return body(DroppedTaps{n});
+    case Boundary::border:
+      return body(ClippedTaps{n});
+    case Boundary::mirror:
+      return body(MirroredTaps{n});
+    case Boundary::symmetric:
+      return body(SymmetricTaps{n});
+    case Boundary::wrap:
+      return body(WrappedTaps{n});
+  }
+}
+
+template <template <class> class Fold_>
+struct FoldOf {
+  template <class R>
+  using Fold = Fold_<R>;
+};
+
+template <class Body>
+PYSTN_HD void with_fold(Boundary boundary, Body&& body) {
+  switch (boundary) {
+    case Boundary::zeros:
+    case Boundary::constant:
+      return body(FoldOf<Zeros>{});
+    case Boundary::border:
+      return body(FoldOf<Border>{});
+    case Boundary::mirror:
+      return body(FoldOf<Mirror>{});
+    case Boundary::symmetric:
+      return body(FoldOf<Symmetric>{});
+    case Boundary::wrap:
+      return body(FoldOf<Wrap>{});
+  }
+}
+
+// Taps of a folded coordinate: only under wrap does one of them come in again on the other side.
+PYSTN_HD Boundary after_fold(Boundary boundary) {
+  return boundary == Boundary::wrap ? Boundary::wrap : Boundary::zeros;
+}
 
 }  // namespace pystn::PYSTN_LEVEL

@@ -38,6 +38,10 @@ struct Normalization {
   PYSTN_HD R operator()(R x) const { return (x + bias) * scale + shift; }
 };
 
+// Samples that are replaced whole by the fill value: none but those whose coordinates are no numbers,
+// or those beyond the centres or the edges of the outermost pixels too.
+enum class Cutoff : int { none = 0, center = 1, edge = 2 };
+
 // Normalised coordinate of pixel j on an axis of m output pixels. One rounding: the lattice is
 // exactly symmetric, and j + 1/2 of an odd axis is exactly 0.
 template <class R>

@@ -21,6 +21,13 @@
 #define PYSTN_HD inline __attribute__((always_inline))
 #endif
 
+// For what is large and called from many places.
+#if defined(_MSC_VER)
+#define PYSTN_APART __declspec(noinline)
+#else
+#define PYSTN_APART __attribute__((noinline))
+#endif
+
 #if !defined(__CUDACC_RTC__)
 #include <math.h>
 #endif
@@ -36,6 +43,12 @@ PYSTN_HD float round_of(float x) { return ::rintf(x); }
 PYSTN_HD double round_of(double x) { return ::rint(x); }
 PYSTN_HD float remainder_of(float x, float period) { return ::fmodf(x, period); }
 PYSTN_HD double remainder_of(double x, double period) { return ::fmod(x, period); }
+PYSTN_HD float exp_of(float x) { return ::expf(x); }
+PYSTN_HD double exp_of(double x) { return ::exp(x); }
+PYSTN_HD float sin_of(float x) { return ::sinf(x); }
+PYSTN_HD double sin_of(double x) { return ::sin(x); }
+PYSTN_HD float cos_of(float x) { return ::cosf(x); }
+PYSTN_HD double cos_of(double x) { return ::cos(x); }
 
 template <class R>
 PYSTN_HD R absolute(R x) {

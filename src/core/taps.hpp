@@ -1,63 +1,89 @@
 // Taps: the pixels that one sample reads, with their weights.
 //
-// On one axis a kernel gives S taps; a sample in ND dimensions reads the S^ND products of them.
-// Every operation is a loop over these: forward sums w * pixel, the gradient to the grid sums
-// slope * pixel, the gradient to the input adds w * cotangent to the pixel.
+// On one axis a kernel and a boundary give S taps: index, weight w, slope w' and curve w''. A sample
+// in ND dimensions reads the S^ND products of them, and every operation is a loop over these:
+// forward sums w * pixel, the gradient to the grid sums w' * pixel, the gradient to the input adds
+// w * cotangent to the pixel, the second order takes w''.
 #pragma once
 
+#include "boundaries.hpp"
 #include "interpolation.hpp"
-#include "portability.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
 PYSTN_HD constexpr int power(int base, int exponent) { return exponent == 0 ? 1 : base * power(base, exponent - 1); }
 
-template <class Kernel, int ND, class R>
-struct Taps {
-  static constexpr int capacity = power(Kernel::taps, ND);
+// Weights of the taps of position p on one axis, with derivatives unless dw or d2w are null; returns
+// the cell that the taps are counted from.
+template <class R, class Kernel>
+PYSTN_HD R weigh_taps(const Kernel& kernel, R p, R* w, R* dw, R* d2w) {
+  const R bound = Limits<R>::quarter_of_largest;
+  R t;
+  const R cell = kernel.place(between(-bound, p, bound), t);
+  kernel.weights(t, w, dw, d2w);
+  return cell;
+}
 
-  int count;               // taps inside the window; those outside read zero and are left out
-  Index offset[capacity];  // elements from the image's first pixel
-  R weight[capacity];
-  R slope[ND][capacity];  // d weight / d p, axis by axis
+// Indices of these taps; whether all of them are in the image. A tap outside has a negative index
+// and keeps its weight; an idle one, which weighs nothing, counts as outside, so that no NaN is
+// read where nothing is read for. The image at hand may be a window of `size` pixels from `origin`.
+template <class R, class Map>
+PYSTN_HD bool map_taps(const Map& map, R cell, int taps, Index origin, Index size, const R* w, const R* dw,
+                       const R* d2w, Index* index) {
+  const Index first = Index(map.reduce(cell)) - (taps - 1) / 2;
+  bool whole = true;
+  for (int k = 0; k < taps; ++k) {
+    Index i = map(first + k);
+    if (i != outside_image) i -= origin;
+    const bool idle = taps > 2 && w[k] == R(0) && !(dw && dw[k] != R(0)) && !(d2w && d2w[k] != R(0));
+    const bool inside = i >= 0 && i < size && !idle;
+    index[k] = inside ? i : outside_image;
+    whole = whole && inside;
+  }
+  return whole;
+}
 
-  // `position` in pixels of the window whose pixels are low <= index < high; all per axis, x first.
-  PYSTN_HD Taps(const R* position, const Index* low, const Index* high, const Index* stride, const R* tolerance) {
-    constexpr int S = Kernel::taps;
-    Index first[ND], start = 0;
-    R w[ND][S], dw[ND][S];
-    bool interior = !Kernel::has_idle_taps;
-    for (int a = 0; a < ND; ++a) {
-      first[a] = Kernel::at(position[a], tolerance[a], w[a], dw[a]);
-      interior = interior && first[a] >= low[a] && first[a] + S <= high[a];
-      start += first[a] * stride[a];
+// A value with its first and second derivatives along ND axes.
+template <class R, int ND>
+struct Jet {
+  R value = R(0), slope[ND ? ND : 1] = {}, curve[ND ? ND : 1][ND ? ND : 1] = {};
+
+  // Adds an inner jet times a function of one more axis, the last, which is (w, dw, d2w).
+  template <int order>
+  PYSTN_HD void add(const Jet<R, ND - 1>& inner, R w, R dw, R d2w) {
+    constexpr int last = ND - 1;
+    value += inner.value * w;
+    if (order >= 1) {
+      for (int a = 0; a < last; ++a) slope[a] += inner.slope[a] * w;
+      slope[last] += inner.value * dw;
     }
-    count = interior ? capacity : 0;
-    for (int k = 0; k < capacity; ++k) {
-      int tap[ND];
-      bool inside = true;
-      Index o = start;
-      for (int a = 0, rest = k; a < ND; ++a, rest /= S) {
-        tap[a] = rest % S;
-        const Index i = first[a] + tap[a];
-        inside = inside && i >= low[a] && i < high[a];
-        // Not to read NaN where nothing is read for.
-        if (Kernel::has_idle_taps) inside = inside && (w[a][tap[a]] != R(0) || dw[a][tap[a]] != R(0));
-        o += tap[a] * stride[a];
+    if (order >= 2) {
+      for (int a = 0; a < last; ++a) {
+        for (int b = 0; b < last; ++b) curve[a][b] += inner.curve[a][b] * w;
+        curve[a][last] += inner.slope[a] * dw;
+        curve[last][a] += inner.slope[a] * dw;
       }
-      if (!interior && !inside) continue;
-      const int slot = interior ? k : count++;
-      R product = R(1);
-      for (int a = 0; a < ND; ++a) product *= w[a][tap[a]];
-      offset[slot] = o;
-      weight[slot] = product;
-      for (int a = 0; a < ND; ++a) {
-        R s = dw[a][tap[a]];
-        for (int b = 0; b < ND; ++b)
-          if (b != a) s *= w[b][tap[b]];
-        slope[a][slot] = s;
-      }
+      curve[last][last] += inner.value * d2w;
     }
+  }
+};
+
+// The product of functions of one axis each, given as {w, dw, d2w}, of the first ND axes.
+template <class R, int ND>
+struct Product {
+  static PYSTN_HD Jet<R, ND> of(const R (*s)[3]) {
+    Jet<R, ND> jet;
+    jet.template add<2>(Product<R, ND - 1>::of(s), s[ND - 1][0], s[ND - 1][1], s[ND - 1][2]);
+    return jet;
+  }
+};
+
+template <class R>
+struct Product<R, 0> {
+  static PYSTN_HD Jet<R, 0> of(const R (*)[3]) {
+    Jet<R, 0> one;
+    one.value = R(1);
+    return one;
   }
 };
 

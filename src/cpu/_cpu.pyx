@@ -11,6 +11,9 @@ from cpython.buffer cimport PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, P
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+import numpy as np
 
 cdef extern from *:
     """
@@ -37,9 +40,14 @@ cdef extern from *:
 cdef extern from "job.hpp" namespace "pystn" nogil:
     const int max_ndim
     const int max_rank
-    cdef enum class Float(int):
+    cdef enum class Element(int):
         f32
         f64
+        f16
+        bf16
+        u8
+        i16
+        u16
     cdef enum class Direction(int):
         forward
         jvp
@@ -47,16 +55,25 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         vjp_grid
         vjp
         reach
+        vjp_options
+        vjp2_grid
+        push
+        gradient
+        gradient_jvp
+        gradient_vjp_grid
     cdef struct ImageArray:
         void* data
+        Element type
         int64_t batch
         int64_t channel
         int64_t* axis
     cdef struct SampleArray:
         void* data
+        Element type
         int64_t batch
         int64_t channel
         int64_t* axis
+        int64_t component
     cdef struct GridArray:
         void* data
         int64_t batch
@@ -65,20 +82,33 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
     cdef struct Reach:
         int64_t low
         int64_t high
+    cdef struct KernelJob:
+        int mode, taps, variant
+        double parameter, support
+        const double* table
+        int64_t parameters
     cdef cppclass SampleJob:
-        int64_t batch, input_batch, grid_batch, channels
+        int64_t batch, input_batch, grid_batch, output_batch, channels
+        int components
         int ndim
         int64_t* size
         int64_t* full
         int64_t* origin
         int rank
         int64_t* shape
-        Float image_type, grid_type
-        int mode, coordinates, subgradient
+        Element grid_type
+        int single
+        KernelJob* kernel
+        int coordinates, subgradient, cutoff
         int* boundary
+        const double* fill
         ImageArray input, d_input, grad_input
         GridArray grid, d_grid, grad_grid
-        SampleArray output
+        SampleArray output, values, gradient, mask
+        const double* d_fill
+        const double** d_kernel
+        double* partial
+        int64_t groups, partial_row
         int64_t outer, rows, columns, chunk_rows, chunk_columns, row_chunks, column_chunks
         int64_t channel_blocks, bands
         Reach* reach
@@ -89,7 +119,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t* full
         int64_t* origin
         int align_corners
-        Float type
+        Element type
         const void* theta
         void* grid
         int64_t grid_matrix
@@ -97,6 +127,23 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t grid_component
         double* partial
         int64_t rows, chunk_rows, row_chunks
+    cdef cppclass SplineJob:
+        Element type
+        int order, boundary, transposed
+        int64_t length
+        const void* source
+        void* target
+        int64_t source_step, target_step
+        int rank
+        int64_t* shape
+        int64_t* source_stride
+        int64_t* target_stride
+        int64_t lines
+        int lanes
+        int64_t tasks
+        double* factors
+        double* buffer
+    ctypedef void (*SplineChunk)(const SplineJob&, int64_t) noexcept nogil
     ctypedef void (*SampleChunk)(const SampleJob&, int64_t) noexcept nogil
     ctypedef void (*LatticeChunk)(const LatticeJob&, int64_t) noexcept nogil
     cdef struct Level:
@@ -104,6 +151,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         SampleChunk (*sample)(Direction, const SampleJob&) noexcept nogil
         LatticeChunk (*affine_grid)(const LatticeJob&) noexcept nogil
         LatticeChunk (*affine_grid_vjp)(const LatticeJob&) noexcept nogil
+        int64_t (*spline_factors)(const SplineJob&) noexcept nogil
+        SplineChunk (*spline_filter)(const SplineJob&) noexcept nogil
     const Level* best_level() noexcept
     const Level* find_level(const char*) noexcept
     const char* const* level_names() noexcept
@@ -187,100 +236,141 @@ cdef void run_lattice(LatticeChunk body, const LatticeJob* job, int64_t count, i
             body(job[0], i)
 
 
-cdef int64_t stride_of(const Py_buffer* view, int axis) noexcept:
-    """Stride in elements; 0 on axes of length 1, whatever they say."""
-    return 0 if view.shape[axis] == 1 else view.strides[axis] // view.itemsize
+cdef int64_t stride_of(const Py_buffer* view, int axis, int parts=1) noexcept:
+    """Stride in elements, or parts of them; 0 on axes of length 1, whatever they say."""
+    return 0 if view.shape[axis] == 1 else view.strides[axis] // view.itemsize * parts
+
+
+# Elements of arrays by the character of their dtype; a complex one is two of its parts.
+cdef dict ELEMENTS = {"f": 0, "d": 1, "e": 2, "B": 4, "h": 5, "H": 6, "F": 0, "D": 1}
 
 
 cdef class Call:
-    """One job of the sampler and the buffers it reads and writes."""
+    """One job of the sampler and the buffers it reads and writes.
+
+    Every array is held by its buffer, and every table of doubles (fill values, parameters, their
+    tangents) kept alive, until the job is done.
+    """
     cdef SampleJob job
-    cdef Py_buffer views[8]
+    cdef Py_buffer views[24]
     cdef int held
     cdef bint channels_last
 
     def __cinit__(self):
         self.held = 0
+        memset(&self.job, 0, sizeof(SampleJob))
 
     def __dealloc__(self):
         free(self.job.reach)
         for i in range(self.held):
             PyBuffer_Release(&self.views[i])
 
-    cdef Py_buffer* hold(self, array, bint writable) except NULL:
+    cdef Py_buffer* hold(self, array, bint writable, Element* element, int* parts) except NULL:
+        """The buffer of an array, and what it is made of."""
         cdef Py_buffer* view = &self.views[self.held]
+        cdef str char = array.dtype.char
+        if char in ELEMENTS:
+            element[0] = <Element> (<int> ELEMENTS[char])
+        else:  # bfloat16, which has no buffers: its bits
+            element[0] = Element.bf16
+            array = array.view("u2")
+        parts[0] = 2 if char in "FD" else 1
         PyObject_GetBuffer(array, view, PyBUF_STRIDED if writable else PyBUF_STRIDED_RO)
         self.held += 1
         return view
 
+    cdef const double* doubles(self, array) except? NULL:
+        """A contiguous array of doubles, or NULL for None."""
+        cdef Element element
+        cdef int parts
+        if array is None:
+            return NULL
+        return <const double*> self.hold(array, False, &element, &parts).buf
+
     cdef int image(self, ImageArray* to, array, bint writable) except -1:
-        cdef Py_buffer* view = self.hold(array, writable)
+        if array is None:
+            return 0
+        cdef int parts = 1
+        cdef Py_buffer* view = self.hold(array, writable, &to.type, &parts)
         cdef int ndim = self.job.ndim, a
         to.data = view.buf
-        to.batch = stride_of(view, 0)
-        to.channel = stride_of(view, ndim + 1 if self.channels_last else 1)
+        to.batch = stride_of(view, 0, parts)
+        to.channel = stride_of(view, ndim + 1 if self.channels_last else 1, parts)
         for a in range(ndim):
-            to.axis[a] = stride_of(view, (ndim if self.channels_last else ndim + 1) - a)
+            to.axis[a] = stride_of(view, (ndim if self.channels_last else ndim + 1) - a, parts)
         return 0
 
-    cdef int samples(self, array, bint writable) except -1:
-        cdef Py_buffer* view = self.hold(array, writable)
-        cdef SampleArray* to = &self.job.output
-        cdef int rank = view.ndim - 2, a
+    cdef int samples(self, SampleArray* to, array, bint writable, bint channels=True, bint components=False) except -1:
+        """Samples (N, C, *shape) or (N, *shape, C), without channels (N, *shape), with components
+        one axis more at the end."""
+        if array is None:
+            return 0
+        cdef int parts = 1
+        cdef Py_buffer* view = self.hold(array, writable, &to.type, &parts)
+        cdef int rank = view.ndim - 1 - channels - components, a, first = 1
         to.data = view.buf
-        to.batch = stride_of(view, 0)
-        to.channel = stride_of(view, rank + 1 if self.channels_last else 1)
+        to.batch = stride_of(view, 0, parts)
+        if channels:
+            to.channel = stride_of(view, rank + 1 if self.channels_last else 1, parts)
+            first = 1 if self.channels_last else 2
         for a in range(rank):
-            to.axis[a] = stride_of(view, a + (1 if self.channels_last else 2))
-        if rank == 0:
-            to.axis[0] = 0
+            to.axis[a] = stride_of(view, a + first, parts)
+        if components:
+            to.component = stride_of(view, view.ndim - 1, parts)
         return 0
 
     cdef int grid(self, GridArray* to, array, bint writable) except -1:
-        cdef Py_buffer* view = self.hold(array, writable)
+        if array is None:
+            return 0
+        cdef Element element
+        cdef int parts = 1
+        cdef Py_buffer* view = self.hold(array, writable, &element, &parts)
         cdef int rank = view.ndim - 2, a
         to.data = view.buf
         to.batch = stride_of(view, 0)
         to.component = stride_of(view, rank + 1)
         for a in range(rank):
             to.axis[a] = stride_of(view, a + 1)
-        if rank == 0:
-            to.axis[0] = 0
         return 0
 
-    cdef int describe(self, input, grid, options) except -1:
-        """Sizes and options, from the arrays that every direction has."""
+    cdef int describe(self, tuple image_shape, int64_t batch, grid, options, element) except -1:
+        """Sizes and options: of the image that is sampled or pushed to, by its shape and dtype."""
         cdef SampleJob* job = &self.job
+        cdef KernelJob* kernel
         cdef int a, spatial
-        cdef tuple input_shape = input.shape, grid_shape = grid.shape
-        job.ndim = <int> len(input_shape) - 2
+        cdef tuple grid_shape = grid.shape, plan
+        job.ndim = <int> len(image_shape) - 2
         job.rank = <int> len(grid_shape) - 2
         if job.ndim < 1 or job.ndim > max_ndim or job.rank < 0 or job.rank > max_rank:
-            raise ValueError(f"no kernel for input of shape {input_shape} and grid of shape {grid_shape}")
+            raise ValueError(f"no kernel for an image of shape {image_shape} and grid of shape {grid_shape}")
         self.channels_last = options.channel_axis == -1
         spatial = 1 if self.channels_last else 2
-        job.input_batch = input_shape[0]
+        job.input_batch = image_shape[0]
         job.grid_batch = grid_shape[0]
-        job.batch = job.grid_batch if job.input_batch == 1 else job.input_batch
-        job.channels = input_shape[job.ndim + 1 if self.channels_last else 1]
-        boundaries = options.boundary_codes
+        job.batch = job.output_batch = batch
+        job.components = 2 if element in "FD" else 1
+        job.channels = image_shape[job.ndim + 1 if self.channels_last else 1] * job.components
+        job.grid_type = Element.f64 if grid.itemsize == 8 else Element.f32
+        job.single = grid.itemsize == 4 and element not in "dD"
         for a in range(job.ndim):
-            job.size[a] = input_shape[spatial + job.ndim - 1 - a]
+            job.size[a] = image_shape[spatial + job.ndim - 1 - a]
             job.full[a] = job.size[a]
             job.origin[a] = 0
-            job.boundary[a] = boundaries[a]
+            plan = options.axis_codes(job.ndim)[a]
+            kernel = &job.kernel[a]
+            job.boundary[a], kernel.mode, kernel.taps, kernel.variant = plan[:4]
+            kernel.parameter, kernel.support, table, kernel.parameters = plan[4:]
+            kernel.table = self.doubles(table)
         for a in range(job.rank):
             job.shape[a] = grid_shape[a + 1]
         if job.rank == 0:  # one sample: a row of one
             job.rank = 1
             job.shape[0] = 1
-        job.image_type = Float.f64 if input.itemsize == 8 else Float.f32
-        job.grid_type = Float.f64 if grid.itemsize == 8 else Float.f32
-        job.mode = options.mode_code
         job.coordinates = options.coordinates_code
         job.subgradient = options.subgradient_code
-        job.input.data = job.d_input.data = job.grad_input.data = NULL
-        job.grid.data = job.d_grid.data = job.grad_grid.data = NULL
+        job.cutoff = options.cutoff_code
+        if options.has_fill:
+            job.fill = self.doubles(fill_table(options.fill_value, job))
         self.grid(&job.grid, grid, False)
         self.cut()
         return 0
@@ -296,9 +386,12 @@ cdef class Call:
                 break
             if job.output.axis[last - 1] != job.output.axis[last] * length:
                 break
+            if job.mask.data != NULL and job.mask.axis[last - 1] != job.mask.axis[last] * length:
+                break
             job.shape[last - 1] *= length
             job.grid.axis[last - 1] = job.grid.axis[last]
             job.output.axis[last - 1] = job.output.axis[last]
+            job.mask.axis[last - 1] = job.mask.axis[last]
             last -= 1
         job.rank = last + 1
         self.cut()
@@ -356,7 +449,7 @@ cdef class Call:
     cdef bint whole_images(self) noexcept:
         """Whether each task owns all of an image's gradient, and each grid has one image."""
         cdef SampleJob* job = &self.job
-        cdef int64_t pixels = job.channels * job.size[0] * job.size[1]
+        cdef int64_t pixels = job.channels * job.size[0] * job.size[1]  # the body that does it is 2-D
         # Beyond the nearest caches the two gradients are faster apart.
         return (job.channel_blocks == 1 and job.bands == 1 and job.grid_batch == job.batch
                 and pixels < WHOLE_IMAGES_BELOW)
@@ -372,56 +465,159 @@ cdef class Call:
         return True
 
 
+    cdef int64_t work(self) noexcept:
+        return self.job.batch * self.pixels() * self.job.channels
+
+    cdef void run_chunks(self, Direction direction, int64_t batch, int threads) noexcept:
+        """A direction that writes the output's pixels, or the grid's."""
+        if self.work():
+            self.run(direction, self.chunks(batch), threads_for(self.work(), threads))
+
+    cdef int run_parts(self, Direction direction, int threads) except -1:
+        """A direction that adds to an image."""
+        cdef int used = threads_for(self.work(), threads)
+        cdef int64_t parts = self.share_input(used)
+        self.run(direction, parts, used)
+        return 0
+
+
 cdef int threads_for(int64_t work, int threads) noexcept:
     return 1 if work < PARALLEL_FROM else threads
 
 
-def grid_sample(input, grid, output, options, int threads):
+cdef object fill_table(value, const SampleJob* job):
+    """Fill values per channel and part, as doubles."""
+    values = np.empty(job.channels // job.components, np.complex128 if job.components == 2 else np.float64)
+    values[...] = value
+    return values.view(np.float64)
+
+
+def grid_sample(input, grid, output, mask, options, int threads):
+    """`output` may have the batch 1, and then receives the sum over it."""
     cdef Call call = Call()
-    call.describe(input, grid, options)
+    cdef int64_t batch = max(input.shape[0], grid.shape[0]) if input.shape[0] and grid.shape[0] else 0
+    call.describe(input.shape, batch, grid, options, input.dtype.char)
     call.image(&call.job.input, input, False)
-    call.samples(output, True)
-    cdef int64_t work = call.job.batch * call.pixels() * call.job.channels
+    call.samples(&call.job.output, output, True)
+    call.samples(&call.job.mask, mask, True, channels=False)
+    call.job.output_batch = output.shape[0]
     if call.job.channels == 1:
         call.flatten()
-    if work:
-        call.run(Direction.forward, call.chunks(call.job.batch), threads_for(work, threads))
+    if mask is not None and call.job.channels == 0:
+        call.run(Direction.forward, call.chunks(batch), 1)
+    call.run_chunks(Direction.forward, call.job.output_batch, threads)
 
 
-def grid_sample_jvp(input, grid, d_input, d_grid, d_output, options, int threads):
+def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_mask, options, int threads):
     cdef Call call = Call()
-    call.describe(input, grid, options)
+    cdef int a
+    call.describe(input.shape, d_output.shape[0], grid, options, input.dtype.char)
     call.image(&call.job.input, input, False)
-    if d_input is not None:
-        call.image(&call.job.d_input, d_input, False)
-    if d_grid is not None:
-        call.grid(&call.job.d_grid, d_grid, False)
-    call.samples(d_output, True)
-    cdef int64_t work = call.job.batch * call.pixels() * call.job.channels
-    if work:
-        call.run(Direction.jvp, call.chunks(call.job.batch), threads_for(work, threads))
+    call.image(&call.job.d_input, d_input, False)
+    call.grid(&call.job.d_grid, d_grid, False)
+    if d_fill is not None:
+        call.job.d_fill = call.doubles(fill_table(d_fill, &call.job))
+    for a in range(call.job.ndim):
+        call.job.d_kernel[a] = call.doubles(d_kernel[a])
+    call.samples(&call.job.output, d_output, True)
+    call.samples(&call.job.mask, d_mask, True, channels=False)
+    call.run_chunks(Direction.jvp, call.job.batch, threads)
 
 
-def grid_sample_vjp(grad_output, input, grid, grad_input, grad_grid, options, int threads):
+def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, options, int threads):
     """Fills grad_input and grad_grid, either of which may be None."""
     cdef Call call = Call()
-    call.describe(input, grid, options)
+    call.describe(input.shape, grad_output.shape[0], grid, options, input.dtype.char)
     call.image(&call.job.input, input, False)
-    call.samples(grad_output, False)
-    cdef int64_t work = call.job.batch * call.pixels() * call.job.channels
-    cdef int used = threads_for(work, threads)
-    cdef int64_t parts = 0
+    call.samples(&call.job.output, grad_output, False)
+    call.samples(&call.job.mask, grad_mask, False, channels=False)
+    call.image(&call.job.grad_input, grad_input, True)
+    call.grid(&call.job.grad_grid, grad_grid, True)
+    cdef int used = threads_for(call.work(), threads)
+    cdef int64_t parts
+    cdef void* pixels = call.job.input.data
+    cdef void* mask = call.job.mask.data
     if grad_input is not None:
-        call.image(&call.job.grad_input, grad_input, True)
         parts = call.share_input(used)
-    if grad_grid is not None:
-        call.grid(&call.job.grad_grid, grad_grid, True)
-        if parts and call.whole_images() and call.run(Direction.vjp, parts, used):
+        if grad_grid is not None and call.whole_images() and call.run(Direction.vjp, parts, used):
             return
-    if grad_input is not None:
+        call.job.input.data = call.job.mask.data = NULL  # not read
         call.run(Direction.vjp_input, parts, used)
     if grad_grid is not None:
-        call.run(Direction.vjp_grid, call.chunks(call.job.grid_batch), used)
+        call.job.input.data = pixels
+        call.job.mask.data = mask
+        call.job.grad_input.data = NULL
+        call.run_chunks(Direction.vjp_grid, call.job.grid_batch, threads)
+
+
+def grid_sample_vjp_options(grad_output, grad_mask, input, grid, partial, options, int threads):
+    """Partial sums (groups, channels + parameters), double, of the gradients to the options."""
+    cdef Call call = Call()
+    call.describe(input.shape, grad_output.shape[0], grid, options, input.dtype.char)
+    call.image(&call.job.input, input, False)
+    call.samples(&call.job.output, grad_output, False)
+    call.samples(&call.job.mask, grad_mask, False, channels=False)
+    call.job.partial = <double*> call.doubles(partial)
+    call.job.groups, call.job.partial_row = partial.shape
+    call.run(Direction.vjp_options, call.job.groups, threads_for(call.work(), threads))
+
+
+def grid_sample_vjp2_grid(gg_input, gg_grid, grad_output, grad_mask, input, grid, grad_grid, options, int threads):
+    cdef Call call = Call()
+    call.describe(input.shape, grad_output.shape[0], grid, options, input.dtype.char)
+    call.image(&call.job.input, input, False)
+    call.image(&call.job.d_input, gg_input, False)
+    call.grid(&call.job.d_grid, gg_grid, False)
+    call.samples(&call.job.output, grad_output, False)
+    call.samples(&call.job.mask, grad_mask, False, channels=False)
+    call.grid(&call.job.grad_grid, grad_grid, True)
+    call.run_chunks(Direction.vjp2_grid, call.job.grid_batch, threads)
+
+
+def grid_push(values, along, gradient, grid, d_grid, image, int64_t batch, options, int threads):
+    """image += values w + along d_grid_a w_a + gradient_a w_a; any of the three may be None.
+
+    `batch` is that of the samples; an image of batch 1 receives the sum over it.
+    """
+    cdef Call call = Call()
+    given = values if values is not None else along if along is not None else gradient
+    call.describe(image.shape, batch, grid, options, given.dtype.char)
+    call.image(&call.job.grad_input, image, True)
+    call.samples(&call.job.output, values, False)
+    call.samples(&call.job.values, along, False)
+    call.samples(&call.job.gradient, gradient, False, channels=True, components=True)
+    call.grid(&call.job.d_grid, d_grid, False)
+    if along is None and gradient is None:
+        call.run_parts(Direction.vjp_input, threads)
+    else:
+        call.run_parts(Direction.push, threads)
+
+
+def grid_gradient(input, grid, gradient, options, int threads):
+    cdef Call call = Call()
+    call.describe(input.shape, gradient.shape[0], grid, options, input.dtype.char)
+    call.image(&call.job.input, input, False)
+    call.samples(&call.job.gradient, gradient, True, channels=True, components=True)
+    call.run_chunks(Direction.gradient, call.job.batch, threads)
+
+
+def grid_gradient_jvp(input, grid, d_input, d_grid, d_gradient, options, int threads):
+    cdef Call call = Call()
+    call.describe(input.shape, d_gradient.shape[0], grid, options, input.dtype.char)
+    call.image(&call.job.input, input, False)
+    call.image(&call.job.d_input, d_input, False)
+    call.grid(&call.job.d_grid, d_grid, False)
+    call.samples(&call.job.gradient, d_gradient, True, channels=True, components=True)
+    call.run_chunks(Direction.gradient_jvp, call.job.batch, threads)
+
+
+def grid_gradient_vjp_grid(grad_gradient, input, grid, grad_grid, options, int threads):
+    cdef Call call = Call()
+    call.describe(input.shape, grad_gradient.shape[0], grid, options, input.dtype.char)
+    call.image(&call.job.input, input, False)
+    call.samples(&call.job.gradient, grad_gradient, False, channels=True, components=True)
+    call.grid(&call.job.grad_grid, grad_grid, True)
+    call.run_chunks(Direction.gradient_vjp_grid, call.job.grid_batch, threads)
 
 
 cdef class LatticeCall:
@@ -440,7 +636,7 @@ cdef class LatticeCall:
         PyObject_GetBuffer(grid, &self.grid, PyBUF_STRIDED if writable else PyBUF_STRIDED_RO)
         job.ndim = self.grid.ndim - 2
         job.count = self.grid.shape[0]
-        job.type = Float.f64 if self.grid.itemsize == 8 else Float.f32
+        job.type = Element.f64 if self.grid.itemsize == 8 else Element.f32
         job.align_corners = align_corners
         job.grid = self.grid.buf
         job.grid_matrix = stride_of(&self.grid, 0)
@@ -490,3 +686,91 @@ def affine_grid_vjp(grad_grid, partial, bint align_corners, int threads):
     cdef int used = threads_for(call.work(), threads)
     with nogil:
         run_lattice(body, &call.job, call.job.count * call.job.row_chunks, used)
+
+
+# Beyond this many pixels the buffer of a block of lines is in no near cache, and fewer lines do.
+cdef int64_t LONG_LINE = 1 << 15
+
+
+cdef class SplineCall:
+    """One axis of the spline filter, with what it needs beside the output: the factors of the
+    axis and one buffer per task."""
+    cdef SplineJob job
+    cdef Py_buffer source, target
+
+    def __dealloc__(self):
+        free(self.job.factors)
+        free(self.job.buffer)
+        PyBuffer_Release(&self.source)
+        PyBuffer_Release(&self.target)
+
+    cdef int describe(self, source, target, int axis, int parts) except -1:
+        """`parts` is 2 for complex numbers: each is two lines side by side."""
+        cdef SplineJob* job = &self.job
+        cdef int a, at
+        cdef int64_t stride
+        PyObject_GetBuffer(source, &self.source, PyBUF_STRIDED_RO)
+        PyObject_GetBuffer(target, &self.target, PyBUF_STRIDED)
+        if self.target.ndim > max_ndim + 2 or axis >= self.target.ndim or self.source.ndim != self.target.ndim:
+            raise ValueError(f"no kernel for axis {axis} of arrays of shapes {source.shape} and {target.shape}")
+        job.type = Element.f64 if self.target.itemsize // parts == 8 else Element.f32
+        job.length = self.target.shape[axis]
+        job.source = self.source.buf
+        job.target = self.target.buf
+        job.source_step = parts * stride_of(&self.source, axis)
+        job.target_step = parts * stride_of(&self.target, axis)
+        job.rank = 0
+        job.lines = parts
+        if parts > 1:
+            job.shape[0] = parts
+            job.source_stride[0] = job.target_stride[0] = 1
+            job.rank = 1
+        for a in range(self.target.ndim):
+            if a == axis or self.target.shape[a] == 1:
+                continue
+            stride = parts * stride_of(&self.target, a)
+            at = job.rank
+            while at > 0 and abs(job.target_stride[at - 1]) > abs(stride):
+                job.shape[at] = job.shape[at - 1]
+                job.source_stride[at] = job.source_stride[at - 1]
+                job.target_stride[at] = job.target_stride[at - 1]
+                at -= 1
+            job.shape[at] = self.target.shape[a]
+            job.source_stride[at] = parts * stride_of(&self.source, a)
+            job.target_stride[at] = stride
+            job.rank += 1
+            job.lines *= self.target.shape[a]
+        return 0
+
+    cdef int allocate(self, int threads) except -1:
+        cdef SplineJob* job = &self.job
+        job.lanes = 16 if job.lines > 8 and job.length <= LONG_LINE else 4 if job.lines > 1 else 1
+        job.tasks = max(1, min(threads, (job.lines + job.lanes - 1) // job.lanes))
+        job.factors = <double*> calloc(level.spline_factors(job[0]), sizeof(double))
+        job.buffer = <double*> calloc(job.tasks * job.length * job.lanes, sizeof(double))
+        if job.factors == NULL or job.buffer == NULL:
+            raise MemoryError
+        return 0
+
+
+cdef void run_spline(SplineChunk body, const SplineJob* job) noexcept nogil:
+    cdef int64_t i
+    if job.tasks == 1:
+        body(job[0], 0)
+    else:
+        for i in prange(job.tasks, schedule="static", num_threads=job.tasks):
+            body(job[0], i)
+
+
+def spline_filter(source, target, int axis, int parts, int order, int boundary, bint transposed, int threads):
+    """Fills `target`, which may be `source`; neither is empty, and the order is 2 to 7."""
+    cdef SplineCall call = SplineCall()
+    call.describe(source, target, axis, parts)
+    call.job.order = order
+    call.job.boundary = boundary
+    call.job.transposed = transposed
+    call.allocate(threads_for(call.job.lines * call.job.length, threads))
+    cdef SplineChunk body = level.spline_filter(call.job)
+    with nogil:
+        level.spline_factors(call.job)
+        run_spline(body, &call.job)

@@ -11,16 +11,20 @@ namespace pystn {
 constexpr int max_ndim = 3;   // spatial axes
 constexpr int max_rank = 64;  // axes of a grid's shape between batch and coordinates
 
-enum class Float : int { f32 = 0, f64 = 1 };
+// Types of elements; the codes of core/elements.hpp.
+enum class Element : int { f32 = 0, f64 = 1, f16 = 2, bf16 = 3, u8 = 4, i16 = 5, u16 = 6 };
 
 struct ImageArray {  // (N, C, *spatial) or (N, *spatial, C); spatial strides x first
   void* data;
+  Element type;
   int64_t batch, channel, axis[max_ndim];
 };
 
 struct SampleArray {  // (N, C, *shape) or (N, *shape, C); strides of `shape` in its own order
   void* data;
+  Element type;
   int64_t batch, channel, axis[max_rank];
+  int64_t component;  // of a gradient's last axis, x, y, z
 };
 
 struct GridArray {  // (N, *shape, ndim)
@@ -33,12 +37,22 @@ struct Reach {
   int64_t low, high;
 };
 
+// The interpolation kernel of one axis; the fields of core's KernelChoice.
+struct KernelJob {
+  int mode, taps, variant;
+  double parameter, support;
+  const double* table;
+  int64_t parameters;
+};
+
 // A call of the sampler in one of its directions. Arrays that a direction does not use are null.
 struct SampleJob {
   int64_t batch;        // N, after broadcasting
   int64_t input_batch;  // 1 or N
   int64_t grid_batch;   // 1 or N
-  int64_t channels;
+  int64_t output_batch;  // 1 or N; where it is 1, the values of all N are summed
+  int64_t channels;      // a complex one counts as two
+  int components;        // of a channel: 2 if complex, next to each other, else 1
   int ndim;
   int64_t size[max_ndim];  // pixels of the source window at hand, x first
   int64_t full[max_ndim];  // pixels of the whole source
@@ -46,15 +60,28 @@ struct SampleJob {
   int rank;
   int64_t shape[max_rank];
 
-  Float image_type, grid_type;
-  int mode;         // Mode
+  Element grid_type;
+  int single;  // arithmetic in float32
+  KernelJob kernel[max_ndim];
   int coordinates;  // core Coordinates
   int boundary[max_ndim];
-  int subgradient;  // core Subgradient
+  int subgradient;     // core Subgradient
+  int cutoff;          // core Cutoff
+  const double* fill;  // per channel; null if all are 0
 
   ImageArray input, d_input, grad_input;
   GridArray grid, d_grid, grad_grid;
-  SampleArray output;  // also the cotangent grad_output, and d_output
+  SampleArray output;    // also the cotangent grad_output, and d_output
+  SampleArray values;    // what is pushed along d_grid
+  SampleArray gradient;  // (N, C, *shape, ndim): grid_gradient and its cotangent
+  SampleArray mask;      // coverage, also its cotangent or tangent; its channel stride means nothing
+
+  // Tangents of the options, null if they are 0; and sums for their gradients, one row of
+  // `channels` and then the kernels' parameters, axis by axis, for each of `groups` of chunks.
+  const double* d_fill;
+  const double* d_kernel[max_ndim];
+  double* partial;
+  int64_t groups, partial_row;
 
   // How the output is cut into chunks, and grad_input into parts that one task owns. The chunks
   // follow from the shapes alone. The parts may follow the number of threads: every element has one
@@ -66,11 +93,21 @@ struct SampleJob {
   Reach* reach;  // of each strip of each chunk, if bands > 1
 };
 
-enum class Mode : int { nearest = 0, linear = 1 };
-
-// vjp is both gradients in one pass; not every kernel has it.
-// reach fills the table that lets vjp_input skip what is outside its band.
-enum class Direction : int { forward = 0, jvp = 1, vjp_input = 2, vjp_grid = 3, vjp = 4, reach = 5 };
+// What the bodies of chunks do. U is `input`, Z `d_input`, V a sample, V_a its slopes, V_ab its curve.
+enum class Direction : int {
+  forward = 0,            // output = V(U), mask
+  jvp = 1,                // output = V(Z) + d_grid_a V_a(U), with d_fill and d_kernel
+  vjp_input = 2,          // grad_input += output w
+  vjp_grid = 3,           // grad_grid_a = output V_a(U)
+  vjp = 4,                // both of these in one pass; not every kernel has it
+  reach = 5,              // the table that lets vjp_input skip what is outside its band
+  vjp_options = 6,        // partial sums of the gradients to fill value and kernels
+  vjp2_grid = 7,          // grad_grid_a = output (V_a(Z) + d_grid_b V_ab(U))
+  push = 8,               // grad_input += output w + values d_grid_a w_a + gradient_a w_a
+  gradient = 9,           // gradient_a = V_a(U)
+  gradient_jvp = 10,      // gradient_a = V_a(Z) + d_grid_b V_ab(U)
+  gradient_vjp_grid = 11  // grad_grid_b = gradient_a V_ab(U)
+};
 
 struct LatticeJob {  // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size, ndim)
   int64_t count;     // matrices
@@ -79,7 +116,7 @@ struct LatticeJob {  // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size
   int64_t full[max_ndim];  // of the whole output
   int64_t origin[max_ndim];
   int align_corners;
-  Float type;
+  Element type;
   const void* theta;  // contiguous
   void* grid;         // also the cotangent
   int64_t grid_matrix, grid_axis[max_ndim], grid_component;
@@ -91,12 +128,34 @@ struct LatticeJob {  // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size
 using SampleChunk = void (*)(const SampleJob&, int64_t chunk);
 using LatticeChunk = void (*)(const LatticeJob&, int64_t chunk);
 
+struct SplineJob {  // spline_filter along one axis
+  Element type;
+  int order;       // 2 to 7
+  int boundary;    // core Boundary
+  int transposed;  // for the vjp
+  int64_t length;  // of the axis
+  const void* source;
+  void* target;  // may be the source
+  int64_t source_step, target_step;
+  // The lines: the other axes, the one of the least stride in the target first.
+  int rank;
+  int64_t shape[max_ndim + 2], source_stride[max_ndim + 2], target_stride[max_ndim + 2];
+  int64_t lines;
+  int lanes;  // lines that are solved together: 16, 4 or 1
+  int64_t tasks;
+  double* factors;
+  double* buffer;  // (tasks, length, lanes)
+};
+using SplineChunk = void (*)(const SplineJob&, int64_t task);
+
 // The chunk bodies of one instruction set.
 struct Level {
   const char* name;
   SampleChunk (*sample)(Direction, const SampleJob&);  // null for a vjp that has to be done in two
   LatticeChunk (*affine_grid)(const LatticeJob&);
   LatticeChunk (*affine_grid_vjp)(const LatticeJob&);
+  int64_t (*spline_factors)(const SplineJob&);  // fills job.factors unless it is null; how many there are
+  SplineChunk (*spline_filter)(const SplineJob&);
 };
 
 // The best level that this processor runs, or the one of that name; null if it cannot run here.

@@ -3,13 +3,17 @@
 #include "grids.hpp"
 #include "job.hpp"
 #include "sampling.hpp"
+#include "spline_lines.hpp"
 #include "tiles.hpp"
+
+#include <initializer_list>
 
 namespace pystn::PYSTN_LEVEL {
 namespace {
 
+// Directions that every network runs in every step: each number of taps has its own loops.
 template <class S>
-SampleChunk body(Direction direction) {
+SampleChunk frequent(Direction direction) {
   switch (direction) {
     case Direction::forward:
       return S::forward;
@@ -19,51 +23,114 @@ SampleChunk body(Direction direction) {
       return S::vjp_input;
     case Direction::vjp_grid:
       return S::vjp_grid;
-    case Direction::vjp:
-    case Direction::reach:
-      break;
+    default:
+      return nullptr;
   }
-  return nullptr;
+}
+
+template <class S>
+SampleChunk rare(Direction direction) {
+  switch (direction) {
+    case Direction::vjp_options:
+      return S::vjp_options;
+    case Direction::vjp2_grid:
+      return S::vjp2_grid;
+    case Direction::push:
+      return S::push;
+    case Direction::gradient:
+      return S::gradient;
+    case Direction::gradient_jvp:
+      return S::gradient_jvp;
+    case Direction::gradient_vjp_grid:
+      return S::gradient_vjp_grid;
+    default:
+      return frequent<S>(direction);
+  }
+}
+
+// The number of taps on every axis, or 0 if they differ.
+int taps_of(Direction direction, const SampleJob& job) {
+  const bool slopes = direction == Direction::jvp || direction == Direction::vjp_grid;
+  int taps = job.kernel[0].taps;
+  for (int a = 0; a < job.ndim; ++a) {
+    if (job.kernel[a].taps != taps) return 0;
+    if (slopes && Mode(job.kernel[a].mode) == Mode::linear && Subgradient(job.subgradient) != Subgradient::right)
+      return 0;
+  }
+  return taps;
+}
+
+template <class T, class R, int ND>
+SampleChunk with_taps(Direction direction, const SampleJob& job) {
+  if constexpr (Elements<T>::typed) {
+    SampleChunk body = nullptr;
+    switch (taps_of(direction, job)) {
+      case 1:
+        body = frequent<Sampler<T, R, 1, ND>>(direction);
+        break;
+      case 2:
+        body = frequent<Sampler<T, R, 2, ND>>(direction);
+        break;
+      case 4:
+        body = frequent<Sampler<T, R, 4, ND>>(direction);
+        break;
+    }
+    if (body) return body;
+  }
+  return rare<Sampler<T, R, 0, ND>>(direction);
 }
 
 template <class T, class R>
-SampleChunk with_kernel(Direction direction, const SampleJob& job) {
-  const bool slopes = direction == Direction::jvp || direction == Direction::vjp_grid;
-  if (Mode(job.mode) == Mode::nearest) return body<Sampler<T, R, Nearest, 2>>(direction);
-  if (slopes) switch (Subgradient(job.subgradient)) {
-      case Subgradient::right:
-        break;
-      case Subgradient::left:
-        return body<Sampler<T, R, LinearWithSlope<Subgradient::left>, 2>>(direction);
-      case Subgradient::central:
-        return body<Sampler<T, R, LinearWithSlope<Subgradient::central>, 2>>(direction);
-      case Subgradient::zero:
-        return body<Sampler<T, R, LinearWithSlope<Subgradient::zero>, 2>>(direction);
-    }
-  return body<Sampler<T, R, Linear, 2>>(direction);
+SampleChunk with_dimensions(Direction direction, const SampleJob& job) {
+  switch (job.ndim) {
+    case 1:
+      return with_taps<T, R, 1>(direction, job);
+    case 2:
+      return with_taps<T, R, 2>(direction, job);
+    default:
+      return with_taps<T, R, 3>(direction, job);
+  }
 }
 
-// Arithmetic is single only where image and coordinates are.
+// Whether all arrays with channels that a job has are of one type.
+bool all_are(Element type, const SampleJob& job) {
+  for (const ImageArray* image : {&job.input, &job.d_input, &job.grad_input})
+    if (image->data && image->type != type) return false;
+  for (const SampleArray* samples : {&job.output, &job.values, &job.gradient})
+    if (samples->data && samples->type != type) return false;
+  return true;
+}
+
 SampleChunk sample(Direction direction, const SampleJob& job) {
-  const bool single = job.image_type == Float::f32 && job.grid_type == Float::f32;
-  if (direction == Direction::reach) return single ? find_reach<float> : find_reach<double>;
+  if (direction == Direction::reach) return job.single ? find_reach<float> : find_reach<double>;
 #if defined(PYSTN_TILES)
   if (const SampleChunk special = tiled(direction, job)) return special;
 #endif
-  if (job.image_type == Float::f64) return with_kernel<double, double>(direction, job);
-  if (job.grid_type == Float::f64) return with_kernel<float, double>(direction, job);
-  return with_kernel<float, float>(direction, job);
+  if (all_are(Element::f64, job)) return with_dimensions<double, double>(direction, job);
+  if (all_are(Element::f32, job))
+    return job.single ? with_dimensions<float, float>(direction, job) : with_dimensions<float, double>(direction, job);
+  return job.single ? with_dimensions<Any, float>(direction, job) : with_dimensions<Any, double>(direction, job);
 }
 
 LatticeChunk affine_grid(const LatticeJob& job) {
-  if (job.type == Float::f32)
+  if (job.type == Element::f32)
     return job.ndim == 2 ? AffineLattice<float, 2>::forward : AffineLattice<float, 3>::forward;
   return job.ndim == 2 ? AffineLattice<double, 2>::forward : AffineLattice<double, 3>::forward;
 }
 
 LatticeChunk affine_grid_vjp(const LatticeJob& job) {
-  if (job.type == Float::f32) return job.ndim == 2 ? AffineLattice<float, 2>::vjp : AffineLattice<float, 3>::vjp;
+  if (job.type == Element::f32) return job.ndim == 2 ? AffineLattice<float, 2>::vjp : AffineLattice<float, 3>::vjp;
   return job.ndim == 2 ? AffineLattice<double, 2>::vjp : AffineLattice<double, 3>::vjp;
+}
+
+int64_t spline_factors(const SplineJob& job) {
+  const SplineFactors factors(job.order, Boundary(job.boundary), job.length, job.factors);
+  if (job.factors) factors.factor(job.order, Boundary(job.boundary), job.transposed);
+  return factors.size();
+}
+
+SplineChunk spline_filter(const SplineJob& job) {
+  return job.type == Element::f32 ? SplineLines<float>::body(job) : SplineLines<double>::body(job);
 }
 
 }  // namespace
@@ -71,6 +138,6 @@ LatticeChunk affine_grid_vjp(const LatticeJob& job) {
 #define PYSTN_STRING(name) #name
 #define PYSTN_NAME(name) PYSTN_STRING(name)
 extern const Level level;
-const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample, affine_grid, affine_grid_vjp};
+const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample, affine_grid, affine_grid_vjp, spline_factors, spline_filter};
 
 }  // namespace pystn::PYSTN_LEVEL

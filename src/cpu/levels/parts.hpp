@@ -5,10 +5,15 @@
 // of threads.
 #pragma once
 
+#include "elements.hpp"
 #include "job.hpp"
-#include "portability.hpp"
 
 namespace pystn::PYSTN_LEVEL {
+
+// Channels of complex arrays are their parts, next to each other.
+inline Index channel_offset(const SampleJob& job, Index stride, Index c) {
+  return job.components == 1 ? c * stride : (c >> 1) * stride + (c & 1);
+}
 
 struct Part {
   int64_t n0, n1;  // samples of the batch that read this image
@@ -35,6 +40,8 @@ struct Part {
     channel1 = channel + 1;
   }
 
+  void clear(const SampleJob& job) const { job.grad_input.type == Element::f64 ? clear<double>(job) : clear<float>(job); }
+
   template <class T>
   void clear(const SampleJob& job) const {
     const int64_t* const stride = job.grad_input.axis;
@@ -44,10 +51,10 @@ struct Part {
     T* const image = static_cast<T*>(job.grad_input.data) + n0 * job.grad_input.batch;
     if (job.ndim == 1) {
       for (int64_t c = channel0; c < channel1; ++c)
-        for (int64_t i = low; i < high; ++i) image[c * job.grad_input.channel + i * stride[0]] = T(0);
+        for (int64_t i = low; i < high; ++i) image[channel_offset(job, job.grad_input.channel, c) + i * stride[0]] = T(0);
       return;
     }
-    const bool channels_last = job.grad_input.channel == 1;
+    const bool channels_last = job.grad_input.channel == 1 && job.components == 1;
     for (int64_t z = low; z < high; ++z)
       for (int64_t y = 0; y < middle; ++y) {
         T* const row = image + z * stride[job.ndim - 1] + (job.ndim == 3 ? y * stride[1] : 0);
@@ -56,7 +63,7 @@ struct Part {
             for (int64_t c = channel0; c < channel1; ++c) row[i * stride[0] + c] = T(0);
         else
           for (int64_t c = channel0; c < channel1; ++c) {
-            T* const channel = row + c * job.grad_input.channel;
+            T* const channel = row + channel_offset(job, job.grad_input.channel, c);
             if (stride[0] == 1)
               for (int64_t i = 0; i < columns; ++i) channel[i] = T(0);
             else

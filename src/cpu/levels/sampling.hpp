@@ -1,206 +1,637 @@
-// The sampler's loops for any type, stride, layout, kernel and dimension: one pixel at a time, its
-// taps computed once, the channels inside. The special cases in tiles.hpp give the same bits.
+// The sampler's loops for any type, stride, layout, kernel and dimension: a run's taps are placed,
+// then one pixel at a time, the channels inside. The special cases in tiles.hpp give the same bits.
 //
-// Directions: forward and jvp write the output's pixels, vjp_grid the grid's, in chunks of pixels;
-// vjp_input adds to the input's pixels, in tasks that each own a part of them.
+// Directions that read the image write the output's pixels, or the grid's, in chunks of pixels;
+// those that add to an image run in tasks that each own a part of it.
 #pragma once
 
+#include "elements.hpp"
 #include "parts.hpp"
 #include "strip.hpp"
-#include "taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
-// T: the image's type, R: the arithmetic's.
-template <class T, class R, class Kernel, int ND>
+inline Type type_of(Element type) { return Type(int(type)); }
+
+// T: the images' type, or Any; R: the arithmetic's; S: taps on every axis, or 0 if that is known only
+// when it runs. Of one or two taps the products of the axes' weights are made once for all channels;
+// of more, each channel sums axis by axis.
+template <class T, class R, int S, int ND>
 struct Sampler {
-  using SampleTaps = Taps<Kernel, ND, R>;
+  using E = Elements<T>;
+  static constexpr bool flat = S == 1 || S == 2;
 
-  // Taps of pixel i of a strip, within the source window or the part of it given by low and high.
-  struct Source {
-    Index low[ND], high[ND], stride[ND];
-    R tolerance[ND];
+  struct Image {
+    const void* data;
+    Type type;
+    Index channel, stride[ND];
 
-    Source(const SampleJob& job, const ImageArray& image) {
-      for (int a = 0; a < ND; ++a) {
-        low[a] = 0;
-        high[a] = job.size[a];
-        stride[a] = image.axis[a];
-        tolerance[a] = lattice_tolerance<R>(Subgradient(job.subgradient), job.full[a]);
+    Image(const ImageArray& image, int64_t n, Index element)
+        : data(static_cast<const char*>(image.data) + n * image.batch * element),
+          type(type_of(image.type)),
+          channel(image.channel) {
+      for (int a = 0; a < ND; ++a) stride[a] = image.axis[a];
+    }
+    R operator()(Index i) const { return E::template load<R>(data, type, i); }
+  };
+
+  static Index element_size(Element type) {
+    return type == Element::f64 ? 8 : type == Element::f32 ? 4 : type == Element::u8 ? 1 : 2;
+  }
+  static Image image_of(const ImageArray& image, int64_t n) { return Image(image, n, element_size(image.type)); }
+
+  static R sample(const SampleArray& from, Index i) { return E::template load<R>(from.data, type_of(from.type), i); }
+  static void put(const SampleArray& to, Index i, R x) { E::template store<R>(to.data, type_of(to.type), i, x); }
+  static R mask_at(const SampleJob& job, Index i) {
+    return Elements<Any>::load<R>(job.mask.data, type_of(job.mask.type), i);
+  }
+  static void put_mask(const SampleJob& job, Index i, R x) {
+    Elements<Any>::store<R>(job.mask.data, type_of(job.mask.type), i, x);
+  }
+
+  // Where pixel i of a run is among samples.
+  static Index place_of(const SampleJob& job, const SampleArray& samples, int64_t n, const Span& span, int i) {
+    return n * samples.batch + offset_of(job, samples.axis, span) + i * column_stride(job, samples.axis);
+  }
+
+  // Products of the axes' weights and slopes: the taps of a pixel that are in the image.
+  struct FlatTaps {
+    static constexpr int capacity = power(S ? S : 1, ND);
+    int count;
+    Index offset[capacity];
+    R weight[capacity], slope[ND][capacity];
+
+    template <bool slopes, class Stride>
+    void place(const Run<R, ND>& run, int i, const Stride* stride) {
+      const bool whole = run.whole[i];
+      count = 0;
+      for (int k = 0; k < capacity; ++k) {
+        int tap[ND];
+        bool inside = true;
+        Index o = 0;
+        for (int a = 0, rest = k; a < ND; ++a, rest /= S ? S : 1) {
+          tap[a] = i * S + rest % (S ? S : 1);
+          inside = inside && run.axis[a].index[tap[a]] >= 0;
+          o += run.axis[a].index[tap[a]] * stride[a];
+        }
+        if (!whole && !inside) continue;
+        const int slot = whole ? k : count++;
+        R product = R(1);
+        for (int a = 0; a < ND; ++a) product *= run.axis[a].w[tap[a]];
+        offset[slot] = o;
+        weight[slot] = product;
+        for (int a = 0; slopes && a < ND; ++a) {
+          R s = run.axis[a].dw[tap[a]];
+          for (int b = 0; b < ND; ++b)
+            if (b != a) s *= run.axis[b].w[tap[b]];
+          slope[a][slot] = s;
+        }
       }
+      if (whole) count = capacity;
     }
 
-    SampleTaps taps(const Strip<R>& strip, int i) const {
-      R position[ND];
-      for (int a = 0; a < ND; ++a) position[a] = strip.position[a][i];
-      return SampleTaps(position, low, high, stride, tolerance);
+    R gather(const Image& image, Index channel, const R* weights) const {
+      if (count == 0) return R(0);
+      R sum = weights[0] * image(channel + offset[0]);
+      if (count == capacity)
+        for (int k = 1; k < capacity; ++k) sum += weights[k] * image(channel + offset[k]);
+      else
+        for (int k = 1; k < count && k < capacity; ++k) sum += weights[k] * image(channel + offset[k]);
+      return sum;
     }
   };
 
-  static R gather(const T* pixels, const SampleTaps& taps, const R* weights) {
-    R sum = weights[0] * R(taps.count ? pixels[taps.offset[0]] : T(0));
-    if (taps.count == SampleTaps::capacity)
-      for (int k = 1; k < SampleTaps::capacity; ++k) sum += weights[k] * R(pixels[taps.offset[k]]);
-    else
-      for (int k = 1; k < taps.count; ++k) sum += weights[k] * R(pixels[taps.offset[k]]);
-    return taps.count ? sum : R(0);
+  // The sum over the taps of pixel i on the first L axes, with derivatives up to `order`.
+  template <int order, int L>
+  static PYSTN_HD Jet<R, L> gather(const Image& image, const Run<R, ND>& run, int i, Index at) {
+    Jet<R, L> sum;
+    if constexpr (L == 0) {
+      sum.value = image(at);
+    } else {
+      const AxisTable<R>& table = run.axis[L - 1];
+      const int taps = S ? S : table.taps;
+      for (int k = i * taps; k < (i + 1) * taps; ++k) {
+        if (table.index[k] < 0) continue;
+        const Jet<R, L - 1> inner = gather<order, L - 1>(image, run, i, at + table.index[k] * image.stride[L - 1]);
+        sum.template add<order>(inner, table.w[k], order >= 1 ? table.dw[k] : R(0), order >= 2 ? table.d2w[k] : R(0));
+      }
+    }
+    return sum;
   }
 
-  static const T* image_of(const ImageArray& image, int64_t n) {
-    return static_cast<const T*>(image.data) + n * image.batch;
+  template <int order>
+  static Jet<R, ND> jet(const Image& image, const Run<R, ND>& run, int i, Index channel) {
+    return gather<order, ND>(image, run, i, channel);
   }
-  static T* samples_of(const SampleArray& samples, int64_t n) {
-    return static_cast<T*>(samples.data) + n * samples.batch;
+
+  // Calls body(span) for the runs of a chunk, placed.
+  template <int order, class Body>
+  static void for_each_placed(const SampleJob& job, int64_t n, int64_t chunk, Run<R, ND>& run, Body&& body) {
+    for_each_strip(job, chunk, [&](const Span& strip) {
+      for_each_run(job, strip, [&](const Span& span) {
+        run.template place<order>(job, n, span);
+        body(span);
+      });
+    });
+  }
+
+  static bool reads_fill(const SampleJob& job, const Run<R, ND>& run, int i) {
+    return job.fill && !run.cut[i] && !run.whole[i];
   }
 
   // out[c] = sum_k w_k input[c, k], channels next to each other.
-  static void gather_channels(const T* __restrict pixels, const SampleTaps& taps, int64_t channels, T* __restrict out) {
-    if (taps.count == SampleTaps::capacity) {
+  static void gather_channels(const Image& image, const FlatTaps& taps, int64_t channels, const SampleArray& output,
+                              Index at) {
+    if constexpr (flat && E::typed) {
+      const T* __restrict const pixels = static_cast<const T*>(image.data);
+      T* __restrict const out = static_cast<T*>(output.data) + at;
       for (int64_t c = 0; c < channels; ++c) {
         R sum = taps.weight[0] * R(pixels[taps.offset[0] + c]);
-        for (int k = 1; k < SampleTaps::capacity; ++k) sum += taps.weight[k] * R(pixels[taps.offset[k] + c]);
+        for (int k = 1; k < FlatTaps::capacity; ++k) sum += taps.weight[k] * R(pixels[taps.offset[k] + c]);
         out[c] = T(sum);
       }
-    } else {
-      for (int64_t c = 0; c < channels; ++c) out[c] = T(gather(pixels + c, taps, taps.weight));
     }
   }
 
   static void forward(const SampleJob& job, int64_t chunk) {
-    const int64_t n = chunk / chunks_per_image(job);
-    const Source source(job, job.input);
-    const T* const input = image_of(job.input, n);
-    const int64_t column = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
-    const bool channels_last = job.input.channel == 1 && job.output.channel == 1;
-    Strip<R> strip;
-    for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& span) {
-      project<false>(job, n, span, strip);
-      T* const output = samples_of(job.output, n) + offset_of(job, job.output.axis, span);
-      for (int r = 0; r < span.rows; ++r)
+    const int64_t n0 = chunk / chunks_per_image(job);
+    const int64_t n1 = job.output_batch == 1 ? job.batch : n0 + 1;
+    const bool channels_last = flat && E::typed && job.input.channel == 1 && job.output.channel == 1 &&
+                               job.components == 1 && n1 == n0 + 1;
+    Run<R, ND> run;
+    FlatTaps taps;
+    for (int64_t n = n0; n < n1; ++n) {
+      const Image image = image_of(job.input, n);
+      for_each_placed<0>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
+        const Index first = place_of(job, job.output, job.output_batch == 1 ? 0 : n, span, 0);
+        const Index column = column_stride(job, job.output.axis);
         for (int i = 0; i < span.count; ++i) {
-          const SampleTaps taps = source.taps(strip, r * strip_columns + i);
-          T* const out = output + r * row + i * column;
-          if (channels_last)
-            gather_channels(input, taps, job.channels, out);
-          else
-            for (int64_t c = 0; c < job.channels; ++c)
-              out[c * job.output.channel] = T(gather(input + c * job.input.channel, taps, taps.weight));
-        }
-    });
-  }
-
-  // d_output = sample(d_input) + sum_a d_grid_a dp_a/dgrid_a dV/dp_a
-  static void jvp(const SampleJob& job, int64_t chunk) {
-    const int64_t n = chunk / chunks_per_image(job);
-    const Source source(job, job.input);
-    const Source tangent_source(job, job.d_input);
-    const T* const input = image_of(job.input, n);
-    const T* const d_input = job.d_input.data ? image_of(job.d_input, n) : nullptr;
-    const int64_t column = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
-    Strip<R> strip;
-    for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& span) {
-      project<true>(job, n, span, strip);
-      T* const output = samples_of(job.output, n) + offset_of(job, job.output.axis, span);
-      for (int r = 0; r < span.rows; ++r)
-        for (int i = 0; i < span.count; ++i) {
-          const int pixel = r * strip_columns + i;
-          T* const out = output + r * row + i * column;
-          const SampleTaps taps = source.taps(strip, pixel);
-          R along[SampleTaps::capacity] = {};  // weights of the derivative along d_grid
-          if (job.d_grid.data)
-            for (int a = 0; a < ND; ++a) {
-              const R d = strip.factor[a][pixel] * R(grid_element(job, job.d_grid, n, span, r, i, a));
-              if (strip.factor[a][pixel] == R(0)) continue;
-              for (int k = 0; k < taps.count; ++k) along[k] += d * taps.slope[a][k];
-            }
-          if (!d_input) {
-            for (int64_t c = 0; c < job.channels; ++c)
-              out[c * job.output.channel] = T(gather(input + c * job.input.channel, taps, along));
-          } else {
-            const SampleTaps tangent = tangent_source.taps(strip, pixel);
-            for (int64_t c = 0; c < job.channels; ++c) {
-              R d = gather(d_input + c * job.d_input.channel, tangent, tangent.weight);
-              if (job.d_grid.data) d += gather(input + c * job.input.channel, taps, along);
-              out[c * job.output.channel] = T(d);
-            }
+          const Index at = first + i * column;
+          if (flat) taps.template place<false>(run, i, image.stride);
+          if (job.mask.data) put_mask(job, place_of(job, job.mask, n, span, i), run.coverage(i, 0).value);
+          if (channels_last && run.whole[i] && !run.cut[i]) {
+            gather_channels(image, taps, job.channels, job.output, at);
+            continue;
+          }
+          const R filled = !job.fill ? R(0) : run.cut[i] ? R(1) : run.whole[i] ? R(0) : run.outside(job, i, 0).value;
+          for (int64_t c = 0; c < job.channels; ++c) {
+            const Index channel = channel_offset(job, image.channel, c);
+            R value = R(0);
+            if (!run.cut[i]) value = flat ? taps.gather(image, channel, taps.weight) : jet<0>(image, run, i, channel).value;
+            if (filled != R(0)) value += filled * R(job.fill[c]);
+            const Index to = at + channel_offset(job, job.output.channel, c);
+            put(job.output, to, n == n0 ? value : value + sample(job.output, to));
           }
         }
+      });
+    }
+  }
+
+  // output = V(Z) + the derivative of V(U) along d_grid and the parameters' tangents
+  static void jvp(const SampleJob& job, int64_t chunk) {
+    const int64_t n = chunk / chunks_per_image(job);
+    bool turns = job.d_grid.data;
+    for (int a = 0; a < ND; ++a) turns = turns || job.d_kernel[a];
+    const Image image = image_of(job.input, n), tangent = image_of(job.d_input, n);
+    Run<R, ND> run;
+    FlatTaps taps, tangent_taps;
+    for_each_placed<1>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
+      run.turn(job, n, span);
+      for (int i = 0; i < span.count; ++i) {
+        const Index at = place_of(job, job.output, n, span, i);
+        R along[FlatTaps::capacity] = {};
+        if (flat) {
+          taps.template place<true>(run, i, image.stride);
+          if (job.d_input.data) tangent_taps.template place<false>(run, i, tangent.stride);
+          for (int a = 0; a < ND; ++a)
+            for (int k = 0; k < taps.count; ++k) along[k] += taps.slope[a][k];
+        }
+        if (job.mask.data) {
+          const Jet<R, ND> cover = run.coverage(i, 1);
+          R d = R(0);
+          for (int a = 0; a < ND; ++a) d += cover.slope[a];
+          put_mask(job, place_of(job, job.mask, n, span, i), d);
+        }
+        R filled = R(0), d_filled = run.cut[i] ? R(1) : R(0);
+        if ((job.fill || job.d_fill) && !run.cut[i] && !run.whole[i]) {
+          const Jet<R, ND> share = run.outside(job, i, 1);
+          d_filled = share.value;
+          for (int a = 0; a < ND; ++a) filled += share.slope[a];
+        }
+        for (int64_t c = 0; c < job.channels; ++c) {
+          R d = R(0);
+          if (!run.cut[i] && job.d_input.data) {
+            const Index channel = channel_offset(job, tangent.channel, c);
+            d = flat ? tangent_taps.gather(tangent, channel, tangent_taps.weight)
+                     : jet<0>(tangent, run, i, channel).value;
+          }
+          if (!run.cut[i] && turns) {
+            const Index channel = channel_offset(job, image.channel, c);
+            if (flat) {
+              d += taps.gather(image, channel, along);
+            } else {
+              const Jet<R, ND> moved = jet<1>(image, run, i, channel);
+              for (int a = 0; a < ND; ++a) d += moved.slope[a];
+            }
+          }
+          if (job.fill && filled != R(0)) d += filled * R(job.fill[c]);
+          if (job.d_fill && d_filled != R(0)) d += d_filled * R(job.d_fill[c]);
+          put(job.output, at + channel_offset(job, job.output.channel, c), d);
+        }
+      }
     });
   }
 
-  // grad_grid_a = dp_a/dgrid_a sum_c grad_output_c dV_c/dp_a; over the batch too if it shares a grid.
+  // Writes what a pixel's coordinates receive: the sum over channels times d position / d coordinate,
+  // and what came through the mask.
+  static void put_grad_grid(const SampleJob& job, int64_t n, const Span& span, const Run<R, ND>& run, int i,
+                            const R* sum, const R* through_mask) {
+    for (int a = 0; a < ND; ++a) {
+      const R f = run.axis[a].factor[i];
+      set_grid_element(job, job.grad_grid, n, span, i, a, (f == R(0) ? R(0) : f * sum[a]) + through_mask[a]);
+    }
+  }
+
+  // grad_grid_a = sum_c output_c V_a(U_c); over the batch too if it shares a grid.
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
-    const Source source(job, job.input);
-    const int64_t column = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
-    Strip<R> strip;
-    for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& span) {
-      project<true>(job, n0, span, strip);
-      const int64_t first = offset_of(job, job.output.axis, span);
-      for (int r = 0; r < span.rows; ++r)
-        for (int i = 0; i < span.count; ++i) {
-          const int pixel = r * strip_columns + i;
-          const SampleTaps taps = source.taps(strip, pixel);
-          R sum[ND] = {};
-          // A sample outside has no slope, whatever its cotangent.
-          for (int64_t n = n0; taps.count && n < n1; ++n) {
-            const T* const input = image_of(job.input, n);
-            const T* const cotangent = samples_of(job.output, n) + first + r * row + i * column;
-            for (int64_t c = 0; c < job.channels; ++c) {
-              const R g = R(cotangent[c * job.output.channel]);
-              R slope[ND] = {};
+    Run<R, ND> run;
+    FlatTaps taps;
+    for_each_placed<1>(job, n0, chunk % chunks_per_image(job), run, [&](const Span& span) {
+      for (int i = 0; i < span.count; ++i) {
+        R sum[ND] = {}, through_mask[ND] = {};
+        const bool reads = run.reads(i), fills = reads_fill(job, run, i);  // a sample outside has no slope
+        const Jet<R, ND> share = fills ? run.outside(job, i, 1) : Jet<R, ND>();
+        const Jet<R, ND> cover = job.mask.data ? run.coverage(i, 1) : Jet<R, ND>();
+        if (flat && reads) taps.template place<true>(run, i, image_of(job.input, n0).stride);
+        for (int64_t n = n0; n < n1; ++n) {
+          const Image image = image_of(job.input, n);
+          const Index at = place_of(job, job.output, n, span, i);
+          for (int64_t c = 0; (reads || fills) && c < job.channels; ++c) {
+            const R g = sample(job.output, at + channel_offset(job, job.output.channel, c));
+            const Index channel = channel_offset(job, image.channel, c);
+            R slope[ND] = {};
+            if (reads && flat) {
               for (int k = 0; k < taps.count; ++k) {
-                const R value = R(input[c * job.input.channel + taps.offset[k]]);
+                const R value = image(channel + taps.offset[k]);
                 for (int a = 0; a < ND; ++a) slope[a] += taps.slope[a][k] * value;
               }
-              for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
+            } else if (reads) {
+              const Jet<R, ND> moved = jet<1>(image, run, i, channel);
+              for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
             }
+            for (int a = 0; fills && a < ND; ++a) slope[a] += R(job.fill[c]) * share.slope[a];
+            for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
           }
-          for (int a = 0; a < ND; ++a) {
-            const R f = strip.factor[a][pixel];
-            set_grid_element(job, job.grad_grid, n0, span, r, i, a, f == R(0) ? R(0) : f * sum[a]);
+          if (job.mask.data) {
+            const R g = mask_at(job, place_of(job, job.mask, n, span, i));
+            for (int a = 0; a < ND; ++a) through_mask[a] += cover.slope[a] == R(0) ? R(0) : g * cover.slope[a];
           }
         }
+        put_grad_grid(job, n0, span, run, i, sum, through_mask);
+      }
     });
   }
 
-  // grad_input += w_k grad_output. A task owns an image of the batch, a block of its channels and a
-  // band of its slowest axis.
-  static void vjp_input(const SampleJob& job, int64_t task) {
-    const Part part(job, task);
-    Source source(job, job.grad_input);
-    source.low[ND - 1] = part.low;
-    source.high[ND - 1] = part.high;
-    T* const image = static_cast<T*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
-    const bool channels_last = job.grad_input.channel == 1 && job.output.channel == 1;
-    part.template clear<T>(job);
-    const int64_t column = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
-    Strip<R> strip;
+  // The tangent of pixel i's position: d_grid, in pixels.
+  static void step_of(const SampleJob& job, int64_t n, const Span& span, const Run<R, ND>& run, int i, R (&step)[ND]) {
+    for (int a = 0; a < ND; ++a) {
+      const R f = run.axis[a].factor[i];
+      step[a] = f == R(0) || !job.d_grid.data ? R(0) : f * R(grid_element(job, job.d_grid, n, span, i, a));
+    }
+  }
+
+  // slope[a] = V_a(Z_c) + sum_b step_b V_ab(U_c)
+  static void second_slopes(const SampleJob& job, const Run<R, ND>& run, int i, Index c, const Image& image,
+                            const Image& tangent, const R (&step)[ND], const Jet<R, ND>& share, R (&slope)[ND]) {
+    for (int a = 0; a < ND; ++a) slope[a] = R(0);
+    if (job.d_input.data) {
+      const Jet<R, ND> moved = jet<1>(tangent, run, i, channel_offset(job, tangent.channel, c));
+      for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
+    }
+    if (!job.d_grid.data) return;
+    const Jet<R, ND> curved = jet<2>(image, run, i, channel_offset(job, image.channel, c));
+    for (int a = 0; a < ND; ++a)
+      for (int b = 0; b < ND; ++b)
+        slope[a] += step[b] * (curved.curve[a][b] + (job.fill ? R(job.fill[c]) * share.curve[a][b] : R(0)));
+  }
+
+  // grad_grid_a = sum_c output_c (V_a(Z_c) + sum_b d_grid_b V_ab(U_c))
+  static void vjp2_grid(const SampleJob& job, int64_t chunk) {
+    const int64_t n0 = chunk / chunks_per_image(job);
+    const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
+    Run<R, ND> run;
+    for_each_placed<2>(job, n0, chunk % chunks_per_image(job), run, [&](const Span& span) {
+      for (int i = 0; i < span.count; ++i) {
+        R sum[ND] = {}, through_mask[ND] = {}, step[ND], slope[ND];
+        step_of(job, n0, span, run, i, step);
+        const Jet<R, ND> share = reads_fill(job, run, i) ? run.outside(job, i, 2) : Jet<R, ND>();
+        const Jet<R, ND> cover = job.mask.data ? run.coverage(i, 2) : Jet<R, ND>();
+        for (int64_t n = n0; n < n1; ++n) {
+          const Image image = image_of(job.input, n), tangent = image_of(job.d_input, n);
+          const Index at = place_of(job, job.output, n, span, i);
+          for (int64_t c = 0; !run.cut[i] && c < job.channels; ++c) {
+            const R g = sample(job.output, at + channel_offset(job, job.output.channel, c));
+            second_slopes(job, run, i, c, image, tangent, step, share, slope);
+            for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
+          }
+          if (job.mask.data && job.d_grid.data) {
+            const R g = mask_at(job, place_of(job, job.mask, n, span, i));
+            for (int a = 0; a < ND; ++a)
+              for (int b = 0; b < ND; ++b)
+                through_mask[a] += g * R(grid_element(job, job.d_grid, n0, span, i, b)) * cover.curve[a][b];
+          }
+        }
+        put_grad_grid(job, n0, span, run, i, sum, through_mask);
+      }
+    });
+  }
+
+  // gradient_a = V_a(U), in the units of the grid
+  static void gradient(const SampleJob& job, int64_t chunk) {
+    const int64_t n = chunk / chunks_per_image(job);
+    const Image image = image_of(job.input, n);
+    Run<R, ND> run;
+    for_each_placed<1>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
+      for (int i = 0; i < span.count; ++i) {
+        const Index at = place_of(job, job.gradient, n, span, i);
+        const bool reads = run.reads(i), fills = reads_fill(job, run, i);
+        const Jet<R, ND> share = fills ? run.outside(job, i, 1) : Jet<R, ND>();
+        for (int64_t c = 0; c < job.channels; ++c) {
+          Jet<R, ND> moved;
+          if (reads) moved = jet<1>(image, run, i, channel_offset(job, image.channel, c));
+          const Index to = at + channel_offset(job, job.gradient.channel, c);
+          for (int a = 0; a < ND; ++a) {
+            const R f = run.axis[a].factor[i], slope = moved.slope[a] + (fills ? R(job.fill[c]) * share.slope[a] : R(0));
+            put(job.gradient, to + a * job.gradient.component, f == R(0) || !(reads || fills) ? R(0) : f * slope);
+          }
+        }
+      }
+    });
+  }
+
+  // gradient_a = V_a(Z) + sum_b d_grid_b V_ab(U)
+  static void gradient_jvp(const SampleJob& job, int64_t chunk) {
+    const int64_t n = chunk / chunks_per_image(job);
+    const Image image = image_of(job.input, n), tangent = image_of(job.d_input, n);
+    Run<R, ND> run;
+    for_each_placed<2>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
+      for (int i = 0; i < span.count; ++i) {
+        const Index at = place_of(job, job.gradient, n, span, i);
+        R step[ND], slope[ND] = {};
+        step_of(job, n, span, run, i, step);
+        const Jet<R, ND> share = reads_fill(job, run, i) ? run.outside(job, i, 2) : Jet<R, ND>();
+        for (int64_t c = 0; c < job.channels; ++c) {
+          if (!run.cut[i]) second_slopes(job, run, i, c, image, tangent, step, share, slope);
+          const Index to = at + channel_offset(job, job.gradient.channel, c);
+          for (int a = 0; a < ND; ++a) {
+            const R f = run.axis[a].factor[i];
+            put(job.gradient, to + a * job.gradient.component, f == R(0) || run.cut[i] ? R(0) : f * slope[a]);
+          }
+        }
+      }
+    });
+  }
+
+  // grad_grid_b = sum_c sum_a gradient_ca V_ab(U_c)
+  static void gradient_vjp_grid(const SampleJob& job, int64_t chunk) {
+    const int64_t n0 = chunk / chunks_per_image(job);
+    const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
+    Run<R, ND> run;
+    for_each_placed<2>(job, n0, chunk % chunks_per_image(job), run, [&](const Span& span) {
+      for (int i = 0; i < span.count; ++i) {
+        R sum[ND] = {}, none[ND] = {};
+        const Jet<R, ND> share = reads_fill(job, run, i) ? run.outside(job, i, 2) : Jet<R, ND>();
+        for (int64_t n = n0; !run.cut[i] && n < n1; ++n) {
+          const Image image = image_of(job.input, n);
+          const Index at = place_of(job, job.gradient, n, span, i);
+          for (int64_t c = 0; c < job.channels; ++c) {
+            const Jet<R, ND> curved = jet<2>(image, run, i, channel_offset(job, image.channel, c));
+            const Index from = at + channel_offset(job, job.gradient.channel, c);
+            for (int a = 0; a < ND; ++a) {
+              const R f = run.axis[a].factor[i];
+              if (f == R(0)) continue;
+              const R g = f * sample(job.gradient, from + a * job.gradient.component);
+              for (int b = 0; b < ND; ++b)
+                sum[b] += g * (curved.curve[a][b] + (job.fill ? R(job.fill[c]) * share.curve[a][b] : R(0)));
+            }
+          }
+        }
+        put_grad_grid(job, n0, span, run, i, sum, none);
+      }
+    });
+  }
+
+  // Sums for the gradients to the fill value and the kernels' parameters, of one group of chunks.
+  static void vjp_options(const SampleJob& job, int64_t group) {
+    const int64_t chunks = job.batch * chunks_per_image(job);
+    double* const partial = job.partial + group * job.partial_row;
+    for (int64_t k = 0; k < job.partial_row; ++k) partial[k] = 0;
+    Run<R, ND> run;
+    R by_weight[ND][max_taps], by_cover[ND][max_taps];
+    for (int64_t chunk = chunks * group / job.groups; chunk < chunks * (group + 1) / job.groups; ++chunk) {
+      const int64_t n = chunk / chunks_per_image(job);
+      const Image image = image_of(job.input, n);
+      for_each_placed<0>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
+        for (int i = 0; i < span.count; ++i) {
+          const Index at = place_of(job, job.output, n, span, i);
+          const R filled = run.cut[i] ? R(1) : run.whole[i] ? R(0) : run.outside(job, i, 0).value;
+          double fill = 0;  // sum_c g_c fill_c
+          for (int64_t c = 0; c < job.channels && (filled != R(0) || job.fill); ++c) {
+            const double g = sample(job.output, at + channel_offset(job, job.output.channel, c));
+            if (filled != R(0)) partial[c] += g * filled;
+            if (job.fill) fill += g * job.fill[c];
+          }
+          if (run.cut[i] || job.partial_row == job.channels) continue;
+          for (int a = 0; a < ND; ++a)
+            for (int k = 0; k < run.axis[a].taps; ++k) by_weight[a][k] = by_cover[a][k] = R(0);
+          add_by_weight(run.axis, i, by_weight, [&](Index offset) {
+            R sum = R(0);
+            for (int64_t c = 0; c < job.channels; ++c)
+              sum += sample(job.output, at + channel_offset(job, job.output.channel, c)) *
+                     image(channel_offset(job, image.channel, c) + offset);
+            return sum;
+          }, image.stride);
+          if (fill != 0 && !run.whole[i]) add_fill(job, run, i, R(fill), by_weight);
+          if (job.mask.data) {
+            const R cover = run.weight_inside(i, 0).value, g = mask_at(job, place_of(job, job.mask, n, span, i));
+            if (cover >= R(0) && cover <= R(1))
+              add_by_weight(run.cover, i, by_cover, [&](Index) { return g; }, image.stride);
+          }
+          double* to = partial + job.channels;
+          for (int a = 0; a < ND; ++a) {
+            with_parametric_kernel<R>(kernel_of(job, a), [&](const auto& kernel) {
+              R t;
+              kernel.place(run.axis[a].position[i], t);
+              for (int k = 0; job.mask.data && k < kernel.taps; ++k) by_weight[a][k] += by_cover[a][k];
+              kernel.pull(t, by_weight[a], to);
+            });
+            to += job.kernel[a].parameters;
+          }
+        }
+      });
+    }
+  }
+
+  // by_weight[a][k] += d (sum over taps of value(tap)) / d w[a][k], over the taps in the image.
+  template <class Value>
+  static void add_by_weight(const AxisTable<R>* axis, int i, R (&by_weight)[ND][max_taps],
+                            Value&& value, const Index* stride) {
+    int tap[ND] = {};
+    for (;;) {
+      Index offset = 0;
+      bool inside = true;
+      for (int a = 0; a < ND; ++a) {
+        const Index index = axis[a].index[i * axis[a].taps + tap[a]];
+        inside = inside && index >= 0;
+        offset += index * stride[a];
+      }
+      if (inside) {
+        const R u = value(offset);
+        for (int a = 0; a < ND; ++a) {
+          R others = u;
+          for (int b = 0; b < ND; ++b)
+            if (b != a) others *= axis[b].w[i * axis[b].taps + tap[b]];
+          by_weight[a][tap[a]] += others;
+        }
+      }
+      int a = 0;
+      while (a < ND && ++tap[a] == axis[a].taps) tap[a++] = 0;
+      if (a == ND) return;
+    }
+  }
+
+  // The same for the taps that read the fill value.
+  static void add_fill(const SampleJob& job, const Run<R, ND>& run, int i, R fill, R (&by_weight)[ND][max_taps]) {
+    R all[ND][3], inside[ND][3];
+    for (int a = 0; a < ND; ++a) {
+      run.axis[a].sum(i, true, inside[a], 0);
+      run.axis[a].sum(i, Boundary(job.boundary[a]) != Boundary::constant, all[a], 0);
+    }
+    for (int a = 0; a < ND; ++a) {
+      R others_all = fill, others_inside = fill;
+      for (int b = 0; b < ND; ++b)
+        if (b != a) {
+          others_all *= all[b][0];
+          others_inside *= inside[b][0];
+        }
+      const bool constant = Boundary(job.boundary[a]) == Boundary::constant;
+      for (int k = 0; k < run.axis[a].taps; ++k) {
+        const bool in = run.axis[a].index[i * run.axis[a].taps + k] >= 0;
+        by_weight[a][k] += (in || constant ? others_all : R(0)) - (in ? others_inside : R(0));
+      }
+    }
+  }
+
+  // Adds value * w + sum_a slope_a * w_a to the taps of pixel i on the first L axes.
+  template <bool slopes, int L>
+  static PYSTN_HD void scatter(const ImageArray& image, const Run<R, ND>& run, int i, Index at, R value,
+                               const R* slope) {
+    if constexpr (L == 0) {
+      const Type type = type_of(image.type);
+      E::template store<R>(image.data, type, at, E::template load<R>(image.data, type, at) + value);
+    } else {
+      const AxisTable<R>& table = run.axis[L - 1];
+      const int taps = S ? S : table.taps;
+      for (int k = i * taps; k < (i + 1) * taps; ++k) {
+        if (table.index[k] < 0) continue;
+        R inner[ND], next = value * table.w[k];
+        if (slopes) {
+          next += slope[L - 1] * table.dw[k];
+          for (int a = 0; a < L - 1; ++a) inner[a] = slope[a] * table.w[k];
+        }
+        scatter<slopes, L - 1>(image, run, i, at + table.index[k] * image.axis[L - 1], next, inner);
+      }
+    }
+  }
+
+  // Calls body(n, span) for the runs that a part may own taps of, in the order of the output.
+  template <int order, class Body>
+  static void for_each_of_part(const SampleJob& job, const Part& part, Run<R, ND>& run, Body&& body) {
     for (int64_t n = part.n0; n < part.n1; ++n)
       for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk) {
         const Reach* reach = job.reach ? reaches_of(job, n, chunk) : nullptr;
-        for_each_strip(job, chunk, [&](const Span& span) {
+        for_each_strip(job, chunk, [&](const Span& strip) {
           if (reach && !part.meets(*reach++)) return;
-          project<false>(job, n, span, strip);
-          const T* const cotangent = samples_of(job.output, n) + offset_of(job, job.output.axis, span);
-          for (int r = 0; r < span.rows; ++r)
-            for (int i = 0; i < span.count; ++i) {
-              const SampleTaps taps = source.taps(strip, r * strip_columns + i);
-              const T* const g = cotangent + r * row + i * column;
-              if (channels_last)
-                for (int k = 0; k < taps.count; ++k)
-                  for (int64_t c = part.channel0; c < part.channel1; ++c)
-                    image[taps.offset[k] + c] += T(R(g[c]) * taps.weight[k]);
-              else
-                for (int64_t c = part.channel0; c < part.channel1; ++c) {
-                  T* const pixels = image + c * job.grad_input.channel;
-                  const R value = R(g[c * job.output.channel]);
-                  for (int k = 0; k < taps.count; ++k) pixels[taps.offset[k]] += T(value * taps.weight[k]);
-                }
-            }
+          for_each_run(job, strip, [&](const Span& span) {
+            run.template place<order>(job, n, span);
+            if (job.bands > 1) run.restrict_to(part.low, part.high, span.count);
+            body(n, span);
+          });
         });
       }
+  }
+
+  // grad_input += output w. A task owns an image of the batch, a block of its channels and a band of
+  // its slowest axis.
+  static void vjp_input(const SampleJob& job, int64_t task) {
+    const Part part(job, task);
+    part.clear(job);
+    const ImageArray& image = job.grad_input;
+    const Index base = part.n0 * image.batch;
+    const bool channels_last = E::typed && image.channel == 1 && job.output.channel == 1 && job.components == 1;
+    Run<R, ND> run;
+    FlatTaps taps;
+    for_each_of_part<0>(job, part, run, [&](int64_t n, const Span& span) {
+      const Index first = place_of(job, job.output, n, span, 0), column = column_stride(job, job.output.axis);
+      for (int i = 0; i < span.count; ++i) {
+        if (run.cut[i]) continue;
+        const Index at = first + i * column;
+        if constexpr (flat && E::typed) {
+          taps.template place<false>(run, i, image.axis);
+          T* const to = static_cast<T*>(image.data) + base;
+          const T* const from = static_cast<const T*>(job.output.data) + at;
+          if (channels_last) {
+            for (int k = 0; k < taps.count; ++k)
+              for (int64_t c = part.channel0; c < part.channel1; ++c)
+                to[taps.offset[k] + c] += T(R(from[c]) * taps.weight[k]);
+            continue;
+          }
+          for (int64_t c = part.channel0; c < part.channel1; ++c) {
+            T* const pixels = to + channel_offset(job, image.channel, c);
+            const R g = R(from[channel_offset(job, job.output.channel, c)]);
+            for (int k = 0; k < taps.count; ++k) pixels[taps.offset[k]] += T(g * taps.weight[k]);
+          }
+        } else {
+          for (int64_t c = part.channel0; c < part.channel1; ++c)
+            scatter<false, ND>(image, run, i, base + channel_offset(job, image.channel, c),
+                               sample(job.output, at + channel_offset(job, job.output.channel, c)), nullptr);
+        }
+      }
+    });
+  }
+
+  // grad_input += output w + sum_a (values d_grid_a + gradient_a) w_a
+  static void push(const SampleJob& job, int64_t task) {
+    const Part part(job, task);
+    part.clear(job);
+    const ImageArray& image = job.grad_input;
+    Run<R, ND> run;
+    for_each_of_part<1>(job, part, run, [&](int64_t n, const Span& span) {
+      for (int i = 0; i < span.count; ++i) {
+        if (run.cut[i]) continue;
+        R step[ND];
+        step_of(job, n, span, run, i, step);
+        for (int64_t c = part.channel0; c < part.channel1; ++c) {
+          const auto at = [&](const SampleArray& samples) {
+            return place_of(job, samples, n, span, i) + channel_offset(job, samples.channel, c);
+          };
+          const R value = job.output.data ? sample(job.output, at(job.output)) : R(0);
+          R slope[ND] = {};
+          if (job.values.data) {
+            const R v = sample(job.values, at(job.values));
+            for (int a = 0; a < ND; ++a) slope[a] = step[a] == R(0) ? R(0) : v * step[a];
+          }
+          if (job.gradient.data)
+            for (int a = 0; a < ND; ++a) {
+              const R f = run.axis[a].factor[i];
+              if (f != R(0)) slope[a] += f * sample(job.gradient, at(job.gradient) + a * job.gradient.component);
+            }
+          scatter<true, ND>(image, run, i, part.n0 * image.batch + channel_offset(job, image.channel, c), value, slope);
+        }
+      }
+    });
   }
 };
 

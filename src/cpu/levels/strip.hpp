@@ -1,12 +1,11 @@
-// A strip: up to 4 x 64 output pixels whose coordinates are projected into the source together.
-// This is the first stage of every sample: conventions and boundaries end here, and what follows
-// sees positions in pixels for which "outside the window reads zero" is the only rule.
+// A strip: up to 4 x 64 output pixels, walked together; and a run: up to 64 of one of its rows, whose
+// coordinates are turned into taps together. This is the first stage of every sample: conventions,
+// kernels and boundaries end here, and what follows sees indices and weights.
 #pragma once
 
-#include "boundaries.hpp"
 #include "coordinates.hpp"
-#include "interpolation.hpp"
 #include "job.hpp"
+#include "taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -82,92 +81,266 @@ struct Projection {
   }
 };
 
-template <int step_or_0, class Projection, class G, class R>
-inline void project_row(const G* __restrict x, int64_t stride, int count, const Projection& by, R* __restrict p,
-                        R* __restrict factor) {
+template <int step_or_0, class G, class R>
+inline void load_row(const G* __restrict x, int64_t stride, int count, R* __restrict to) {
   const int64_t step = step_or_0 ? step_or_0 : stride;
-  if (factor)
-    for (int i = 0; i < count; ++i) p[i] = by(R(x[i * step]), factor[i]);
-  else
-    for (int i = 0; i < count; ++i) {
-      R unused;
-      p[i] = by(R(x[i * step]), unused);
-    }
+  for (int i = 0; i < count; ++i) to[i] = R(x[i * step]);
 }
 
-// Positions of a strip in the source window, axis by axis, row r at [r * strip_columns]; and, if
-// asked for, d position / d coordinate.
+// Coordinates of a run on one axis.
 template <class R>
-struct Strip {
-  alignas(64) R position[max_ndim][strip_pixels];
-  alignas(64) R factor[max_ndim][strip_pixels];
-};
-
-template <bool with_factor, class G, class R>
-inline void project_as(const SampleJob& job, int64_t n, const Span& span, Strip<R>& strip) {
-  const GridArray& grid = job.grid;
-  const int64_t stride = column_stride(job, grid.axis), rows = row_stride(job, grid.axis);
-  const G* const first = static_cast<const G*>(grid.data) + n * grid.batch + offset_of(job, grid.axis, span);
-  for (int a = 0; a < job.ndim; ++a) {
-    const auto with = [&](const auto& projection) {
-      for (int r = 0; r < span.rows; ++r) {
-        const G* const x = first + r * rows + a * grid.component;
-        R* const p = strip.position[a] + r * strip_columns;
-        R* const f = with_factor ? strip.factor[a] + r * strip_columns : nullptr;
-        if (stride == 2)
-          project_row<2>(x, 2, span.count, projection, p, f);
-        else
-          project_row<0>(x, stride, span.count, projection, p, f);
-      }
-    };
-    switch (Boundary(job.boundary[a])) {
-      case Boundary::zeros:
-        with(Projection<R, Zeros>(job, a));
-        break;
-      case Boundary::border:
-        with(Projection<R, Border>(job, a));
-        break;
-      case Boundary::mirror:
-        with(Projection<R, Mirror>(job, a));
-        break;
-      case Boundary::symmetric:
-        with(Projection<R, Symmetric>(job, a));
-        break;
-    }
+PYSTN_APART void load_coordinates(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int a, R* to) {
+  const int64_t stride = column_stride(job, grid.axis);
+  const int64_t at = n * grid.batch + offset_of(job, grid.axis, span) + a * grid.component;
+  if (job.grid_type == Element::f32) {
+    const float* const x = static_cast<const float*>(grid.data) + at;
+    stride == 2 ? load_row<2>(x, stride, span.count, to) : load_row<0>(x, stride, span.count, to);
+  } else {
+    const double* const x = static_cast<const double*>(grid.data) + at;
+    stride == 2 ? load_row<2>(x, stride, span.count, to) : load_row<0>(x, stride, span.count, to);
   }
 }
 
-template <bool with_factor, class R>
-inline void project(const SampleJob& job, int64_t n, const Span& span, Strip<R>& strip) {
-  if (job.grid_type == Float::f32)
-    project_as<with_factor, float>(job, n, span, strip);
-  else
-    project_as<with_factor, double>(job, n, span, strip);
+inline KernelChoice kernel_of(const SampleJob& job, int a) {
+  const KernelJob& k = job.kernel[a];
+  return {Mode(k.mode), k.taps, k.variant, k.parameter, k.support, k.table, k.parameters};
 }
 
-// One number of a grid, and one of its gradient: coordinate a of column i, row r of a span.
-inline int64_t grid_offset(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int r, int i,
-                           int a) {
-  return n * grid.batch + offset_of(job, grid.axis, span) + r * row_stride(job, grid.axis) +
-         i * column_stride(job, grid.axis) + a * grid.component;
+constexpr int table_entries = 512;
+
+// The taps of a run on one axis: those of pixel i from i * taps on.
+template <class R>
+struct AxisTable {
+  int taps;
+  bool whole[strip_columns];                                // all taps of the pixel are in the image
+  alignas(64) R position[strip_columns], factor[strip_columns];  // in pixels; d position / d coordinate
+  alignas(64) R w[table_entries], dw[table_entries], d2w[table_entries];
+  Index index[table_entries];
+
+  template <class Fold>
+  void project(const SampleJob& job, int a, int count, const R* __restrict x) {
+    Projection<R, Fold::template Fold> by(job, a);
+    by.origin = R(0);
+    for (int i = 0; i < count; ++i) position[i] = by(x[i], factor[i]);
+  }
+
+  // Positions on axis a, folded into the image where the kernel asks for it.
+  PYSTN_APART void set_positions(const SampleJob& job, int a, Boundary boundary, int count, const R* __restrict x) {
+    if (folds(Mode(job.kernel[a].mode))) {
+      with_fold(boundary, [&](auto fold) { project<decltype(fold)>(job, a, count, x); });
+    } else {
+      const auto normalize = Normalization<R>::of(Coordinates(job.coordinates), job.full[a]);
+      for (int i = 0; i < count; ++i) {
+        position[i] = normalize(x[i]);
+        factor[i] = normalize.scale;
+      }
+    }
+  }
+
+  template <int order>
+  PYSTN_APART void set_taps(const SampleJob& job, int a, Boundary boundary, int count) {
+    R cell[strip_columns];
+    // Values are the same for every choice of slopes.
+    const Subgradient rule = order ? Subgradient(job.subgradient) : Subgradient::right;
+    with_kernel<R>(kernel_of(job, a), rule, lattice_tolerance<R>(rule, job.full[a]), [&](const auto& kernel) {
+      taps = kernel.taps;
+      for (int i = 0; i < count; ++i) {
+        const int at = i * kernel.taps;
+        // A coordinate that is no number is cut off, and its taps are not read.
+        const R p = position[i] == position[i] ? position[i] : R(0);
+        cell[i] = weigh_taps(kernel, p, w + at, order >= 1 ? dw + at : nullptr, order >= 2 ? d2w + at : nullptr);
+      }
+    });
+    const Boundary map = folds(Mode(job.kernel[a].mode)) ? after_fold(boundary) : boundary;
+    with_tap_boundary(map, job.full[a], [&](const auto& map) {
+      for (int i = 0; i < count; ++i) {
+        const int at = i * taps;
+        whole[i] = map_taps(map, cell[i], taps, job.origin[a], job.size[a], w + at, order >= 1 ? dw + at : nullptr,
+                            order >= 2 ? d2w + at : nullptr, index + at);
+      }
+    });
+  }
+
+  // Sums of w, w' and w'' over the taps of pixel i, or those inside.
+  void sum(int i, bool inside, R (&sums)[3], int order) const {
+    sums[0] = sums[1] = sums[2] = R(0);
+    for (int k = i * taps; k < (i + 1) * taps; ++k) {
+      if (inside && index[k] < 0) continue;
+      sums[0] += w[k];
+      if (order >= 1) sums[1] += dw[k];
+      if (order >= 2) sums[2] += d2w[k];
+    }
+  }
+};
+
+// Pixels of a run, so that the tables hold their taps.
+inline int run_columns(const SampleJob& job) {
+  int most = 1;
+  for (int a = 0; a < job.ndim; ++a) most = job.kernel[a].taps > most ? job.kernel[a].taps : most;
+  most = most == 2 && job.subgradient ? 3 : most;
+  return most * strip_columns <= table_entries ? strip_columns : table_entries / most;
 }
 
-inline double grid_element(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int r, int i,
-                           int a) {
-  const int64_t at = grid_offset(job, grid, n, span, r, i, a);
-  return job.grid_type == Float::f32 ? static_cast<const float*>(grid.data)[at]
-                                     : static_cast<const double*>(grid.data)[at];
+// Calls body(span of one row) for the runs of a strip, in order.
+template <class Body>
+inline void for_each_run(const SampleJob& job, const Span& strip, Body&& body) {
+  const int columns = run_columns(job);
+  for (int r = 0; r < strip.rows; ++r)
+    for (int i = 0; i < strip.count; i += columns) {
+      const int count = strip.count - i < columns ? strip.count - i : columns;
+      body(Span{strip.outer, strip.row + r, strip.column + i, 1, count});
+    }
+}
+
+// One number of a grid, and one of its gradient: coordinate a of column i of a run.
+inline int64_t grid_offset(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int i, int a) {
+  return n * grid.batch + offset_of(job, grid.axis, span) + i * column_stride(job, grid.axis) + a * grid.component;
+}
+
+inline double grid_element(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int i, int a) {
+  const int64_t at = grid_offset(job, grid, n, span, i, a);
+  return job.grid_type == Element::f32 ? static_cast<const float*>(grid.data)[at]
+                                       : static_cast<const double*>(grid.data)[at];
 }
 
 template <class R>
-inline void set_grid_element(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int r, int i,
-                             int a, R value) {
-  const int64_t at = grid_offset(job, grid, n, span, r, i, a);
-  if (job.grid_type == Float::f32)
+inline void set_grid_element(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int i, int a,
+                             R value) {
+  const int64_t at = grid_offset(job, grid, n, span, i, a);
+  if (job.grid_type == Element::f32)
     static_cast<float*>(grid.data)[at] = float(value);
   else
     static_cast<double*>(grid.data)[at] = double(value);
 }
+
+// The taps of a run on all axes.
+template <class R, int ND>
+struct Run {
+  AxisTable<R> axis[ND];
+  AxisTable<R> cover[ND];      // the same with nothing read outside, if a mask is wanted
+  bool cut[strip_columns];     // replaced whole by the fill value
+  bool whole[strip_columns];   // all taps are in the image
+
+  template <int order>
+  PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span) {
+    alignas(64) R x[strip_columns];
+    for (int i = 0; i < span.count; ++i) cut[i] = false, whole[i] = true;
+    for (int a = 0; a < ND; ++a) {
+      load_coordinates(job, job.grid, n, span, a, x);
+      set_cut(job, a, span.count, x);
+      const Boundary boundary = Boundary(job.boundary[a]);
+      axis[a].set_positions(job, a, boundary, span.count, x);
+      axis[a].template set_taps<order>(job, a, boundary, span.count);
+      for (int i = 0; i < span.count; ++i) whole[i] = whole[i] && axis[a].whole[i];
+      if (job.mask.data) {
+        cover[a].set_positions(job, a, Boundary::zeros, span.count, x);
+        cover[a].template set_taps<order>(job, a, Boundary::zeros, span.count);
+      }
+    }
+  }
+
+  PYSTN_APART void set_cut(const SampleJob& job, int a, int count, const R* __restrict x) {
+    for (int i = 0; i < count; ++i) cut[i] = cut[i] || !is_finite(x[i]);
+    if (Cutoff(job.cutoff) == Cutoff::none) return;
+    const Coordinates convention = Coordinates(job.coordinates);
+    const auto normalize = Normalization<R>::of(convention, job.full[a]);
+    const R beyond = (Cutoff(job.cutoff) == Cutoff::edge ? R(0.5) : R(0)) +
+                     (convention == Coordinates::pixel ? R(0) : rounding_of_positions<R>(job.full[a]));
+    for (int i = 0; i < count; ++i) {
+      const R p = normalize(x[i]);
+      cut[i] = cut[i] || !(p >= -beyond && p <= R(job.full[a] - 1) + beyond);
+    }
+  }
+
+  // Keeps the taps on the slowest axis that are in a band of it.
+  PYSTN_APART void restrict_to(Index low, Index high, int count) {
+    AxisTable<R>& slowest = axis[ND - 1];
+    for (int i = 0; i < count; ++i)
+      for (int k = i * slowest.taps; k < (i + 1) * slowest.taps; ++k)
+        if (slowest.index[k] < low || slowest.index[k] >= high) {
+          slowest.index[k] = outside_image;
+          whole[i] = false;
+        }
+  }
+
+  // The share of pixel i's weight on taps that read the fill value: all but those inside, and but
+  // those that another boundary has.
+  PYSTN_APART Jet<R, ND> outside(const SampleJob& job, int i, int order) const {
+    R all[ND][3], inside[ND][3];
+    for (int a = 0; a < ND; ++a) {
+      axis[a].sum(i, true, inside[a], order);
+      axis[a].sum(i, Boundary(job.boundary[a]) != Boundary::constant, all[a], order);
+    }
+    Jet<R, ND> share = Product<R, ND>::of(all);
+    const Jet<R, ND> rest = Product<R, ND>::of(inside);
+    share.value -= rest.value;
+    for (int a = 0; a < ND; ++a) {
+      share.slope[a] -= rest.slope[a];
+      for (int b = 0; b < ND; ++b) share.curve[a][b] -= rest.curve[a][b];
+    }
+    return share;
+  }
+
+  // Whether pixel i reads anything of the image.
+  bool reads(int i) const {
+    if (cut[i]) return false;
+    bool all = true;
+    for (int a = 0; !whole[i] && a < ND; ++a) {
+      bool any = false;
+      for (int k = i * axis[a].taps; k < (i + 1) * axis[a].taps; ++k) any = any || axis[a].index[k] >= 0;
+      all = all && any;
+    }
+    return all;
+  }
+
+  // Turns the slopes into those along a tangent of the coordinates and of the kernels' parameters:
+  // their sum over the axes is then the derivative.
+  PYSTN_APART void turn(const SampleJob& job, int64_t n, const Span& span) {
+    R d_w[max_taps];
+    for (int a = 0; a < ND; ++a)
+      for (int i = 0; i < span.count; ++i) {
+        const R d = job.d_grid.data ? R(grid_element(job, job.d_grid, n, span, i, a)) : R(0);
+        turn(job, a, i, d, axis[a], d_w);
+        if (job.mask.data) turn(job, a, i, d, cover[a], d_w);
+      }
+  }
+
+  static void turn(const SampleJob& job, int a, int i, R d, AxisTable<R>& table, R* d_w) {
+    const int at = i * table.taps;
+    const R step = table.factor[i] == R(0) ? R(0) : d * table.factor[i];
+    for (int k = 0; k < table.taps; ++k) table.dw[at + k] = step == R(0) ? R(0) : step * table.dw[at + k];
+    table.factor[i] = R(1);
+    if (!job.d_kernel[a]) return;
+    with_parametric_kernel<R>(kernel_of(job, a), [&](const auto& kernel) {
+      R t;
+      kernel.place(table.position[i], t);
+      kernel.push(t, job.d_kernel[a], d_w);
+      for (int k = 0; k < table.taps; ++k) table.dw[at + k] += d_w[k];
+    });
+  }
+
+  PYSTN_APART Jet<R, ND> weight_inside(int i, int order) const {
+    R inside[ND][3];
+    for (int a = 0; a < ND; ++a) cover[a].sum(i, true, inside[a], order);
+    return Product<R, ND>::of(inside);
+  }
+
+  // The mask of pixel i, with derivatives to the coordinates.
+  PYSTN_APART Jet<R, ND> coverage(int i, int order) const {
+    if (cut[i]) return Jet<R, ND>();
+    Jet<R, ND> share = weight_inside(i, order);
+    if (share.value > R(1) || share.value < R(0)) {  // the weights of some kernels overshoot
+      Jet<R, ND> clipped;
+      clipped.value = share.value < R(0) ? R(0) : R(1);
+      return clipped;
+    }
+    for (int a = 0; a < ND; ++a) {
+      share.slope[a] *= cover[a].factor[i];
+      for (int b = 0; b < ND; ++b) share.curve[a][b] *= cover[a].factor[i] * cover[b].factor[i];
+    }
+    return share;
+  }
+};
 
 // Strips of a chunk, at most; the size of its part of the table of reaches.
 inline int64_t strips_per_chunk(const SampleJob& job) {
@@ -179,22 +352,43 @@ inline Reach* reaches_of(const SampleJob& job, int64_t n, int64_t chunk) {
   return job.reach + (image * chunks_per_image(job) + chunk) * strips_per_chunk(job);
 }
 
+// Fills a chunk's part of the table of reaches. Where the coordinate is folded the positions tell;
+// else the taps do.
 template <class R>
 inline void find_reach(const SampleJob& job, int64_t chunk) {
   const int64_t n = chunk / chunks_per_image(job), of_image = chunk % chunks_per_image(job);
+  const int slowest = job.ndim - 1;
+  const Boundary boundary = Boundary(job.boundary[slowest]);
+  const bool from_positions = folds(Mode(job.kernel[slowest].mode)) && boundary != Boundary::wrap;
   Reach* reach = reaches_of(job, n, of_image);
-  Strip<R> strip;
-  for_each_strip(job, of_image, [&](const Span& span) {
-    project<false>(job, n, span, strip);
-    const R* const position = strip.position[job.ndim - 1];
-    R low = position[0], high = position[0];
-    for (int r = 0; r < span.rows; ++r)
-      for (int i = 0; i < span.count; ++i) {
-        const R p = position[r * strip_columns + i];
-        low = p < low ? p : low;
-        high = p > high ? p : high;
+  AxisTable<R> table;
+  alignas(64) R x[strip_columns];
+  for_each_strip(job, of_image, [&](const Span& strip) {
+    Reach reached{job.size[slowest], 0};
+    for_each_run(job, strip, [&](const Span& span) {
+      load_coordinates(job, job.grid, n, span, slowest, x);
+      table.set_positions(job, slowest, boundary, span.count, x);
+      int64_t low = job.size[slowest], high = 0;
+      if (from_positions) {
+        R least = table.position[0], most = table.position[0];
+        for (int i = 0; i < span.count; ++i) {
+          least = table.position[i] < least ? table.position[i] : least;
+          most = table.position[i] > most ? table.position[i] : most;
+        }
+        low = int64_t(floor_of(least)) - job.origin[slowest];
+        high = int64_t(floor_of(most)) - job.origin[slowest] + 2;
+      } else {
+        table.template set_taps<0>(job, slowest, boundary, span.count);
+        for (int k = 0; k < span.count * table.taps; ++k) {
+          if (table.index[k] < 0) continue;
+          low = table.index[k] < low ? table.index[k] : low;
+          high = table.index[k] >= high ? table.index[k] + 1 : high;
+        }
       }
-    *reach++ = {int64_t(floor_of(low)), int64_t(floor_of(high)) + 2};
+      reached.low = low < reached.low ? low : reached.low;
+      reached.high = high > reached.high ? high : reached.high;
+    });
+    *reach++ = reached;
   });
 }
 

@@ -125,9 +125,11 @@ struct BatchAxis {
 
   template <bool with_factor, class Projection>
   PYSTN_INLINE void project(const float* __restrict x, int tiles, const Projection& by) {
+    const Linear<float> linear;
     for (int l = 0; l < tiles * lanes; ++l) {
-      float w[2], dw[2], f;
-      cell[l] = Linear::at<int>(by(x[l], f), 0.0f, w, dw);
+      float w[2], f, t;
+      cell[l] = int(linear.place(by(x[l], f), t));
+      linear.weights(t, w, nullptr, nullptr);
       weight[0][l] = w[0];
       weight[1][l] = w[1];
       if (with_factor) factor[l] = f;

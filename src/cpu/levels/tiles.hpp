@@ -20,8 +20,10 @@ namespace pystn::PYSTN_LEVEL {
 
 // Whether the tiles can do what a job asks for.
 inline bool fits_tiles(const SampleJob& job, const ImageArray& image) {
-  if (job.ndim != 2 || job.image_type != Float::f32 || job.grid_type != Float::f32) return false;
-  if (Mode(job.mode) != Mode::linear) return false;
+  if (job.ndim != 2 || image.type != Element::f32 || job.output.type != Element::f32) return false;
+  if (job.grid_type != Element::f32 || job.components != 1) return false;
+  if (Mode(job.kernel[0].mode) != Mode::linear || Mode(job.kernel[1].mode) != Mode::linear) return false;
+  if (job.fill || job.mask.data || Cutoff(job.cutoff) != Cutoff::none || job.output_batch != job.batch) return false;
   if (job.size[0] < window || job.size[1] < window || job.size[0] > 1 << 24 || job.size[1] > 1 << 24) return false;
   const int64_t rows = image.axis[1] < 0 ? -image.axis[1] : image.axis[1];
   return image.axis[0] == 1 && rows * job.size[1] + job.size[0] < int64_t(1) << 31 &&
@@ -316,7 +318,15 @@ SampleChunk tiled_body(Direction direction, const SampleJob& job) {
 inline SampleChunk tiled(Direction direction, const SampleJob& job) {
   const bool slopes = direction == Direction::vjp_grid || direction == Direction::vjp;
   const bool reads = direction != Direction::vjp_input, writes = !reads || direction == Direction::vjp;
-  if (direction == Direction::jvp || direction == Direction::reach) return nullptr;
+  switch (direction) {
+    case Direction::forward:
+    case Direction::vjp_input:
+    case Direction::vjp_grid:
+    case Direction::vjp:
+      break;
+    default:
+      return nullptr;
+  }
   if (reads && !fits_tiles(job, job.input)) return nullptr;
   if (writes && !fits_tiles(job, job.grad_input)) return nullptr;
   if (reads && writes && job.input.axis[1] != job.grad_input.axis[1]) return nullptr;  // one offset serves both
@@ -324,6 +334,7 @@ inline SampleChunk tiled(Direction direction, const SampleJob& job) {
   if (job.boundary[0] != job.boundary[1]) return nullptr;
   switch (Boundary(job.boundary[0])) {
     case Boundary::zeros:
+    case Boundary::constant:  // of 0, or there would be job.fill
       return tiled_body<Zeros>(direction, job);
     case Boundary::border:
       return tiled_body<Border>(direction, job);
@@ -331,6 +342,8 @@ inline SampleChunk tiled(Direction direction, const SampleJob& job) {
       return tiled_body<Mirror>(direction, job);
     case Boundary::symmetric:
       return tiled_body<Symmetric>(direction, job);
+    case Boundary::wrap:
+      break;
   }
   return nullptr;
 }

@@ -1,0 +1,674 @@
+"""Splatting: values put into an image at the coordinates of a grid, the adjoint of sampling.
+
+Sampling pulls, an output pixel reads where its coordinate points; splatting pushes, a value is added
+to the pixels around where its coordinate points. Where a warp is known forwards, from source to
+target, this is what applies it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pystn.backends import backend_of
+from pystn.interpolation import number
+from pystn.options import Mode, PaddingMode, SamplingOptions, resolve
+from pystn.typing import Array
+from pystn.validation import (
+    check_like,
+    check_out,
+    check_outs,
+    check_splatting,
+    check_target,
+    check_wrt,
+    image_shape,
+)
+
+__all__ = [
+    "forward_warp",
+    "forward_warp_jvp",
+    "forward_warp_vjp",
+    "grid_count",
+    "grid_count_jvp",
+    "grid_count_vjp",
+    "grid_push",
+    "grid_push_jvp",
+    "grid_push_vjp",
+]
+
+
+def grid_push(
+    values: Array,
+    grid: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    out: Array | None = None,
+) -> Array:
+    r"""Add values to an image at the coordinates of a grid: the adjoint of `grid_sample` in its image.
+
+    .. math:: U_{nchw} = \sum_i V_{nci} \, k(p^x_{ni} - w) \, k(p^y_{ni} - h)
+
+    Parameters
+    ----------
+    values : ndarray, shape (N, C, ...), or (N, ..., C) if ``channel_axis=-1``
+        What is added: float16, bfloat16, float32, float64, complex64 or complex128, any strides.
+        N may be 1 with a larger grid: the same values then go to several images.
+    grid : ndarray, shape (N, ..., ndim)
+        float32 or float64: where each value goes. N may be 1 with larger values.
+    size : sequence of int
+        Spatial size of the image, or its whole shape (N, C, *spatial).
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    out : ndarray, optional
+        Array to write into: shape and dtype of the result, any strides.
+
+    Returns
+    -------
+    ndarray, shape (N, C, *size), or (N, *size, C) if ``channel_axis=-1``
+        dtype of `values`. Bitwise the same for any number of threads.
+
+    Raises
+    ------
+    TypeError
+        If an array is no NumPy array of a supported dtype, or an option of the wrong type.
+    ValueError
+        If shapes do not fit, an option is unknown, or `out` overlaps an input.
+
+    See Also
+    --------
+    grid_count : the weight that each pixel received.
+    forward_warp : the one divided by the other.
+
+    Notes
+    -----
+    What reads zero in sampling receives nothing here: taps outside under "zeros" and "constant",
+    samples cut off, and coordinates that are NaN or infinite. float16 and bfloat16 are added up in a
+    float32 image, one array beyond the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> pystn.grid_push(np.array([[[8.0]]]), np.array([[[0.25, 0.5]]]), (2, 2), coords="pixel")
+    array([[[[3., 1.],
+             [3., 1.]]]])
+    """
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    backend = backend_of({"values": values, "grid": grid}, {"out": out})
+    shape = check_splatting(values, grid, size, options)
+    if out is not None:
+        check_out("out", out, shape, values.dtype, (values, grid))
+    return backend.grid_push(values, None, grid, None, shape, values.dtype, options, out)
+
+
+def grid_push_vjp(
+    grad_output: Array,
+    values: Array,
+    grid: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    wrt: str | Sequence[str] = ("values", "grid"),
+    out: tuple[Array | None, Array | None] | None = None,
+) -> tuple[Array | None, Array | None]:
+    r"""Vector-Jacobian product of `grid_push`: sampling, of the cotangent.
+
+    .. math::
+        \bar V_{nci} &= \mathrm{sample}(\bar U)_{nci} \\
+        \bar x_{ni} &= \sum_c V_{nci} \, \frac{\partial}{\partial x} \mathrm{sample}(\bar U)_{nci}
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Cotangent: shape and dtype of ``grid_push(values, grid, size, ...)``.
+    values, grid, size
+        As given to `grid_push`.
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    wrt : sequence of {"values", "grid"}, default both
+        The gradients that are wanted; the work for others is skipped.
+    out : tuple of two ndarrays or None, optional
+        Arrays to write the gradients into, each of the shape and dtype of its primal.
+
+    Returns
+    -------
+    grad_values, grad_grid : ndarray or None
+        Shapes and dtypes of `values` and `grid`; None where not in `wrt`. What the batch shares
+        receives the sum over it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `grid_push`.
+
+    See Also
+    --------
+    grid_push
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> slope = np.array([[0.0, 1.0], [2.0, 3.0]]).reshape(1, 1, 2, 2)
+    >>> pystn.grid_push_vjp(slope, np.array([[[8.0]]]), np.array([[[0.25, 0.5]]]), (2, 2), coords="pixel")
+    (array([[[1.25]]]), array([[[ 8., 16.]]]))
+    """
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    wanted = check_wrt(wrt, ("values", "grid"))
+    given = check_outs(out, ("grad_values", "grad_grid"))
+    backend = backend_of({"grad_output": grad_output, "values": values, "grid": grid}, given)
+    shape = check_splatting(values, grid, size, options)
+    check_like("grad_output", grad_output, shape, values.dtype, "the output")
+    for (name, array), primal in zip(given.items(), (values, grid), strict=True):
+        if array is not None:
+            others = [other for other in given.values() if other is not array]
+            check_out(f"out: {name}", array, primal.shape, primal.dtype, (grad_output, values, grid, *others))
+    return backend.grid_push_vjp(grad_output, values, grid, options, wanted, tuple(given.values()))
+
+
+def grid_push_jvp(
+    values: Array,
+    grid: Array,
+    size: Sequence[int],
+    d_values: Array | None,
+    d_grid: Array | None,
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    out: Array | None = None,
+) -> Array:
+    r"""Jacobian-vector product of `grid_push`.
+
+    .. math:: dU = \mathrm{push}(dV) + \sum_i V_i \sum_a dx_{ia} \, \partial_a w_i
+
+    Parameters
+    ----------
+    values, grid, size
+        As given to `grid_push`.
+    d_values, d_grid : ndarray or None
+        Tangents: shapes and dtypes of `values` and `grid`. None is zero, and saves the work.
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    out : ndarray, optional
+        Array to write into: shape and dtype of the result.
+
+    Returns
+    -------
+    ndarray
+        Shape and dtype of ``grid_push(values, grid, size, ...)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `grid_push`.
+
+    See Also
+    --------
+    grid_push
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> values, point = np.array([[[8.0]]]), np.array([[[0.25]]])
+    >>> pystn.grid_push_jvp(values, point, (2,), None, np.array([[[0.5]]]), coords="pixel")
+    array([[[-4.,  4.]]])
+    """
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    backend = backend_of({"values": values, "grid": grid}, {"d_values": d_values, "d_grid": d_grid, "out": out})
+    shape = check_splatting(values, grid, size, options)
+    if d_values is not None:
+        check_like("d_values", d_values, values.shape, values.dtype, "values")
+    if d_grid is not None:
+        check_like("d_grid", d_grid, grid.shape, grid.dtype, "grid")
+    if out is not None:
+        check_out("out", out, shape, values.dtype, (values, grid, d_values, d_grid))
+    return backend.grid_push(d_values, values, grid, d_grid, shape, values.dtype, options, out)
+
+
+def ones_for(grid: Array, options: SamplingOptions) -> Array:
+    """One value of 1 for every point of a grid, in the memory of a single number."""
+    return np.broadcast_to(np.ones((), grid.dtype), image_shape(grid.shape[0], 1, grid.shape[1:-1], options))
+
+
+def grid_count(
+    grid: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    out: Array | None = None,
+) -> Array:
+    r"""How much weight each pixel receives from a grid: `grid_push` of ones.
+
+    .. math:: n_{hw} = \sum_i k(p^x_i - w) \, k(p^y_i - h)
+
+    Parameters
+    ----------
+    grid : ndarray, shape (N, ..., ndim)
+        float32 or float64.
+    size : sequence of int
+        Spatial size of the image, or its whole shape (N, C, *spatial).
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    out : ndarray, optional
+        Array to write into: shape and dtype of the result.
+
+    Returns
+    -------
+    ndarray, shape (N, 1, *size), or (N, *size, 1) if ``channel_axis=-1``
+        dtype of `grid`. 0 where nothing arrives: the holes of a forward warp.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `grid_push`.
+
+    See Also
+    --------
+    grid_push, forward_warp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> pystn.grid_count(np.array([[[0.0], [2.0], [2.5]]]), (4,), coords="pixel")
+    array([[[1. , 0. , 1.5, 0.5]]])
+    """
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    backend = backend_of({"grid": grid}, {"out": out})
+    shape = image_shape(grid.shape[0], 1, check_target(grid, size, options), options)
+    if out is not None:
+        check_out("out", out, shape, grid.dtype, (grid,))
+    return backend.grid_push(ones_for(grid, options), None, grid, None, shape, grid.dtype, options, out)
+
+
+def grid_count_vjp(
+    grad_output: Array,
+    grid: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    out: tuple[Array | None] | None = None,
+) -> tuple[Array]:
+    r"""Vector-Jacobian product of `grid_count`: the gradient to the grid.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Cotangent: shape and dtype of ``grid_count(grid, size, ...)``.
+    grid, size
+        As given to `grid_count`.
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    out : tuple of one ndarray or None, optional
+        Array to write the gradient into.
+
+    Returns
+    -------
+    grad_grid : ndarray
+        In a tuple of length one; shape and dtype of `grid`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `grid_push`.
+
+    See Also
+    --------
+    grid_count
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> cotangent = np.array([[[0.0, 1.0, 4.0, 9.0]]])
+    >>> pystn.grid_count_vjp(cotangent, np.array([[[0.0], [2.0], [2.5]]]), (4,), coords="pixel")
+    (array([[[1.],
+            [5.],
+            [5.]]]),)
+    """
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    given = check_outs(out, ("grad_grid",))
+    backend = backend_of({"grad_output": grad_output, "grid": grid}, given)
+    shape = image_shape(grid.shape[0], 1, check_target(grid, size, options), options)
+    check_like("grad_output", grad_output, shape, grid.dtype, "the output")
+    target = given["grad_grid"]
+    if target is not None:
+        check_out("out: grad_grid", target, grid.shape, grid.dtype, (grad_output, grid))
+    ones = ones_for(grid, options)
+    _, grad_grid = backend.grid_push_vjp(grad_output, ones, grid, options, (False, True), (None, target))
+    return (grad_grid,)  # type: ignore[return-value]
+
+
+def grid_count_jvp(
+    grid: Array,
+    size: Sequence[int],
+    d_grid: Array | None,
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    out: Array | None = None,
+) -> Array:
+    r"""Jacobian-vector product of `grid_count`.
+
+    Parameters
+    ----------
+    grid, size
+        As given to `grid_count`.
+    d_grid : ndarray or None
+        Tangent: shape and dtype of `grid`. None is zero.
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    out : ndarray, optional
+        Array to write into: shape and dtype of the result.
+
+    Returns
+    -------
+    ndarray
+        Shape and dtype of ``grid_count(grid, size, ...)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `grid_push`.
+
+    See Also
+    --------
+    grid_count
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> pystn.grid_count_jvp(np.array([[[0.5]]]), (2,), np.array([[[0.1]]]), coords="pixel")
+    array([[[-0.1,  0.1]]])
+    """
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    backend = backend_of({"grid": grid}, {"d_grid": d_grid, "out": out})
+    shape = image_shape(grid.shape[0], 1, check_target(grid, size, options), options)
+    if d_grid is not None:
+        check_like("d_grid", d_grid, grid.shape, grid.dtype, "grid")
+    if out is not None:
+        check_out("out", out, shape, grid.dtype, (grid, d_grid))
+    return backend.grid_push(None, ones_for(grid, options), grid, d_grid, shape, grid.dtype, options, out)
+
+
+def check_eps(eps: float) -> float:
+    if number("eps", eps) <= 0:
+        raise ValueError(f"eps must be positive, got {eps!r}")
+    return float(eps)
+
+
+def forward_warp(
+    values: Array,
+    grid: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    eps: float = 1e-6,
+) -> Array:
+    r"""Warp forwards: the mean, in each pixel of the target, of the values that arrive there.
+
+    .. math:: W = \frac{\mathrm{push}(V)}{\mathrm{count} + \epsilon}
+
+    Parameters
+    ----------
+    values, grid, size
+        As given to `grid_push`: where each value goes in an image of that size. float32, float64 or
+        complex; the dtype of `grid`, or complex of that precision.
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    eps : float, default 1e-6
+        Keeps pixels that nothing reaches at 0, and fades those that little reaches.
+
+    Returns
+    -------
+    ndarray, shape (N, C, *size), or (N, *size, C) if ``channel_axis=-1``
+        dtype of `values`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `grid_push`; ValueError if `eps` is not positive.
+
+    See Also
+    --------
+    grid_push, grid_count
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> values, grid = np.array([[[2.0, 4.0]]]), np.array([[[1.0], [1.0]]])
+    >>> pystn.forward_warp(values, grid, (3,), coords="pixel").round(3)
+    array([[[0., 3., 0.]]])
+    """
+    options: dict[str, Any] = {
+        "mode": mode,
+        "padding_mode": padding_mode,
+        "align_corners": align_corners,
+        "cutoff": cutoff,
+        "coords": coords,
+        "subgradient": subgradient,
+        "channel_axis": channel_axis,
+    }
+    eps = check_eps(eps)
+    warped = grid_push(values, grid, size, **options)
+    count = grid_count(grid, size, **options)
+    warped /= (count + count.dtype.type(eps)).astype(warped.real.dtype, copy=False)
+    return warped
+
+
+def forward_warp_vjp(
+    grad_output: Array,
+    values: Array,
+    grid: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    eps: float = 1e-6,
+    wrt: str | Sequence[str] = ("values", "grid"),
+) -> tuple[Array | None, Array | None]:
+    r"""Vector-Jacobian product of `forward_warp`.
+
+    .. math::
+        \bar S = \frac{\bar W}{n + \epsilon}, \qquad
+        \bar n = -\sum_c \frac{\bar W_c W_c}{n + \epsilon}
+
+    go back through `grid_push` and `grid_count`.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Cotangent: shape and dtype of ``forward_warp(values, grid, size, ...)``.
+    values, grid, size, eps
+        As given to `forward_warp`.
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    wrt : sequence of {"values", "grid"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_values, grad_grid : ndarray or None
+        Shapes and dtypes of `values` and `grid`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `forward_warp`.
+
+    See Also
+    --------
+    forward_warp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> values, grid = np.array([[[2.0, 4.0]]]), np.array([[[1.0], [1.0]]])
+    >>> grad, _ = pystn.forward_warp_vjp(np.ones((1, 1, 3)), values, grid, (3,), coords="pixel", wrt="values")
+    >>> grad.round(3)
+    array([[[0.5, 0.5]]])
+    """
+    options: dict[str, Any] = {
+        "mode": mode,
+        "padding_mode": padding_mode,
+        "align_corners": align_corners,
+        "cutoff": cutoff,
+        "coords": coords,
+        "subgradient": subgradient,
+        "channel_axis": channel_axis,
+    }
+    eps = check_eps(eps)
+    wanted = check_wrt(wrt, ("values", "grid"))
+    warped = forward_warp(values, grid, size, eps=eps, **options)
+    check_like("grad_output", grad_output, warped.shape, warped.dtype, "the output")
+    count = grid_count(grid, size, **options) + grid.dtype.type(eps)
+    to_sum = (grad_output / count).astype(values.dtype, copy=False)
+    grad_values, grad_grid = grid_push_vjp(to_sum, values, grid, size, wrt=wrt, **options)
+    if wanted[1]:
+        axis = 1 if channel_axis == 1 else -1
+        product = (to_sum.conj() * warped).real.sum(axis=axis, keepdims=True)
+        if warped.shape[0] != grid.shape[0]:  # one grid for the batch
+            product = product.sum(axis=0, keepdims=True)
+        to_count = (-product).astype(grid.dtype, copy=False)
+        (through_count,) = grid_count_vjp(to_count, grid, size, **options)
+        grad_grid = None if grad_grid is None else grad_grid + through_count
+    return grad_values, grad_grid
+
+
+def forward_warp_jvp(
+    values: Array,
+    grid: Array,
+    size: Sequence[int],
+    d_values: Array | None,
+    d_grid: Array | None,
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    eps: float = 1e-6,
+) -> Array:
+    r"""Jacobian-vector product of `forward_warp`.
+
+    .. math:: dW = \frac{dS - W \, dn}{n + \epsilon}
+
+    Parameters
+    ----------
+    values, grid, size, eps
+        As given to `forward_warp`.
+    d_values, d_grid : ndarray or None
+        Tangents: shapes and dtypes of `values` and `grid`. None is zero.
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+
+    Returns
+    -------
+    ndarray
+        Shape and dtype of ``forward_warp(values, grid, size, ...)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `forward_warp`.
+
+    See Also
+    --------
+    forward_warp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> values, grid = np.array([[[2.0, 4.0]]]), np.array([[[1.0], [1.0]]])
+    >>> pystn.forward_warp_jvp(values, grid, (3,), values, None, coords="pixel").round(3)
+    array([[[0., 3., 0.]]])
+    """
+    options: dict[str, Any] = {
+        "mode": mode,
+        "padding_mode": padding_mode,
+        "align_corners": align_corners,
+        "cutoff": cutoff,
+        "coords": coords,
+        "subgradient": subgradient,
+        "channel_axis": channel_axis,
+    }
+    eps = check_eps(eps)
+    change = grid_push_jvp(values, grid, size, d_values, d_grid, **options)
+    warped = forward_warp(values, grid, size, eps=eps, **options)
+    count = grid_count(grid, size, **options) + grid.dtype.type(eps)
+    d_count = grid_count_jvp(grid, size, d_grid, **options)
+    d_warped: Array = (change - warped * d_count) / count
+    return d_warped.astype(values.dtype, copy=False)

@@ -1,0 +1,140 @@
+// What arrays are made of: loading an element into the arithmetic's type, and storing it back.
+// Integers round half to even and saturate; NaN becomes 0. float16 and bfloat16 are 16-bit patterns.
+#pragma once
+
+#include "portability.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+enum class Type : int { f32 = 0, f64 = 1, f16 = 2, bf16 = 3, u8 = 4, i16 = 5, u16 = 6 };
+
+PYSTN_HD unsigned bits_of(float x) {
+  union {
+    float number;
+    unsigned bits;
+  } both;
+  both.number = x;
+  return both.bits;
+}
+
+PYSTN_HD float float_of(unsigned bits) {
+  union {
+    unsigned bits;
+    float number;
+  } both;
+  both.bits = bits;
+  return both.number;
+}
+
+// To float so that rounding again to fewer bits gives what one rounding would: "to odd".
+PYSTN_HD float narrowed(float x) { return x; }
+PYSTN_HD float narrowed(double x) {
+  const float near = float(x);
+  const double back = double(near);
+  if (back == x || !is_finite(near) || bits_of(near) & 1) return near;
+  const bool away = absolute(back) > absolute(x);  // its last bit is 0: one step towards x makes it 1
+  return float_of(away ? bits_of(near) - 1 : bits_of(near) + 1);
+}
+
+PYSTN_HD float half_to_float(unsigned short h) {
+  const unsigned sign = unsigned(h & 0x8000) << 16, rest = h & 0x7fff;
+  if (rest >= 0x7c00) return float_of(sign | 0x7f800000 | (rest & 0x3ff) << 13);
+  // As a float whose exponent is 112 too small; the product is exact, subnormal numbers included.
+  return float_of(sign | bits_of(float_of(rest << 13) * 5192296858534827628530496329220096.0f));  // 2^112
+}
+
+PYSTN_HD unsigned short float_to_half(float x) {
+  const unsigned bits = bits_of(x), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+  if (rest > 0x7f800000) return (unsigned short)(sign | 0x7e00);
+  if (rest >= 0x477ff000) return (unsigned short)(sign | 0x7c00);  // from 65520 on it is infinity
+  if (rest < 0x38800000)  // subnormal: adding 1/2 leaves the multiple of 2^-24 in the last bits
+    return (unsigned short)(sign | (bits_of(float_of(rest) + 0.5f) - 0x3f000000));
+  const unsigned odd = rest >> 13 & 1;
+  return (unsigned short)(sign | (rest - 0x38000000 + 0xfff + odd) >> 13);
+}
+
+PYSTN_HD float bfloat_to_float(unsigned short b) { return float_of(unsigned(b) << 16); }
+
+PYSTN_HD unsigned short float_to_bfloat(float x) {
+  const unsigned bits = bits_of(x);
+  if ((bits & 0x7fffffff) > 0x7f800000) return (unsigned short)(bits >> 16 | 0x40);
+  return (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+template <class R>
+PYSTN_HD R rounded_between(R low, R x, R high) {
+  x = x >= low ? round_of(x) : x == x ? low : R(0);
+  return x < high ? x : high;
+}
+
+// Elements of one type, known to the compiler.
+template <class T>
+struct Elements {
+  static constexpr bool typed = true;
+
+  template <class R>
+  static PYSTN_HD R load(const void* data, Type /*type*/, Index i) {
+    return R(static_cast<const T*>(data)[i]);
+  }
+  template <class R>
+  static PYSTN_HD void store(void* data, Type /*type*/, Index i, R x) {
+    static_cast<T*>(data)[i] = T(x);
+  }
+};
+
+// Elements of any type, known when it runs.
+struct Any {};
+
+template <>
+struct Elements<Any> {
+  static constexpr bool typed = false;
+
+  template <class R>
+  static PYSTN_HD R load(const void* data, Type type, Index i) {
+    switch (type) {
+      case Type::f32:
+        return R(static_cast<const float*>(data)[i]);
+      case Type::f64:
+        return R(static_cast<const double*>(data)[i]);
+      case Type::f16:
+        return R(half_to_float(static_cast<const unsigned short*>(data)[i]));
+      case Type::bf16:
+        return R(bfloat_to_float(static_cast<const unsigned short*>(data)[i]));
+      case Type::u8:
+        return R(static_cast<const unsigned char*>(data)[i]);
+      case Type::i16:
+        return R(static_cast<const short*>(data)[i]);
+      case Type::u16:
+        return R(static_cast<const unsigned short*>(data)[i]);
+    }
+    return R(0);
+  }
+  template <class R>
+  static PYSTN_HD void store(void* data, Type type, Index i, R x) {
+    switch (type) {
+      case Type::f32:
+        static_cast<float*>(data)[i] = float(x);
+        break;
+      case Type::f64:
+        static_cast<double*>(data)[i] = double(x);
+        break;
+      case Type::f16:
+        static_cast<unsigned short*>(data)[i] = float_to_half(narrowed(x));
+        break;
+      case Type::bf16:
+        static_cast<unsigned short*>(data)[i] = float_to_bfloat(narrowed(x));
+        break;
+      case Type::u8:
+        static_cast<unsigned char*>(data)[i] = (unsigned char)rounded_between(R(0), x, R(255));
+        break;
+      case Type::i16:
+        static_cast<short*>(data)[i] = short(rounded_between(R(-32768), x, R(32767)));
+        break;
+      case Type::u16:
+        static_cast<unsigned short*>(data)[i] = (unsigned short)rounded_between(R(0), x, R(65535));
+        break;
+    }
+  }
+};
+
+}  // namespace pystn::PYSTN_LEVEL
