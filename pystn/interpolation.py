@@ -41,7 +41,7 @@ def number(name: str, value: Any) -> float:
 
 
 def choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    if isinstance(value, (bool, np.bool_)) or value not in allowed:
+    if isinstance(value, (bool, np.bool_, float, np.floating)) or value not in allowed:
         expected = ", ".join(map(repr, allowed))
         raise ValueError(f"{name} must be one of {expected}, got {value!r}")
 

@@ -188,7 +188,7 @@ def grid_sample(
     ...     image, points[None], pystn.BSpline(3), "mirror", coords="pixel", return_mask=True
     ... )
     >>> value.round(3)
-    array([[[0.833, 1.5  , 2.333]]])
+    array([[[1.167, 1.5  , 2.   ]]])
     """
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
     backend = backend_of({"input": input, "grid": grid}, {"out": out})
@@ -554,7 +554,9 @@ def grid_sample_vjp2(
     gg_input, gg_grid : ndarray or None
         Cotangents of grad_input and grad_grid: shapes and dtypes of these. None is zero.
     grad_output, input, grid
-        As given to `grid_sample_vjp`; with the same options.
+        As given to `grid_sample_vjp`.
+    mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis, return_mask
+        As given to `grid_sample_vjp`.
     wrt : sequence of {"grad_output", "input", "grid"}, default all
         The gradients that are wanted; the work for others is skipped.
 

@@ -80,10 +80,8 @@ def check_image(name: str, array: Any, integers: bool = True) -> None:
     dtype = array.dtype
     known = dtype in TANGENTS or (dtype.name == "bfloat16" and dtype.itemsize == 2)
     if not known or (not integers and dtype.kind in "iu"):
-        expected = "float16, bfloat16, float32, float64, complex64 or complex128"
-        if integers:
-            expected += ", uint8, int16 or uint16"
-        raise TypeError(f"{name} must be {expected}, in native byte order: got dtype {dtype}")
+        allowed = "float16, bfloat16, float32, float64, complex64, complex128" + ", uint8, int16, uint16" * integers
+        raise TypeError(f"{name} must be one of {allowed} in native byte order, got dtype {dtype}")
 
 
 def check_like(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any], of: str) -> None:

@@ -20,8 +20,9 @@ def raises(error, message, call, *arguments, **options):
 @pytest.mark.parametrize(
     "error, message, image, grid",
     [
-        (ValueError, "input must have 4 axes, (N, C, H, W): got 3 axes, shape (3, 8, 9)", IMAGE[0], GRID),
-        (ValueError, "input must have 4 axes, (N, C, H, W): got 5 axes", IMAGE[None], GRID),
+        (ValueError, "input must have 3 to 5 axes, (N, C, W), (N, C, H, W), (N, C, D, H, W): got 2", IMAGE[0, 0], GRID),
+        (ValueError, "(N, C, D, H, W): got 6 axes, shape (1, 1, 2, 3, 8, 9)", IMAGE[None, None], GRID),
+        (ValueError, "grid has last axis 2, but input (N, C, D, H, W) has 3 spatial axes", IMAGE[None], GRID),
         (ValueError, "grid must have 2 axes or more, (N, ..., 2): got 1 axes, shape (2,)", IMAGE, np.zeros(2)),
         (
             ValueError,
@@ -37,13 +38,13 @@ def raises(error, message, call, *arguments, **options):
             np.zeros((3, 4, 5, 2)),
         ),
         (ValueError, "input has an empty spatial axis", np.zeros((2, 3, 0, 9)), GRID),
+        (TypeError, "uint8, int16, uint16 in native byte order, got dtype int64", IMAGE.astype("i8"), GRID),
         (
             TypeError,
-            "input must be float32 or float64 in native byte order, got dtype float16",
-            IMAGE.astype("f2"),
-            GRID,
+            "grid must be float32 or float64 in native byte order, got dtype float16",
+            IMAGE,
+            GRID.astype("f2"),
         ),
-        (TypeError, "input must be float32 or float64 in native byte order, got dtype int64", IMAGE.astype("i8"), GRID),
         (TypeError, "grid must be float32 or float64 in native byte order, got dtype >f8", IMAGE, GRID.astype(">f8")),
         (TypeError, "grid must be a numpy.ndarray, got builtins.list: pass numpy.asarray", IMAGE, GRID.tolist()),
         (TypeError, "input must be a numpy.ndarray, got builtins.NoneType", None, GRID),
@@ -78,18 +79,32 @@ def test_torch_tensor_is_told_what_to_pass():
     [
         (
             ValueError,
-            "unknown mode: expected one of 'nearest', 'linear', 'bilinear', 'trilinear' or a kernel, "
-            "Nearest(), Linear(); got 'bicubic'",
-            {"mode": "bicubic"},
+            "unknown mode: expected one of 'nearest', 'linear', 'bilinear', 'trilinear', 'cubic', 'bicubic', "
+            "'tricubic' or a kernel, Nearest(), Linear(), Cubic(), BSpline(), Lanczos(), Gaussian(), Tabulated(); "
+            "got 'quintic'",
+            {"mode": "quintic"},
         ),
         (TypeError, "unknown mode", {"mode": 1}),
-        (TypeError, "unknown mode", {"mode": ["linear"]}),
+        (TypeError, "unknown mode", {"mode": [None, "linear"]}),
+        (ValueError, "mode must be one value or one for each of the 2 spatial axes: got 1", {"mode": ["linear"]}),
+        (ValueError, "an option per axis needs 1 to 3 entries", {"mode": ["linear"] * 4}),
         (TypeError, "unknown mode", {"mode": pystn.Linear}),
         (
             ValueError,
-            "unknown padding_mode: expected one of 'zeros', 'border', 'reflection', got 'wrap'",
-            {"padding_mode": "wrap"},
+            "unknown padding_mode: expected one of 'zeros', 'border', 'reflection', 'mirror', 'symmetric', 'wrap', "
+            "'constant', got 'reflect'",
+            {"padding_mode": "reflect"},
         ),
+        (ValueError, "padding_mode must be one value or one for each", {"padding_mode": ("wrap",) * 3}),
+        (ValueError, "unknown padding_mode", {"padding_mode": ("wrap", "reflect")}),
+        (ValueError, "unknown cutoff: expected one of None, 'center', 'edge', got 'centre'", {"cutoff": "centre"}),
+        (TypeError, "unknown cutoff", {"cutoff": 1}),
+        (ValueError, "fill_value must be a number or one for each of the 3 channels", {"fill_value": [1.0, 2.0]}),
+        (TypeError, "fill_value must be a number or a sequence", {"fill_value": "1"}),
+        (TypeError, "fill_value must be a number or a sequence", {"fill_value": np.ones((3, 1))}),
+        (TypeError, "fill_value must be a number or a sequence", {"fill_value": None}),
+        (TypeError, "fill_value must be a number or one per channel, got True", {"fill_value": True}),
+        (TypeError, "fill_value must be real for an input of dtype float64", {"fill_value": 1j}),
         (TypeError, "unknown padding_mode", {"padding_mode": None}),
         (TypeError, "align_corners must be True or False, got 1", {"align_corners": 1}),
         (TypeError, "align_corners must be True or False, got None", {"align_corners": None}),
@@ -125,7 +140,7 @@ def test_cotangents_and_tangents():
     raises(TypeError, message, vjp, OUTPUT.astype("f4"), IMAGE, GRID)
     raises(ValueError, "d_input must have the shape of input, (2, 3, 8, 9)", jvp, IMAGE, GRID, IMAGE[:1], None)
     raises(TypeError, "d_grid must have the dtype of grid, float64", jvp, IMAGE, GRID, None, GRID.astype("f4"))
-    message = "unknown entry of wrt: expected some of ('input', 'grid'), got 'theta'"
+    message = "unknown entry of wrt: expected some of ('input', 'grid', 'fill_value', 'kernel'), got 'theta'"
     raises(ValueError, message, vjp, OUTPUT, IMAGE, GRID, wrt=("input", "theta"))
 
 
@@ -228,8 +243,10 @@ def test_dtypes_that_are_not_read(dtype):
     wrong = np.zeros((2, 3, 8, 9), dtype)
     if wrong.dtype in (np.float32, np.float64):
         pytest.skip("here this is a dtype that is read")
+    if wrong.dtype not in (np.float16, np.uint8, np.complex64, np.complex128):
+        message = f"uint8, int16, uint16 in native byte order, got dtype {wrong.dtype}"
+        raises(TypeError, message, pystn.grid_sample, wrong, GRID)
     message = f"must be float32 or float64 in native byte order, got dtype {wrong.dtype}"
-    raises(TypeError, f"input {message}", pystn.grid_sample, wrong, GRID)
     raises(TypeError, f"grid {message}", pystn.grid_sample, IMAGE, np.zeros(GRID.shape, dtype))
     raises(TypeError, f"theta {message}", pystn.affine_grid, np.zeros((1, 2, 3), dtype), (2, 2))
     message = f"grad_output must have the dtype of the output, float64: got {wrong.dtype}"
@@ -261,7 +278,7 @@ def test_wrt_that_is_no_sequence_is_named(wrt):
 
 @pytest.mark.parametrize("wrt", ["theta", "", ("input", None), (("input",),), "input,grid"], ids=str)
 def test_wrt_of_unknown_names(wrt):
-    message = "unknown entry of wrt: expected some of ('input', 'grid'), got "
+    message = "unknown entry of wrt: expected some of ('input', 'grid', 'fill_value', 'kernel'), got "
     raises(ValueError, message, pystn.grid_sample_vjp, OUTPUT, IMAGE, GRID, wrt=wrt)
 
 
@@ -373,3 +390,90 @@ def test_out_of_a_vjp_is_a_tuple_of_its_length():
         )
     for out in ([None], (), (None, None), np.zeros((2, 2, 3))):
         raises(TypeError, "out must be a tuple (grad_theta)", pystn.affine_grid_vjp, GRID, THETA, (4, 5), out=out)
+
+
+@pytest.mark.parametrize(
+    "error, message, kernel",
+    [
+        (ValueError, "ties must be one of 'even', 'up', got 'down'", lambda: pystn.Nearest(ties="down")),
+        (TypeError, "a must be a real number, got '-0.5'", lambda: pystn.Cubic(a="-0.5")),
+        (TypeError, "a must be a real number, got True", lambda: pystn.Cubic(a=True)),
+        (ValueError, "a must be finite, got nan", lambda: pystn.Cubic(a=np.nan)),
+        (ValueError, "order must be one of 0, 1, 2, 3, 4, 5, 6, 7, got 8", lambda: pystn.BSpline(8)),
+        (TypeError, "prefilter must be True or False, got 1", lambda: pystn.BSpline(3, 1)),
+        (ValueError, "a must be one of 2, 3, 4, got 1", lambda: pystn.Lanczos(1)),
+        (ValueError, "sigma must be positive, got 0.0", lambda: pystn.Gaussian(0)),
+        (ValueError, "truncate must be positive, got -1.0", lambda: pystn.Gaussian(1, -1)),
+        (ValueError, "sigma must be 1e-3 pixels or more, got 0.0001", lambda: pystn.Gaussian(1e-4)),
+        (ValueError, "truncate * sigma must be at most 32 pixels, got 4.0 * 9.0", lambda: pystn.Gaussian(9)),
+        (ValueError, "table must be a sequence of 2 real numbers or more", lambda: pystn.Tabulated([1.0], 1)),
+        (ValueError, "table must be a sequence of 2 real numbers or more", lambda: pystn.Tabulated([1j, 2], 1)),
+        (ValueError, "table must be finite", lambda: pystn.Tabulated([0, np.inf], 1)),
+        (ValueError, "support must be positive and at most 32, got 33.0", lambda: pystn.Tabulated([0, 1, 0], 33)),
+    ],
+)
+def test_kernels(error, message, kernel):
+    raises(error, message, kernel)
+
+
+def test_gradients_and_tangents_of_options():
+    vjp, jvp = pystn.grid_sample_vjp, pystn.grid_sample_jvp
+    raises(ValueError, "wrt names 'kernel', but mode has no parameter", vjp, OUTPUT, IMAGE, GRID, wrt="kernel")
+    message = "d_kernel must have the shape of the parameters of Cubic(a=-0.75), (): got (2,)"
+    raises(ValueError, message, jvp, IMAGE, GRID, None, None, "cubic", d_kernel=np.zeros(2))
+    raises(ValueError, "d_kernel must have the shape", jvp, IMAGE, GRID, None, None, d_kernel=1.0)
+    message = "d_kernel must be a tuple of one tangent or None for each axis' mode"
+    raises(TypeError, message, jvp, IMAGE, GRID, None, None, ("cubic", "linear"), d_kernel=1.0)
+    raises(ValueError, "d_fill_value must be a number or one for", jvp, IMAGE, GRID, None, None, d_fill_value=[1.0])
+    message = "with return_mask=True grad_output must be a tuple of the cotangents of output and mask, got ndarray"
+    raises(TypeError, message, vjp, OUTPUT, IMAGE, GRID, return_mask=True)
+    mask = np.zeros((2, 4, 4))
+    message = "grad_mask must have the shape of the mask, (2, 4, 5): got (2, 4, 4)"
+    raises(ValueError, message, vjp, (OUTPUT, mask), IMAGE, GRID, return_mask=True)
+    raises(TypeError, "return_mask must be True or False, got 1", pystn.grid_sample, IMAGE, GRID, return_mask=1)
+    raises(
+        ValueError, "gg_grid must have the shape of grid", pystn.grid_sample_vjp2, None, GRID[:1], OUTPUT, IMAGE, GRID
+    )
+    raises(
+        TypeError,
+        "gg_input must have the dtype of input",
+        pystn.grid_sample_vjp2,
+        IMAGE.astype("f4"),
+        None,
+        OUTPUT,
+        IMAGE,
+        GRID,
+    )
+
+
+def test_splatting():
+    values = np.zeros((2, 3, 4, 5))
+    push = pystn.grid_push
+    message = "values must have shape (N, C, *shape) for a grid (N, *shape, 2): got (2, 3, 5, 4) with grid (2, 4, 5, 2)"
+    raises(ValueError, message, push, np.zeros((2, 3, 5, 4)), GRID, (8, 9))
+    raises(TypeError, "values must be one of float16, bfloat16", push, values.astype("u1"), GRID, (8, 9))
+    raises(ValueError, "size must have 2 entries (spatial) or 4", push, values, GRID, (8, 9, 3))
+    raises(TypeError, "size must be a tuple of integers, got (8.5, 9)", push, values, GRID, (8.5, 9))
+    raises(
+        ValueError, "size must be 1 or more along every axis for a grid that points into it", push, values, GRID, (0, 9)
+    )
+    raises(ValueError, "batch sizes of values and grid must agree", push, np.zeros((3, 3, 4, 5)), GRID, (8, 9))
+    raises(
+        ValueError,
+        "grid must have shape (N, ..., ndim) with ndim 1 to 3",
+        pystn.grid_count,
+        np.zeros((2, 5, 4)),
+        (8, 9),
+    )
+    raises(
+        ValueError,
+        "grad_output must have the shape of the output, (2, 3, 8, 9)",
+        pystn.grid_push_vjp,
+        values,
+        values,
+        GRID,
+        (8, 9),
+    )
+    raises(ValueError, "d_values must have the shape of values", pystn.grid_push_jvp, values, GRID, (8, 9), IMAGE, None)
+    raises(ValueError, "eps must be positive, got 0", pystn.forward_warp, values, GRID, (8, 9), eps=0)
+    raises(ValueError, "mode must be one value or one for each of the 2", push, values, GRID, (8, 9), ("linear",) * 3)

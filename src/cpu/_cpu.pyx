@@ -470,8 +470,7 @@ cdef class Call:
 
     cdef void run_chunks(self, Direction direction, int64_t batch, int threads) noexcept:
         """A direction that writes the output's pixels, or the grid's."""
-        if self.work():
-            self.run(direction, self.chunks(batch), threads_for(self.work(), threads))
+        self.run(direction, self.chunks(batch), threads_for(self.work(), threads))
 
     cdef int run_parts(self, Direction direction, int threads) except -1:
         """A direction that adds to an image."""
@@ -503,8 +502,6 @@ def grid_sample(input, grid, output, mask, options, int threads):
     call.job.output_batch = output.shape[0]
     if call.job.channels == 1:
         call.flatten()
-    if mask is not None and call.job.channels == 0:
-        call.run(Direction.forward, call.chunks(batch), 1)
     call.run_chunks(Direction.forward, call.job.output_batch, threads)
 
 

@@ -345,7 +345,7 @@ IMAGE = np.zeros((2, 3, 8, 9))
     "error, message, image, options",
     [
         (TypeError, "input must be a numpy.ndarray, got builtins.list", IMAGE.tolist(), {}),
-        (TypeError, "input must be one of float32, float64, complex64, complex128", IMAGE.astype("i8"), {}),
+        (TypeError, "input must be one of float16, bfloat16, float32, float64", IMAGE.astype("i8"), {}),
         (TypeError, "in native byte order, got dtype >f8", IMAGE.astype(">f8"), {}),
         (TypeError, "got dtype bool", IMAGE.astype(bool), {}),
         (ValueError, "input must have 3 to 5 axes, (N, C, *spatial): got 2 axes, shape (8, 9)", IMAGE[0, 0], {}),
