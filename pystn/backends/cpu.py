@@ -308,7 +308,10 @@ def grid_push_vjp(
     grad_values, grad_grid = None, None
     if wanted[0]:
         grad_values = np.empty(values.shape, values.dtype) if out[0] is None else out[0]
-        _cpu.grid_sample(image, grid, grad_values, None, options, threads.get_num_threads())
+        if batch_of(values, grid) == 0:
+            grad_values.fill(0)  # values shared by no grid at all
+        else:
+            _cpu.grid_sample(image, grid, grad_values, None, options, threads.get_num_threads())
     if wanted[1]:
         grad_grid = np.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
         if options.flat:
@@ -397,7 +400,7 @@ def affine_grid(theta: Array, size: tuple[int, ...], align_corners: bool, out: A
     grid = np.empty((*leading, *size, ndim), theta.dtype) if out is None else out
     if grid.size == 0:
         return grid
-    matrices = np.ascontiguousarray(theta).reshape(-1, ndim, ndim + 1)
+    matrices = np.require(theta, requirements=("C", "A")).reshape(-1, ndim, ndim + 1)
     flat = stacked(grid, ndim + 1)
     in_place = np.may_share_memory(flat, grid)
     _cpu.affine_grid(matrices, flat, align_corners, threads.get_num_threads())

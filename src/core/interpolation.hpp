@@ -189,8 +189,7 @@ struct BSpline {
         for (int j = 0; j < taps; ++j)
           d2w[j] = (j > 1 ? w[j - 2] : R(0)) - (j > 0 && j <= m ? R(2) * w[j - 1] : R(0)) + (j < m ? w[j] : R(0));
       for (int j = m; j >= 0; --j)
-        w[j] =
-            ((u + R(m - j)) * (j > 0 ? w[j - 1] : R(0)) + (R(1 + j) - u) * (j < m ? w[j] : R(0))) * (R(1) / R(m));
+        w[j] = ((u + R(m - j)) * (j > 0 ? w[j - 1] : R(0)) + (R(1 + j) - u) * (j < m ? w[j] : R(0))) * (R(1) / R(m));
     }
   }
 };
@@ -221,7 +220,7 @@ template <class R>
 struct Lanczos {
   static constexpr bool folds = false;
   static constexpr double pi = 3.14159265358979323846;
-  int taps;  // 2 a
+  int taps;                // 2 a
   R sines[8], cosines[8];  // of pi (a - 1 - k) / a
 
   explicit PYSTN_HD Lanczos(int a) : taps(2 * a) {
@@ -399,8 +398,7 @@ struct Tabulated {
   }
   PYSTN_HD void pull(R t, const R* by_weight, double* grad) const {
     for (int k = 0; k < taps; ++k)
-      entries(distance_of(t, taps, k), 0,
-              [&](Index j, R share) { grad[j] += double(by_weight[k]) * double(share); });
+      entries(distance_of(t, taps, k), 0, [&](Index j, R share) { grad[j] += double(by_weight[k]) * double(share); });
   }
   PYSTN_HD void push(R t, const double* d_parameters, R* d_w) const {
     for (int k = 0; k < taps; ++k) {

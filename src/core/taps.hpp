@@ -30,13 +30,17 @@ PYSTN_HD R weigh_taps(const Kernel& kernel, R p, R* w, R* dw, R* d2w) {
 template <class R, class Map>
 PYSTN_HD bool map_taps(const Map& map, R cell, int taps, Index origin, Index size, const R* w, const R* dw,
                        const R* d2w, Index* index) {
-  const Index first = Index(map.reduce(cell)) - (taps - 1) / 2;
+  const Index first = Index(map.reduce(cell)) - (taps - 1) / 2 - origin;
+  const bool interior = first >= 0 && first + taps <= size;  // where every boundary leaves taps alone
   bool whole = true;
   for (int k = 0; k < taps; ++k) {
-    Index i = map(first + k);
-    if (i != outside_image) i -= origin;
+    Index i = first + k;
+    if (!interior) {
+      i = map(i + origin);
+      if (i != outside_image) i -= origin;
+    }
     const bool idle = taps > 2 && w[k] == R(0) && !(dw && dw[k] != R(0)) && !(d2w && d2w[k] != R(0));
-    const bool inside = i >= 0 && i < size && !idle;
+    const bool inside = (interior || (i >= 0 && i < size)) && !idle;
     index[k] = inside ? i : outside_image;
     whole = whole && inside;
   }

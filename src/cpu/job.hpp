@@ -47,9 +47,9 @@ struct KernelJob {
 
 // A call of the sampler in one of its directions. Arrays that a direction does not use are null.
 struct SampleJob {
-  int64_t batch;        // N, after broadcasting
-  int64_t input_batch;  // 1 or N
-  int64_t grid_batch;   // 1 or N
+  int64_t batch;         // N, after broadcasting
+  int64_t input_batch;   // 1 or N
+  int64_t grid_batch;    // 1 or N
   int64_t output_batch;  // 1 or N; where it is 1, the values of all N are summed
   int64_t channels;      // a complex one counts as two
   int components;        // of a channel: 2 if complex, next to each other, else 1

@@ -1,12 +1,12 @@
 // The chunk bodies of one instruction set. Compiled once per level with PYSTN_LEVEL naming it; the
 // only symbol that leaves is the level's table.
+#include <initializer_list>
+
 #include "grids.hpp"
 #include "job.hpp"
 #include "sampling.hpp"
 #include "spline_lines.hpp"
 #include "tiles.hpp"
-
-#include <initializer_list>
 
 namespace pystn::PYSTN_LEVEL {
 namespace {

@@ -40,7 +40,9 @@ struct Part {
     channel1 = channel + 1;
   }
 
-  void clear(const SampleJob& job) const { job.grad_input.type == Element::f64 ? clear<double>(job) : clear<float>(job); }
+  void clear(const SampleJob& job) const {
+    job.grad_input.type == Element::f64 ? clear<double>(job) : clear<float>(job);
+  }
 
   template <class T>
   void clear(const SampleJob& job) const {
@@ -51,7 +53,8 @@ struct Part {
     T* const image = static_cast<T*>(job.grad_input.data) + n0 * job.grad_input.batch;
     if (job.ndim == 1) {
       for (int64_t c = channel0; c < channel1; ++c)
-        for (int64_t i = low; i < high; ++i) image[channel_offset(job, job.grad_input.channel, c) + i * stride[0]] = T(0);
+        for (int64_t i = low; i < high; ++i)
+          image[channel_offset(job, job.grad_input.channel, c) + i * stride[0]] = T(0);
       return;
     }
     const bool channels_last = job.grad_input.channel == 1 && job.components == 1;

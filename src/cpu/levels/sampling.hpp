@@ -63,27 +63,36 @@ struct Sampler {
 
     template <bool slopes, class Stride>
     void place(const Run<R, ND>& run, int i, const Stride* stride) {
+      constexpr int taps = S ? S : 1;
       const bool whole = run.whole[i];
+      Index along[ND][taps];
+      R w[ND][taps], dw[ND][taps];
+      for (int a = 0; a < ND; ++a)
+        for (int t = 0; t < taps; ++t) {
+          along[a][t] = run.axis[a].index[i * taps + t] * stride[a];
+          w[a][t] = run.axis[a].w[i * taps + t];
+          if (slopes) dw[a][t] = run.axis[a].dw[i * taps + t];
+        }
       count = 0;
       for (int k = 0; k < capacity; ++k) {
         int tap[ND];
         bool inside = true;
         Index o = 0;
-        for (int a = 0, rest = k; a < ND; ++a, rest /= S ? S : 1) {
-          tap[a] = i * S + rest % (S ? S : 1);
-          inside = inside && run.axis[a].index[tap[a]] >= 0;
-          o += run.axis[a].index[tap[a]] * stride[a];
-        }
-        if (!whole && !inside) continue;
-        const int slot = whole ? k : count++;
         R product = R(1);
-        for (int a = 0; a < ND; ++a) product *= run.axis[a].w[tap[a]];
+        for (int a = 0, rest = k; a < ND; ++a, rest /= taps) {
+          tap[a] = rest % taps;
+          if (!whole) inside = inside && run.axis[a].index[i * taps + tap[a]] >= 0;
+          o += along[a][tap[a]];
+          product *= w[a][tap[a]];
+        }
+        if (!inside) continue;
+        const int slot = whole ? k : count++;
         offset[slot] = o;
         weight[slot] = product;
         for (int a = 0; slopes && a < ND; ++a) {
-          R s = run.axis[a].dw[tap[a]];
+          R s = dw[a][tap[a]];
           for (int b = 0; b < ND; ++b)
-            if (b != a) s *= run.axis[b].w[tap[b]];
+            if (b != a) s *= w[b][tap[b]];
           slope[a][slot] = s;
         }
       }
@@ -156,8 +165,8 @@ struct Sampler {
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.output_batch == 1 ? job.batch : n0 + 1;
-    const bool channels_last = flat && E::typed && job.input.channel == 1 && job.output.channel == 1 &&
-                               job.components == 1 && n1 == n0 + 1;
+    const bool channels_last =
+        flat && E::typed && job.input.channel == 1 && job.output.channel == 1 && job.components == 1 && n1 == n0 + 1;
     Run<R, ND> run;
     FlatTaps taps;
     for (int64_t n = n0; n < n1; ++n) {
@@ -177,7 +186,8 @@ struct Sampler {
           for (int64_t c = 0; c < job.channels; ++c) {
             const Index channel = channel_offset(job, image.channel, c);
             R value = R(0);
-            if (!run.cut[i]) value = flat ? taps.gather(image, channel, taps.weight) : jet<0>(image, run, i, channel).value;
+            if (!run.cut[i])
+              value = flat ? taps.gather(image, channel, taps.weight) : jet<0>(image, run, i, channel).value;
             if (filled != R(0)) value += filled * R(job.fill[c]);
             const Index to = at + channel_offset(job, job.output.channel, c);
             put(job.output, to, n == n0 ? value : value + sample(job.output, to));
@@ -363,7 +373,8 @@ struct Sampler {
           if (reads) moved = jet<1>(image, run, i, channel_offset(job, image.channel, c));
           const Index to = at + channel_offset(job, job.gradient.channel, c);
           for (int a = 0; a < ND; ++a) {
-            const R f = run.axis[a].factor[i], slope = moved.slope[a] + (fills ? R(job.fill[c]) * share.slope[a] : R(0));
+            const R f = run.axis[a].factor[i],
+                    slope = moved.slope[a] + (fills ? R(job.fill[c]) * share.slope[a] : R(0));
             put(job.gradient, to + a * job.gradient.component, f == R(0) || !(reads || fills) ? R(0) : f * slope);
           }
         }
@@ -446,13 +457,16 @@ struct Sampler {
           if (run.cut[i] || job.partial_row == job.channels) continue;
           for (int a = 0; a < ND; ++a)
             for (int k = 0; k < run.axis[a].taps; ++k) by_weight[a][k] = by_cover[a][k] = R(0);
-          add_by_weight(run.axis, i, by_weight, [&](Index offset) {
-            R sum = R(0);
-            for (int64_t c = 0; c < job.channels; ++c)
-              sum += sample(job.output, at + channel_offset(job, job.output.channel, c)) *
-                     image(channel_offset(job, image.channel, c) + offset);
-            return sum;
-          }, image.stride);
+          add_by_weight(
+              run.axis, i, by_weight,
+              [&](Index offset) {
+                R sum = R(0);
+                for (int64_t c = 0; c < job.channels; ++c)
+                  sum += sample(job.output, at + channel_offset(job, job.output.channel, c)) *
+                         image(channel_offset(job, image.channel, c) + offset);
+                return sum;
+              },
+              image.stride);
           if (fill != 0 && !run.whole[i]) add_fill(job, run, i, R(fill), by_weight);
           if (job.mask.data) {
             const R cover = run.weight_inside(i, 0).value, g = mask_at(job, place_of(job, job.mask, n, span, i));
@@ -476,8 +490,8 @@ struct Sampler {
 
   // by_weight[a][k] += d (sum over taps of value(tap)) / d w[a][k], over the taps in the image.
   template <class Value>
-  static void add_by_weight(const AxisTable<R>* axis, int i, R (&by_weight)[ND][max_taps],
-                            Value&& value, const Index* stride) {
+  static void add_by_weight(const AxisTable<R>* axis, int i, R (&by_weight)[ND][max_taps], Value&& value,
+                            const Index* stride) {
     int tap[ND] = {};
     for (;;) {
       Index offset = 0;

@@ -89,7 +89,8 @@ inline void load_row(const G* __restrict x, int64_t stride, int count, R* __rest
 
 // Coordinates of a run on one axis.
 template <class R>
-PYSTN_APART void load_coordinates(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int a, R* to) {
+PYSTN_APART void load_coordinates(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int a,
+                                  R* to) {
   const int64_t stride = column_stride(job, grid.axis);
   const int64_t at = n * grid.batch + offset_of(job, grid.axis, span) + a * grid.component;
   if (job.grid_type == Element::f32) {
@@ -112,7 +113,7 @@ constexpr int table_entries = 512;
 template <class R>
 struct AxisTable {
   int taps;
-  bool whole[strip_columns];                                // all taps of the pixel are in the image
+  bool whole[strip_columns];                                     // all taps of the pixel are in the image
   alignas(64) R position[strip_columns], factor[strip_columns];  // in pixels; d position / d coordinate
   alignas(64) R w[table_entries], dw[table_entries], d2w[table_entries];
   Index index[table_entries];
@@ -153,12 +154,26 @@ struct AxisTable {
     });
     const Boundary map = folds(Mode(job.kernel[a].mode)) ? after_fold(boundary) : boundary;
     with_tap_boundary(map, job.full[a], [&](const auto& map) {
-      for (int i = 0; i < count; ++i) {
-        const int at = i * taps;
-        whole[i] = map_taps(map, cell[i], taps, job.origin[a], job.size[a], w + at, order >= 1 ? dw + at : nullptr,
-                            order >= 2 ? d2w + at : nullptr, index + at);
+      switch (taps) {
+        case 1:
+          return map_run<order, 1>(job, a, map, count, cell);
+        case 2:
+          return map_run<order, 2>(job, a, map, count, cell);
+        default:
+          return map_run<order, 0>(job, a, map, count, cell);
       }
     });
+  }
+
+  template <int order, int S, class Map>
+  void map_run(const SampleJob& job, int a, const Map& map, int count, const R* cell) {
+    const Index origin = job.origin[a], size = job.size[a];
+    const int step = S ? S : taps;
+    for (int i = 0; i < count; ++i) {
+      const int at = i * step;
+      whole[i] = map_taps(map, cell[i], step, origin, size, w + at, order >= 1 ? dw + at : nullptr,
+                          order >= 2 ? d2w + at : nullptr, index + at);
+    }
   }
 
   // Sums of w, w' and w'' over the taps of pixel i, or those inside.
@@ -217,9 +232,9 @@ inline void set_grid_element(const SampleJob& job, const GridArray& grid, int64_
 template <class R, int ND>
 struct Run {
   AxisTable<R> axis[ND];
-  AxisTable<R> cover[ND];      // the same with nothing read outside, if a mask is wanted
-  bool cut[strip_columns];     // replaced whole by the fill value
-  bool whole[strip_columns];   // all taps are in the image
+  AxisTable<R> cover[ND];     // the same with nothing read outside, if a mask is wanted
+  bool cut[strip_columns];    // replaced whole by the fill value
+  bool whole[strip_columns];  // all taps are in the image
 
   template <int order>
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span) {
