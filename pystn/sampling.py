@@ -174,7 +174,8 @@ def grid_sample(
     the index of every tap, so that border and reflection have no kink in the coordinate.
 
     Arrays are read where they lie; one that is not aligned to its itemsize is copied first. With
-    ``BSpline(order, prefilter=True)`` the image's coefficients are one array more.
+    ``BSpline(order, prefilter=True)`` the image's coefficients are one array more, of its dtype or,
+    for integers and 16 bits, of float32.
 
     Examples
     --------

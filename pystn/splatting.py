@@ -448,6 +448,19 @@ def check_eps(eps: float) -> float:
     return float(eps)
 
 
+def widened(array: Any) -> Any:
+    """What quotients are made of: float16 and bfloat16 as float32."""
+    return array.astype(np.float32) if array is not None and array.dtype.itemsize == 2 else array
+
+
+def rounded(result: Any, primal: Array) -> Any:
+    """A result in the dtype of its primal; beyond the range of 16 bits it is infinite."""
+    if result is None:
+        return None
+    with np.errstate(over="ignore"):
+        return result.astype(primal.dtype, copy=False)
+
+
 def forward_warp(
     values: Array,
     grid: Array,
@@ -469,8 +482,7 @@ def forward_warp(
     Parameters
     ----------
     values, grid, size
-        As given to `grid_push`: where each value goes in an image of that size. float32, float64 or
-        complex; the dtype of `grid`, or complex of that precision.
+        As given to `grid_push`: where each value goes in an image of that size.
     mode, padding_mode, align_corners, cutoff, coords, channel_axis
         As in `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
@@ -492,6 +504,11 @@ def forward_warp(
     --------
     grid_push, grid_count
 
+    Notes
+    -----
+    Beyond the result it takes the count, one channel; the derivatives take up to six arrays of the
+    result's size.
+
     Examples
     --------
     >>> import numpy as np
@@ -510,10 +527,13 @@ def forward_warp(
         "channel_axis": channel_axis,
     }
     eps = check_eps(eps)
-    warped = grid_push(values, grid, size, **options)
+    backend_of({"values": values, "grid": grid})
+    warped = grid_push(widened(values), grid, size, **options)
     count = grid_count(grid, size, **options)
-    warped /= (count + count.dtype.type(eps)).astype(warped.real.dtype, copy=False)
-    return warped
+    count += count.dtype.type(eps)
+    np.divide(warped, count, out=warped, casting="same_kind")
+    result: Array = rounded(warped, values)
+    return result
 
 
 def forward_warp_vjp(
@@ -587,20 +607,22 @@ def forward_warp_vjp(
     }
     eps = check_eps(eps)
     wanted = check_wrt(wrt, ("values", "grid"))
-    warped = forward_warp(values, grid, size, eps=eps, **options)
-    check_like("grad_output", grad_output, warped.shape, warped.dtype, "the output")
-    count = grid_count(grid, size, **options) + grid.dtype.type(eps)
-    to_sum = (grad_output / count).astype(values.dtype, copy=False)
-    grad_values, grad_grid = grid_push_vjp(to_sum, values, grid, size, wrt=wrt, **options)
+    backend_of({"grad_output": grad_output, "values": values, "grid": grid})
+    wide = widened(values)
+    warped = forward_warp(wide, grid, size, eps=eps, **options)
+    check_like("grad_output", grad_output, warped.shape, values.dtype, "the output")
+    count = grid_count(grid, size, **options)
+    count += count.dtype.type(eps)
+    to_sum = (widened(grad_output) / count).astype(wide.dtype, copy=False)
+    grad_values, grad_grid = grid_push_vjp(to_sum, wide, grid, size, wrt=wrt, **options)
     if wanted[1]:
-        axis = 1 if channel_axis == 1 else -1
-        product = (to_sum.conj() * warped).real.sum(axis=axis, keepdims=True)
+        product = (to_sum.conj() * warped).real.sum(axis=1 if channel_axis == 1 else -1, keepdims=True)
         if warped.shape[0] != grid.shape[0]:  # one grid for the batch
             product = product.sum(axis=0, keepdims=True)
         to_count = (-product).astype(grid.dtype, copy=False)
         (through_count,) = grid_count_vjp(to_count, grid, size, **options)
         grad_grid = None if grad_grid is None else grad_grid + through_count
-    return grad_values, grad_grid
+    return rounded(grad_values, values), grad_grid
 
 
 def forward_warp_jvp(
@@ -666,9 +688,14 @@ def forward_warp_jvp(
         "channel_axis": channel_axis,
     }
     eps = check_eps(eps)
-    change = grid_push_jvp(values, grid, size, d_values, d_grid, **options)
-    warped = forward_warp(values, grid, size, eps=eps, **options)
-    count = grid_count(grid, size, **options) + grid.dtype.type(eps)
+    backend_of({"values": values, "grid": grid}, {"d_values": d_values, "d_grid": d_grid})
+    if d_values is not None:
+        check_like("d_values", d_values, values.shape, values.dtype, "values")
+    wide = widened(values)
+    change = grid_push_jvp(wide, grid, size, widened(d_values), d_grid, **options)
+    warped = forward_warp(wide, grid, size, eps=eps, **options)
+    count = grid_count(grid, size, **options)
+    count += count.dtype.type(eps)
     d_count = grid_count_jvp(grid, size, d_grid, **options)
-    d_warped: Array = (change - warped * d_count) / count
-    return d_warped.astype(values.dtype, copy=False)
+    d_warped: Array = rounded((change - warped * d_count) / count, values)
+    return d_warped

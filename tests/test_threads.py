@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import EVERY_PADDING_MODE, KERNELS, kernel_for
 
 import pystn
 
@@ -238,3 +239,156 @@ def test_other_python_threads_run_meanwhile(operation):
     worker.join()
     quarters = [((3 * start + end) / 4, (start + 3 * end) / 4) for start, end in spans]
     assert any(np.diff(np.searchsorted(steps, quarter)) > 0 for quarter in quarters)
+
+
+# ---------------------------------------------------------------------------------------------
+# Every operation, kernel and boundary
+
+
+def bitwise_equal(calls):
+    """Results of the calls, run with every number of threads, as bits."""
+    results = []
+    for count in COUNTS:
+        with pystn.num_threads(count):
+            results.append({name: np.asarray(call()) for name, call in calls.items()})
+    for count, other in zip(COUNTS[1:], results[1:], strict=True):
+        for name, expected in results[0].items():
+            assert other[name].tobytes() == expected.tobytes(), f"{name} of {count} threads is not that of one"
+
+
+def spread(rng, size, shape, kind):
+    """One grid (1, *shape, ndim), normalized: neighbours near each other, or anywhere."""
+    if kind == "scattered":
+        return rng.uniform(-1.2, 1.2, (1, *shape, len(size)))
+    axes = [np.linspace(-1.1, 1.1, m) for m in shape]
+    mesh = np.stack(np.meshgrid(*axes, indexing="ij")[::-1], -1)
+    turn = np.eye(len(size)) + 0.15 * rng.standard_normal((len(size), len(size)))
+    return (mesh @ turn)[None]
+
+
+def calls_of(rng, size, shape, kind, dtype, channels, mode, **options):
+    """Calls of every operation whose work is split, on one image shared by a batch of one or two."""
+    dtype, ndim = np.dtype(dtype), len(size)
+    coordinate = np.float64 if dtype in (np.float64, np.complex128) else np.float32
+    grid = np.concatenate([spread(rng, size, shape, kind) for _ in range(options.pop("batch", 1))]).astype(coordinate)
+    options = {"mode": mode, "fill_value": 0.5, **options}
+    without_fill = {k: v for k, v in options.items() if k != "fill_value"}
+
+    def drawn(*lengths, dtype=dtype):
+        a = rng.standard_normal(lengths)
+        return (a + 1j * rng.standard_normal(lengths) if dtype.kind == "c" else a).astype(dtype)
+
+    image, d_image = drawn(1, channels, *size), drawn(1, channels, *size)
+    samples, slopes = drawn(len(grid), channels, *shape), drawn(len(grid), channels, *shape, ndim)
+    assert samples.size * (1 + (dtype.kind == "c")) >= 16384  # below which one thread does it
+    d_grid = drawn(*grid.shape, dtype=np.dtype(coordinate))
+    d_mask = drawn(len(grid), *shape, dtype=dtype if dtype.kind == "f" else np.dtype(coordinate))
+    first = mode[0] if isinstance(mode, tuple) else mode
+    parametric = getattr(first, "parameter_shape", None) is not None
+    named = ("fill_value", "kernel") if parametric else ("fill_value",)
+    vjp2 = (d_image, d_grid, (samples, d_mask), image, grid)
+    masked = {**options, "return_mask": True}
+    calls = {
+        "value": lambda: pystn.grid_sample(image, grid, **options),
+        "mask": lambda: pystn.grid_sample(image, grid, **masked)[1],
+        "grad_input": lambda: pystn.grid_sample_vjp(samples, image, grid, wrt="input", **options)[0],
+        "grad_grid": lambda: pystn.grid_sample_vjp((samples, d_mask), image, grid, wrt="grid", **masked)[1],
+        "both, grad_input": lambda: pystn.grid_sample_vjp(samples, image, grid, **options)[0],
+        "both, grad_grid": lambda: pystn.grid_sample_vjp(samples, image, grid, **options)[1],
+        "grad_fill_value": lambda: pystn.grid_sample_vjp(samples, image, grid, wrt=named, **options)[2],
+        "tangent": lambda: pystn.grid_sample_jvp(image, grid, d_image, d_grid, **options),
+        "vjp2 to grad_output": lambda: pystn.grid_sample_vjp2(*vjp2, wrt="grad_output", **masked)[0][0],
+        "vjp2 to input": lambda: pystn.grid_sample_vjp2(*vjp2, wrt="input", **masked)[1],
+        "vjp2 to grid": lambda: pystn.grid_sample_vjp2(*vjp2, wrt="grid", **masked)[2],
+        "slopes": lambda: pystn.grid_gradient(image, grid, **options),
+        "slopes to input": lambda: pystn.grid_gradient_vjp(slopes, image, grid, wrt="input", **options)[0],
+        "slopes to grid": lambda: pystn.grid_gradient_vjp(slopes, image, grid, wrt="grid", **options)[1],
+        "tangent of slopes": lambda: pystn.grid_gradient_jvp(image, grid, d_image, d_grid, **options),
+        "push": lambda: pystn.grid_push(samples, grid, size, **without_fill),
+        "push to values": lambda: pystn.grid_push_vjp(
+            d_image.repeat(len(grid), 0), samples, grid, size, wrt="values", **without_fill
+        )[0],
+        "push to grid": lambda: pystn.grid_push_vjp(
+            d_image.repeat(len(grid), 0), samples, grid, size, wrt="grid", **without_fill
+        )[1],
+        "tangent of push": lambda: pystn.grid_push_jvp(samples, grid, size, samples, d_grid, **without_fill),
+        "count": lambda: pystn.grid_count(grid, size, **without_fill),
+        "tangent of count": lambda: pystn.grid_count_jvp(grid, size, d_grid, **without_fill),
+    }
+    if parametric:
+
+        def grad_kernel():
+            found = pystn.grid_sample_vjp(samples, image, grid, wrt=named, **options)[3]
+            return np.hstack([g for g in found if g is not None]) if isinstance(found, tuple) else found
+
+        calls["grad_kernel"] = grad_kernel
+    return calls
+
+
+DTYPES = ["float32", "float64", "float16", "complex64"]
+
+
+# Operations that add to an image, which threads share by bands of its rows, and the others.
+ADDING = ["grad_input", "push", "vjp2 to input", "slopes to input", "tangent of push", "both, grad_input", "count"]
+
+
+def some(calls, turn):
+    """One that adds to an image and two others; all of them after a dozen turns."""
+    rest = [name for name in calls if name not in ADDING]
+    names = [ADDING[turn % len(ADDING)], rest[2 * turn % len(rest)], rest[(2 * turn + 1) % len(rest)]]
+    return {name: calls[name] for name in names}
+
+
+@pytest.mark.parametrize("padding_mode", EVERY_PADDING_MODE)
+@pytest.mark.parametrize("kernel", [name for name in KERNELS if name != "mixed"])
+def test_every_kernel_and_boundary_is_bitwise_equal_for_any_number(kernel, padding_mode):
+    """One image of one channel; types, operations and kinds of grids take turns."""
+    at = list(KERNELS).index(kernel), EVERY_PADDING_MODE.index(padding_mode)
+    turn = at[0] * len(EVERY_PADDING_MODE) + at[1]
+    rng = np.random.default_rng(turn)
+    mode = kernel_for(pystn, kernel, 2)[0]
+    kind = ("smooth", "scattered")[turn // len(ADDING) % 2]
+    calls = calls_of(rng, (90, 70), (130, 129), kind, DTYPES[sum(at) % 4], 1, mode, padding_mode=padding_mode)
+    bitwise_equal(some(calls, turn + at[0]))
+
+
+FEW = ["nearest", "linear", "cubic", "lanczos2", "bspline2", "prefiltered", "catmull-rom", "mixed"]
+
+
+@pytest.mark.parametrize("size, shape", [((3000,), (17000,)), ((19, 18, 33), (25, 26, 28))], ids=["1d", "3d"])
+@pytest.mark.parametrize("kernel", FEW)
+def test_one_and_three_dimensions_are_bitwise_equal_for_any_number(size, shape, kernel):
+    at = FEW.index(kernel)
+    rng = np.random.default_rng(11)
+    mode = kernel_for(pystn, kernel, len(size))[0]
+    kind = "smooth" if at % 3 else "scattered"
+    calls = calls_of(rng, size, shape, kind, DTYPES[at % 4], 1, mode, padding_mode="mirror", cutoff="edge")
+    for turn in range(at, at + 3):
+        bitwise_equal(some(calls, turn))
+
+
+@pytest.mark.parametrize(
+    "kernel, channels", [("linear", 1), ("cubic", 1), ("linear", 3), ("prefiltered", 3), ("linear", 40), ("cubic", 40)]
+)
+def test_an_image_shared_by_a_batch_is_bitwise_equal_for_any_number(channels, kernel):
+    """Its gradient is a sum over the batch, with channels enough to share out and without."""
+    rng = np.random.default_rng(12)
+    mode = kernel_for(pystn, kernel, 2)[0]
+    shape = (95, 96) if channels < 40 else (30, 32)
+    dtype = DTYPES[(channels + len(kernel)) % 4]
+    calls = calls_of(rng, (64, 50), shape, "smooth", dtype, channels, mode, padding_mode="wrap", batch=2)
+    bitwise_equal(calls)
+
+
+@pytest.mark.parametrize("padding_mode", ["mirror", "wrap", "zeros"])
+@pytest.mark.parametrize("order, dtype", [(2, "float16"), (3, "float32"), (3, "complex64"), (7, "float64")])
+def test_the_spline_filter_is_bitwise_equal_for_any_number(padding_mode, order, dtype):
+    rng = np.random.default_rng(13)
+    image = rng.standard_normal((2, 1, 131, 137)).astype(dtype)
+    cotangent = image.astype(np.float32) if dtype == "float16" else image
+    bitwise_equal(
+        {
+            "coefficients": lambda: pystn.spline_filter(image, order, padding_mode),
+            "gradient": lambda: pystn.spline_filter_vjp(cotangent, image, order, padding_mode)[0],
+        }
+    )

@@ -102,16 +102,19 @@ def added_image(
     Sums of float16 and bfloat16 are made in a float32 image, the one array beyond the result.
     """
     sums = sum_dtype(dtype)
-    direct = out is not None and sums == dtype
-    image = out if direct and out is not None else np.empty(shape, sums)
+    written = out if sums == dtype else None
+    image = np.empty(shape, sums) if written is None else written
     fill(image)
     if options.prefilters:
         image = spline_filter(image, options.spline_axes(image.ndim - 2), sums, options.channel_axis, True, image)
-    if direct:
-        return image
+    return image if written is not None else delivered(image, dtype, out)
+
+
+def delivered(sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
+    """Sums in the dtype of the result, or written into `out`."""
     if out is None:
-        return image.astype(dtype, copy=False)
-    out[...] = image
+        return sums.astype(dtype, copy=False)
+    out[...] = sums
     return out
 
 
@@ -307,11 +310,17 @@ def grid_push_vjp(
     image, grid = coefficients(grad_output, options), readable(grid)
     grad_values, grad_grid = None, None
     if wanted[0]:
-        grad_values = np.empty(values.shape, values.dtype) if out[0] is None else out[0]
-        if batch_of(values, grid) == 0:
-            grad_values.fill(0)  # values shared by no grid at all
+        batch = batch_of(values, grid)
+        # Values shared by the batch add up, and float16 and bfloat16 do so in float32.
+        shared = values.shape[0] != batch
+        sums = sum_dtype(values.dtype) if shared else values.dtype
+        written = out[0] if sums == values.dtype else None
+        target = np.empty(values.shape, sums) if written is None else written
+        if batch == 0:
+            target.fill(0)
         else:
-            _cpu.grid_sample(image, grid, grad_values, None, options, threads.get_num_threads())
+            _cpu.grid_sample(image, grid, target, None, options, threads.get_num_threads())
+        grad_values = target if written is not None else delivered(target, values.dtype, out[0])
     if wanted[1]:
         grad_grid = np.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
         if options.flat:

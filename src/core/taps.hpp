@@ -13,13 +13,19 @@ namespace pystn::PYSTN_LEVEL {
 
 PYSTN_HD constexpr int power(int base, int exponent) { return exponent == 0 ? 1 : base * power(base, exponent - 1); }
 
+// The cell of position p, and t, from it to p: finite however far away p is.
+template <class R, class Kernel>
+PYSTN_HD R cell_and_phase(const Kernel& kernel, R p, R& t) {
+  const R bound = Limits<R>::quarter_of_largest;
+  return kernel.place(between(-bound, p, bound), t);
+}
+
 // Weights of the taps of position p on one axis, with derivatives unless dw or d2w are null; returns
 // the cell that the taps are counted from.
 template <class R, class Kernel>
 PYSTN_HD R weigh_taps(const Kernel& kernel, R p, R* w, R* dw, R* d2w) {
-  const R bound = Limits<R>::quarter_of_largest;
   R t;
-  const R cell = kernel.place(between(-bound, p, bound), t);
+  const R cell = cell_and_phase(kernel, p, t);
   kernel.weights(t, w, dw, d2w);
   return cell;
 }
@@ -31,7 +37,7 @@ template <class R, class Map>
 PYSTN_HD bool map_taps(const Map& map, R cell, int taps, Index origin, Index size, const R* w, const R* dw,
                        const R* d2w, Index* index) {
   const Index first = Index(map.reduce(cell)) - (taps - 1) / 2 - origin;
-  const bool interior = first >= 0 && first + taps <= size;  // where every boundary leaves taps alone
+  const bool interior = first >= 0 && first + taps <= size;  // there no boundary moves a tap
   bool whole = true;
   for (int k = 0; k < taps; ++k) {
     Index i = first + k;

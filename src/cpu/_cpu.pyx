@@ -464,7 +464,6 @@ cdef class Call:
             run_sample(body, &self.job, count, threads, brief)
         return True
 
-
     cdef int64_t work(self) noexcept:
         return self.job.batch * self.pixels() * self.job.channels
 

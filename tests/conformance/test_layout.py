@@ -242,3 +242,266 @@ def test_an_axis_of_one_pixel_is_constant_under_border_and_reflection(backend, r
     np.testing.assert_allclose(values[1], values[0], rtol=0, atol=1e-15)
     _, slope = pystn.grid_sample_vjp(ones, backend.array(image), backend.array(grid), **options)
     assert not backend.numpy(slope)[..., axis].any()
+
+
+# ---------------------------------------------------------------------------------------------
+# Every operation: what it reads, what it is given to write into, and a call of it
+
+
+def negative_step(a):
+    return np.repeat(a, 2, axis=0)[::2][..., ::-1].copy()[..., ::-1]
+
+
+def channels_moved(a):
+    """Memory with the channels, or another axis, fastest."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
+
+
+ALL_VIEWS = [*VIEWS, negative_step, channels_moved]
+
+
+class Operation:
+    """A call, the arrays that it reads, by name, and how many arrays its tuple `out` has: 0 where `out`
+    is no tuple, None where there is none."""
+
+    def __init__(self, function, reads, outs=None, before_size=0, fixed=()):
+        self.function, self.reads, self.outs, self.before_size, self.fixed = function, reads, outs, before_size, fixed
+
+    def run(self, arrays, options, size=None, **extra):
+        """A tuple of results; those that splat are given the size after their first few arrays."""
+        given = [arrays[name] for name in self.reads]
+        if self.before_size:
+            given.insert(self.before_size, SIZE if size is None else size)
+        if self.fixed:  # the spline filter takes nothing that samplers do but the layout
+            options = {k: v for k, v in options.items() if k == "channel_axis"}
+        result = self.function(*given, *self.fixed, **options, **extra)
+        return result if isinstance(result, tuple) else (result,)
+
+    def into(self, arrays, options, outs):
+        return self.run(arrays, options, out=tuple(outs) if self.outs else outs[0])
+
+
+SIZE = (9, 7)
+SPLINE = (3, "border")
+OPERATIONS = {
+    "grid_sample": Operation(pystn.grid_sample, ("input", "grid"), 0),
+    "grid_sample_vjp": Operation(pystn.grid_sample_vjp, ("samples", "input", "grid"), 2),
+    "grid_sample_jvp": Operation(pystn.grid_sample_jvp, ("input", "grid", "d_input", "d_grid"), 0),
+    "grid_sample_vjp2": Operation(pystn.grid_sample_vjp2, ("d_input", "d_grid", "samples", "input", "grid")),
+    "grid_gradient": Operation(pystn.grid_gradient, ("input", "grid"), 0),
+    "grid_gradient_vjp": Operation(pystn.grid_gradient_vjp, ("slopes", "input", "grid"), 2),
+    "grid_gradient_jvp": Operation(pystn.grid_gradient_jvp, ("input", "grid", "d_input", "d_grid"), 0),
+    "grid_push": Operation(pystn.grid_push, ("samples", "grid"), 0, 2),
+    "grid_push_vjp": Operation(pystn.grid_push_vjp, ("input", "samples", "grid"), 2, 3),
+    "grid_push_jvp": Operation(pystn.grid_push_jvp, ("samples", "grid", "d_samples", "d_grid"), 0, 2),
+    "grid_count": Operation(pystn.grid_count, ("grid",), 0, 1),
+    "grid_count_vjp": Operation(pystn.grid_count_vjp, ("count", "grid"), 1, 2),
+    "grid_count_jvp": Operation(pystn.grid_count_jvp, ("grid", "d_grid"), 0, 1),
+    "forward_warp": Operation(pystn.forward_warp, ("samples", "grid"), None, 2),
+    "forward_warp_vjp": Operation(pystn.forward_warp_vjp, ("input", "samples", "grid"), None, 3),
+    "forward_warp_jvp": Operation(pystn.forward_warp_jvp, ("samples", "grid", "d_samples", "d_grid"), None, 2),
+    "spline_filter": Operation(pystn.spline_filter, ("input",), 0, fixed=SPLINE),
+    "spline_filter_vjp": Operation(pystn.spline_filter_vjp, ("coefficients", "input"), 1, fixed=SPLINE),
+    "spline_filter_jvp": Operation(pystn.spline_filter_jvp, ("input", "d_input"), 0, fixed=SPLINE),
+}
+WITH_OUT = [name for name, operation in OPERATIONS.items() if operation.outs is not None]
+MODES = {"linear": "linear", "cubic": "cubic", "prefiltered": pystn.BSpline(3, prefilter=True)}
+
+
+@pytest.fixture(params=MODES)
+def options(request):
+    return {"mode": MODES[request.param], "padding_mode": "mirror"}
+
+
+@pytest.fixture(params=["float32", "float64", "complex64", "float16"])
+def arrays(request, rng):
+    """Everything that any operation reads; the types of grids and counts are float32 or float64."""
+    dtype = np.dtype(request.param)
+    shape = (6, 11)
+
+    def drawn(*lengths, dtype=dtype):
+        a = rng.standard_normal(lengths)
+        return (a + 1j * rng.standard_normal(lengths) if dtype.kind == "c" else a).astype(dtype)
+
+    real = np.dtype("float64" if dtype == np.float64 else "float32")
+    grid = coordinates(rng, (2, *shape), SIZE, "normalized", 1.3, real)
+    return {
+        "input": drawn(2, 3, *SIZE),
+        "d_input": drawn(2, 3, *SIZE),
+        "coefficients": drawn(2, 3, *SIZE, dtype=np.dtype(np.float32) if dtype == np.float16 else dtype),
+        "grid": grid,
+        "d_grid": drawn(2, *shape, 2, dtype=real),
+        "samples": drawn(2, 3, *shape),
+        "d_samples": drawn(2, 3, *shape),
+        "slopes": drawn(2, 3, *shape, 2),
+        "count": drawn(2, 1, *SIZE, dtype=real),
+    }
+
+
+def near(actual, expected, what):
+    """Equal to the rounding of sums in another order; quotients of 16 bits may be infinite."""
+    eps = 2.0**-10 if expected.dtype == np.float16 else np.finfo(expected.dtype).eps
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(actual[~finite], expected[~finite], err_msg=what)
+    bound = 200 * eps * max(1, np.abs(expected[finite]).max(initial=0))
+    assert np.abs(actual[finite] - expected[finite]).max(initial=0) <= bound, what
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("view", ALL_VIEWS, ids=lambda v: v.__name__)
+def test_any_strides_are_read_by_every_operation(backend, arrays, options, name, view):
+    operation = OPERATIONS[name]
+    plain = [backend.numpy(a) for a in operation.run({k: backend.array(a) for k, a in arrays.items()}, options)]
+    for viewed in operation.reads:
+        given = {k: backend.array(view(a) if k == viewed else a) for k, a in arrays.items()}
+        for actual, expected in zip(operation.run(given, options), plain, strict=True):
+            assert actual.dtype == expected.dtype
+            near(backend.numpy(actual), expected, f"{name} of {viewed}")
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_zero_strides_are_read_by_every_operation(backend, arrays, options, name):
+    """Of every axis in turn, as `np.broadcast_to` makes them."""
+    operation = OPERATIONS[name]
+    for axis in range(4):
+        repeated = {k: np.broadcast_to(a[(slice(None),) * axis + (slice(0, 1),)], a.shape) for k, a in arrays.items()}
+        plain = operation.run({k: backend.array(a.copy()) for k, a in repeated.items()}, options)
+        found = operation.run({k: backend.array(a) for k, a in repeated.items()}, options)
+        for actual, expected in zip(found, plain, strict=True):
+            near(backend.numpy(actual), backend.numpy(expected), f"{name}, axis {axis}")
+
+
+@pytest.mark.parametrize("name", WITH_OUT)
+@pytest.mark.parametrize("order", ["as it is", "reversed", "channels fastest"])
+@pytest.mark.parametrize("step", [1, 2, -1, -2])
+def test_out_of_any_stride_of_every_operation(backend, arrays, options, name, order, step):
+    """Written whole, returned itself, and nothing beside it in the memory that it is a view of."""
+    operation = OPERATIONS[name]
+    given = {k: backend.array(a) for k, a in arrays.items()}
+    plain = [backend.numpy(a) for a in operation.run(given, options)]
+    frames, windows = [], []
+    for a in plain:
+        axes = list(range(a.ndim))
+        axes = {"as it is": axes, "reversed": axes[::-1], "channels fastest": [0, *axes[2:], 1]}[order]
+        frames.append(np.full([a.shape[k] * abs(step) + 2 for k in axes], 7, a.dtype))
+        inner = frames[-1][(slice(1, -1),) * a.ndim].transpose(np.argsort(axes))
+        windows.append(inner[(slice(None, None, step),) * a.ndim])
+        assert windows[-1].shape == a.shape
+        windows[-1][...] = np.nan
+    outs = [backend.array(window) for window in windows]
+    for result, out, expected in zip(operation.into(given, options, outs), outs, plain, strict=True):
+        assert result is out
+        near(backend.numpy(out), expected, name)
+    for frame, window in zip(frames, windows, strict=True):
+        window[...] = 7
+        assert (frame == 7).all(), f"{name} wrote beside its out"
+
+
+@pytest.mark.parametrize("name", WITH_OUT)
+def test_out_may_not_overlap_what_is_read_or_written(backend, arrays, name):
+    """Wherever in `out` the array is, and however it overlaps; nothing has been written by then."""
+    operation, options = OPERATIONS[name], {}
+    given = {k: backend.array(a) for k, a in arrays.items()}
+    expected = [backend.numpy(a) for a in operation.run(given, options)]
+    for at, like in enumerate(expected):
+        for viewed in operation.reads:
+            a = arrays[viewed]
+            if a.dtype != like.dtype:
+                continue
+            memory = np.zeros(a.size + like.size, a.dtype)
+            read = memory[: a.size].reshape(a.shape)
+            read[...] = a
+            # One element in common: the last of what is read, the first of what is written.
+            written = memory[a.size - 1 : a.size - 1 + like.size].reshape(like.shape)
+            before = memory.copy()
+            outs = [None if k != at else backend.array(written) for k in range(len(expected))]
+            with pytest.raises(ValueError, match="must not overlap an array that is read"):
+                operation.into({**given, viewed: backend.array(read)}, options, outs)
+            np.testing.assert_array_equal(memory, before)
+            beside = memory[a.size :].reshape(like.shape)  # next to each other is no overlap
+            outs[at] = backend.array(beside)
+            results = operation.into({**given, viewed: backend.array(read)}, options, outs)
+            near(backend.numpy(results[at]), like, name)
+        one = np.zeros_like(like[:1])
+        writeable = np.lib.stride_tricks.as_strided(one, like.shape, (0, *one.strides[1:]))
+        outs = [None if k != at else backend.array(writeable) for k in range(len(expected))]
+        with pytest.raises(ValueError, match="must not overlap itself"):
+            operation.into(given, options, outs)
+
+
+def test_two_outs_may_not_overlap_each_other(backend, arrays):
+    for name in WITH_OUT:
+        operation = OPERATIONS[name]
+        given = {k: backend.array(a) for k, a in arrays.items()}
+        shapes = [(a.shape, a.dtype) for a in operation.run(given, {})]
+        if len(shapes) < 2 or shapes[0][1] != shapes[1][1]:
+            continue
+        memory = np.zeros(1 + sum(np.prod(shape) for shape, _ in shapes), shapes[0][1])
+        outs = [memory[: np.prod(shape)].reshape(shape) for shape, _ in shapes]
+        with pytest.raises(ValueError, match="must not overlap an array that is read or another that is written"):
+            operation.into(given, {}, [backend.array(a) for a in outs])
+
+
+@pytest.mark.parametrize("channel_axis", [1, -1])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_of_none_gives_zeros_to_what_it_shares(backend, dtype, mode, channel_axis):
+    """The empty sum, written over what was in the memory."""
+    size, points = (4,), 3
+    shared = np.ones((1, *(2, points)[::channel_axis]), dtype)
+    image = np.ones((1, *(2, *size)[::channel_axis]), dtype)
+    none, no_grid = shared[:0], np.zeros((0, points, 1))
+    one_grid = np.zeros((1, points, 1))
+    options = {"mode": MODES[mode], "padding_mode": "mirror", "channel_axis": channel_axis}
+    calls = [
+        (lambda out: pystn.grid_sample_vjp(none, image, no_grid, out=(out, None), **options)[0], image),
+        (lambda out: pystn.grid_sample_vjp(none, image[:0], one_grid, out=(None, out), **options)[1], one_grid),
+        (lambda out: pystn.grid_gradient_vjp(none[..., None], image, no_grid, out=(out, None), **options)[0], image),
+        (lambda out: pystn.grid_push_vjp(image[:0], shared, no_grid, size, out=(out, None), **options)[0], shared),
+        (lambda out: pystn.grid_push_vjp(image[:0], none, one_grid, size, out=(None, out), **options)[1], one_grid),
+    ]
+    for call, like in calls:
+        found = call(backend.array(np.full_like(like, np.nan)))
+        np.testing.assert_array_equal(backend.numpy(found), np.zeros_like(like))
+
+
+EMPTY = [
+    ((0, 2), (3,), (0, 6)),
+    ((2, 0), (3,), (2, 6)),
+    ((2, 2), (0,), (2, 0)),
+    ((2, 2), (3,), (2, 0, 4)),
+    ((1, 1), (2,), (1, 0)),
+]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("channel_axis", [1, -1])
+@pytest.mark.parametrize("leading, size, points", EMPTY, ids=str)
+def test_empty_arrays_in_every_operation(backend, rng, name, channel_axis, leading, size, points):
+    """No samples, channels or batch: results are empty, or zero where they are not."""
+    batch, channels = leading
+    shape = points[1:]
+
+    def drawn(channels, middle, *end):
+        a = rng.standard_normal((batch, channels, *middle, *end))
+        return backend.array(a if channel_axis == 1 else np.moveaxis(a, 1, 1 + len(middle)).copy())
+
+    grid = rng.uniform(-1, 1, (batch, *shape, 1))
+    given = {
+        "input": drawn(channels, size),
+        "d_input": drawn(channels, size),
+        "coefficients": drawn(channels, size),
+        "grid": backend.array(grid),
+        "d_grid": backend.array(grid),
+        "samples": drawn(channels, shape),
+        "d_samples": drawn(channels, shape),
+        "slopes": drawn(channels, shape, 1),
+        "count": drawn(1, size),
+    }
+    for result in OPERATIONS[name].run(given, {"channel_axis": channel_axis}, size):
+        a = backend.numpy(result)
+        if name.startswith("spline"):  # which has no points
+            assert np.isfinite(a).all()
+            assert a.shape == given["input"].shape
+        elif channels or "count" not in name:  # there are as many counts without channels
+            assert not a.any()

@@ -55,13 +55,14 @@ struct Sampler {
   }
 
   // Products of the axes' weights and slopes: the taps of a pixel that are in the image.
+  template <bool slopes>
   struct FlatTaps {
-    static constexpr int capacity = power(S ? S : 1, ND);
+    static constexpr int capacity = flat ? power(S, ND) : 1;
     int count;
     Index offset[capacity];
-    R weight[capacity], slope[ND][capacity];
+    R weight[capacity], slope[slopes ? ND : 1][slopes ? capacity : 1];
 
-    template <bool slopes, class Stride>
+    template <class Stride>
     void place(const Run<R, ND>& run, int i, const Stride* stride) {
       constexpr int taps = S ? S : 1;
       const bool whole = run.whole[i];
@@ -148,15 +149,26 @@ struct Sampler {
     return job.fill && !run.cut[i] && !run.whole[i];
   }
 
+  // The taps of all pixels of a run.
+  template <bool slopes>
+  struct FlatRun {
+    FlatTaps<slopes> taps[flat ? strip_columns : 1];
+
+    template <class Stride>
+    void place(const Run<R, ND>& run, int count, const Stride* stride) {
+      for (int i = 0; flat && i < count; ++i) taps[i].place(run, i, stride);
+    }
+  };
+
   // out[c] = sum_k w_k input[c, k], channels next to each other.
-  static void gather_channels(const Image& image, const FlatTaps& taps, int64_t channels, const SampleArray& output,
-                              Index at) {
+  static void gather_channels(const Image& image, const FlatTaps<false>& taps, int64_t channels,
+                              const SampleArray& output, Index at) {
     if constexpr (flat && E::typed) {
       const T* __restrict const pixels = static_cast<const T*>(image.data);
       T* __restrict const out = static_cast<T*>(output.data) + at;
       for (int64_t c = 0; c < channels; ++c) {
         R sum = taps.weight[0] * R(pixels[taps.offset[0] + c]);
-        for (int k = 1; k < FlatTaps::capacity; ++k) sum += taps.weight[k] * R(pixels[taps.offset[k] + c]);
+        for (int k = 1; k < FlatTaps<false>::capacity; ++k) sum += taps.weight[k] * R(pixels[taps.offset[k] + c]);
         out[c] = T(sum);
       }
     }
@@ -167,31 +179,38 @@ struct Sampler {
     const int64_t n1 = job.output_batch == 1 ? job.batch : n0 + 1;
     const bool channels_last =
         flat && E::typed && job.input.channel == 1 && job.output.channel == 1 && job.components == 1 && n1 == n0 + 1;
+    const Index column = column_stride(job, job.output.axis);
     Run<R, ND> run;
-    FlatTaps taps;
+    FlatRun<false> products;
+    R filled[strip_columns];  // weight of the fill value
     for (int64_t n = n0; n < n1; ++n) {
       const Image image = image_of(job.input, n);
       for_each_placed<0>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
         const Index first = place_of(job, job.output, job.output_batch == 1 ? 0 : n, span, 0);
-        const Index column = column_stride(job, job.output.axis);
-        for (int i = 0; i < span.count; ++i) {
-          const Index at = first + i * column;
-          if (flat) taps.template place<false>(run, i, image.stride);
-          if (job.mask.data) put_mask(job, place_of(job, job.mask, n, span, i), run.coverage(i, 0).value);
-          if (channels_last && run.whole[i] && !run.cut[i]) {
-            gather_channels(image, taps, job.channels, job.output, at);
-            continue;
-          }
-          const R filled = !job.fill ? R(0) : run.cut[i] ? R(1) : run.whole[i] ? R(0) : run.outside(job, i, 0).value;
-          for (int64_t c = 0; c < job.channels; ++c) {
-            const Index channel = channel_offset(job, image.channel, c);
-            R value = R(0);
-            if (!run.cut[i])
-              value = flat ? taps.gather(image, channel, taps.weight) : jet<0>(image, run, i, channel).value;
-            if (filled != R(0)) value += filled * R(job.fill[c]);
-            const Index to = at + channel_offset(job, job.output.channel, c);
-            put(job.output, to, n == n0 ? value : value + sample(job.output, to));
-          }
+        products.place(run, span.count, image.stride);
+        for (int i = 0; job.mask.data && i < span.count; ++i)
+          put_mask(job, place_of(job, job.mask, n, span, i), run.coverage(i, 0).value);
+        for (int i = 0; job.fill && i < span.count; ++i)
+          filled[i] = run.cut[i] ? R(1) : run.whole[i] ? R(0) : run.outside(job, i, 0).value;
+        const auto sample_pixel = [&](int i, int64_t c) {
+          const Index channel = channel_offset(job, image.channel, c);
+          R value = R(0);
+          if (!run.cut[i])
+            value = flat ? products.taps[i].gather(image, channel, products.taps[i].weight)
+                         : jet<0>(image, run, i, channel).value;
+          if (job.fill && filled[i] != R(0)) value += filled[i] * R(job.fill[c]);
+          const Index to = first + i * column + channel_offset(job, job.output.channel, c);
+          put(job.output, to, n == n0 ? value : value + sample(job.output, to));
+        };
+        if (channels_last) {
+          for (int i = 0; i < span.count; ++i)
+            if (run.whole[i] && !run.cut[i])
+              gather_channels(image, products.taps[i], job.channels, job.output, first + i * column);
+            else
+              for (int64_t c = 0; c < job.channels; ++c) sample_pixel(i, c);
+        } else {
+          for (int64_t c = 0; c < job.channels; ++c)
+            for (int i = 0; i < span.count; ++i) sample_pixel(i, c);
         }
       });
     }
@@ -202,53 +221,60 @@ struct Sampler {
     const int64_t n = chunk / chunks_per_image(job);
     bool turns = job.d_grid.data;
     for (int a = 0; a < ND; ++a) turns = turns || job.d_kernel[a];
+    const bool fills = job.fill || job.d_fill;
     const Image image = image_of(job.input, n), tangent = image_of(job.d_input, n);
+    const Index column = column_stride(job, job.output.axis);
     Run<R, ND> run;
-    FlatTaps taps, tangent_taps;
+    FlatRun<true> products;
+    FlatRun<false> tangents;
+    R along[strip_columns][FlatTaps<true>::capacity];  // weights of the derivative
+    R filled[strip_columns], d_filled[strip_columns];
     for_each_placed<1>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
+      const Index first = place_of(job, job.output, n, span, 0);
       run.turn(job, n, span);
-      for (int i = 0; i < span.count; ++i) {
-        const Index at = place_of(job, job.output, n, span, i);
-        R along[FlatTaps::capacity] = {};
-        if (flat) {
-          taps.template place<true>(run, i, image.stride);
-          if (job.d_input.data) tangent_taps.template place<false>(run, i, tangent.stride);
-          for (int a = 0; a < ND; ++a)
-            for (int k = 0; k < taps.count; ++k) along[k] += taps.slope[a][k];
+      products.place(run, span.count, image.stride);
+      if (job.d_input.data) tangents.place(run, span.count, tangent.stride);
+      for (int i = 0; flat && i < span.count; ++i)
+        for (int k = 0; k < products.taps[i].count; ++k) {
+          R sum = R(0);
+          for (int a = 0; a < ND; ++a) sum += products.taps[i].slope[a][k];
+          along[i][k] = sum;
         }
-        if (job.mask.data) {
-          const Jet<R, ND> cover = run.coverage(i, 1);
-          R d = R(0);
-          for (int a = 0; a < ND; ++a) d += cover.slope[a];
-          put_mask(job, place_of(job, job.mask, n, span, i), d);
-        }
-        R filled = R(0), d_filled = run.cut[i] ? R(1) : R(0);
-        if ((job.fill || job.d_fill) && !run.cut[i] && !run.whole[i]) {
-          const Jet<R, ND> share = run.outside(job, i, 1);
-          d_filled = share.value;
-          for (int a = 0; a < ND; ++a) filled += share.slope[a];
-        }
-        for (int64_t c = 0; c < job.channels; ++c) {
+      for (int i = 0; job.mask.data && i < span.count; ++i) {
+        const Jet<R, ND> cover = run.coverage(i, 1);
+        R d = R(0);
+        for (int a = 0; a < ND; ++a) d += cover.slope[a];
+        put_mask(job, place_of(job, job.mask, n, span, i), d);
+      }
+      for (int i = 0; fills && i < span.count; ++i) {
+        filled[i] = R(0);
+        d_filled[i] = run.cut[i] ? R(1) : R(0);
+        if (run.cut[i] || run.whole[i]) continue;
+        const Jet<R, ND> share = run.outside(job, i, 1);
+        d_filled[i] = share.value;
+        for (int a = 0; a < ND; ++a) filled[i] += share.slope[a];
+      }
+      for (int64_t c = 0; c < job.channels; ++c)
+        for (int i = 0; i < span.count; ++i) {
           R d = R(0);
           if (!run.cut[i] && job.d_input.data) {
             const Index channel = channel_offset(job, tangent.channel, c);
-            d = flat ? tangent_taps.gather(tangent, channel, tangent_taps.weight)
+            d = flat ? tangents.taps[i].gather(tangent, channel, tangents.taps[i].weight)
                      : jet<0>(tangent, run, i, channel).value;
           }
           if (!run.cut[i] && turns) {
             const Index channel = channel_offset(job, image.channel, c);
             if (flat) {
-              d += taps.gather(image, channel, along);
+              d += products.taps[i].gather(image, channel, along[i]);
             } else {
               const Jet<R, ND> moved = jet<1>(image, run, i, channel);
               for (int a = 0; a < ND; ++a) d += moved.slope[a];
             }
           }
-          if (job.fill && filled != R(0)) d += filled * R(job.fill[c]);
-          if (job.d_fill && d_filled != R(0)) d += d_filled * R(job.d_fill[c]);
-          put(job.output, at + channel_offset(job, job.output.channel, c), d);
+          if (job.fill && filled[i] != R(0)) d += filled[i] * R(job.fill[c]);
+          if (job.d_fill && d_filled[i] != R(0)) d += d_filled[i] * R(job.d_fill[c]);
+          put(job.output, first + i * column + channel_offset(job, job.output.channel, c), d);
         }
-      }
     });
   }
 
@@ -266,41 +292,51 @@ struct Sampler {
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
+    const Index column = column_stride(job, job.output.axis);
     Run<R, ND> run;
-    FlatTaps taps;
+    FlatRun<true> products;
+    R sum[strip_columns][ND], through_mask[strip_columns][ND];
+    bool reads[strip_columns], fills[strip_columns];
+    Jet<R, ND> share[strip_columns];
     for_each_placed<1>(job, n0, chunk % chunks_per_image(job), run, [&](const Span& span) {
+      products.place(run, span.count, image_of(job.input, n0).stride);
       for (int i = 0; i < span.count; ++i) {
-        R sum[ND] = {}, through_mask[ND] = {};
-        const bool reads = run.reads(i), fills = reads_fill(job, run, i);  // a sample outside has no slope
-        const Jet<R, ND> share = fills ? run.outside(job, i, 1) : Jet<R, ND>();
-        const Jet<R, ND> cover = job.mask.data ? run.coverage(i, 1) : Jet<R, ND>();
-        if (flat && reads) taps.template place<true>(run, i, image_of(job.input, n0).stride);
-        for (int64_t n = n0; n < n1; ++n) {
-          const Image image = image_of(job.input, n);
-          const Index at = place_of(job, job.output, n, span, i);
-          for (int64_t c = 0; (reads || fills) && c < job.channels; ++c) {
-            const R g = sample(job.output, at + channel_offset(job, job.output.channel, c));
-            const Index channel = channel_offset(job, image.channel, c);
+        reads[i] = run.reads(i);  // a sample outside has no slope
+        fills[i] = reads_fill(job, run, i);
+        if (fills[i]) share[i] = run.outside(job, i, 1);
+        for (int a = 0; a < ND; ++a) sum[i][a] = through_mask[i][a] = R(0);
+      }
+      for (int64_t n = n0; n < n1; ++n) {
+        const Image image = image_of(job.input, n);
+        const Index first = place_of(job, job.output, n, span, 0);
+        for (int64_t c = 0; c < job.channels; ++c) {
+          const Index channel = channel_offset(job, image.channel, c);
+          const Index from = first + channel_offset(job, job.output.channel, c);
+          for (int i = 0; i < span.count; ++i) {
+            if (!reads[i] && !fills[i]) continue;
             R slope[ND] = {};
-            if (reads && flat) {
+            if (reads[i] && flat) {
+              const FlatTaps<true>& taps = products.taps[i];
               for (int k = 0; k < taps.count; ++k) {
                 const R value = image(channel + taps.offset[k]);
                 for (int a = 0; a < ND; ++a) slope[a] += taps.slope[a][k] * value;
               }
-            } else if (reads) {
+            } else if (reads[i]) {
               const Jet<R, ND> moved = jet<1>(image, run, i, channel);
               for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
             }
-            for (int a = 0; fills && a < ND; ++a) slope[a] += R(job.fill[c]) * share.slope[a];
-            for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
-          }
-          if (job.mask.data) {
-            const R g = mask_at(job, place_of(job, job.mask, n, span, i));
-            for (int a = 0; a < ND; ++a) through_mask[a] += cover.slope[a] == R(0) ? R(0) : g * cover.slope[a];
+            for (int a = 0; fills[i] && a < ND; ++a) slope[a] += R(job.fill[c]) * share[i].slope[a];
+            const R g = sample(job.output, from + i * column);
+            for (int a = 0; a < ND; ++a) sum[i][a] += g * slope[a];
           }
         }
-        put_grad_grid(job, n0, span, run, i, sum, through_mask);
+        for (int i = 0; job.mask.data && i < span.count; ++i) {
+          const Jet<R, ND> cover = run.coverage(i, 1);
+          const R g = mask_at(job, place_of(job, job.mask, n, span, i));
+          for (int a = 0; a < ND; ++a) through_mask[i][a] += cover.slope[a] == R(0) ? R(0) : g * cover.slope[a];
+        }
       }
+      for (int i = 0; i < span.count; ++i) put_grad_grid(job, n0, span, run, i, sum[i], through_mask[i]);
     });
   }
 
@@ -477,7 +513,7 @@ struct Sampler {
           for (int a = 0; a < ND; ++a) {
             with_parametric_kernel<R>(kernel_of(job, a), [&](const auto& kernel) {
               R t;
-              kernel.place(run.axis[a].position[i], t);
+              cell_and_phase(kernel, run.axis[a].position[i], t);
               for (int k = 0; job.mask.data && k < kernel.taps; ++k) by_weight[a][k] += by_cover[a][k];
               kernel.pull(t, by_weight[a], to);
             });
@@ -586,31 +622,37 @@ struct Sampler {
     const Index base = part.n0 * image.batch;
     const bool channels_last = E::typed && image.channel == 1 && job.output.channel == 1 && job.components == 1;
     Run<R, ND> run;
-    FlatTaps taps;
+    FlatRun<false> products;
     for_each_of_part<0>(job, part, run, [&](int64_t n, const Span& span) {
       const Index first = place_of(job, job.output, n, span, 0), column = column_stride(job, job.output.axis);
-      for (int i = 0; i < span.count; ++i) {
-        if (run.cut[i]) continue;
-        const Index at = first + i * column;
-        if constexpr (flat && E::typed) {
-          taps.template place<false>(run, i, image.axis);
-          T* const to = static_cast<T*>(image.data) + base;
-          const T* const from = static_cast<const T*>(job.output.data) + at;
-          if (channels_last) {
-            for (int k = 0; k < taps.count; ++k)
+      products.place(run, span.count, image.axis);
+      if constexpr (flat && E::typed) {
+        T* const to = static_cast<T*>(image.data) + base;
+        const T* const from = static_cast<const T*>(job.output.data) + first;
+        if (channels_last) {
+          for (int i = 0; i < span.count; ++i)
+            for (int k = 0; !run.cut[i] && k < products.taps[i].count; ++k)
               for (int64_t c = part.channel0; c < part.channel1; ++c)
-                to[taps.offset[k] + c] += T(R(from[c]) * taps.weight[k]);
-            continue;
-          }
-          for (int64_t c = part.channel0; c < part.channel1; ++c) {
-            T* const pixels = to + channel_offset(job, image.channel, c);
-            const R g = R(from[channel_offset(job, job.output.channel, c)]);
+                to[products.taps[i].offset[k] + c] += T(R(from[i * column + c]) * products.taps[i].weight[k]);
+          return;
+        }
+        for (int64_t c = part.channel0; c < part.channel1; ++c) {
+          T* const pixels = to + channel_offset(job, image.channel, c);
+          const T* const cotangent = from + channel_offset(job, job.output.channel, c);
+          for (int i = 0; i < span.count; ++i) {
+            if (run.cut[i]) continue;
+            const R g = R(cotangent[i * column]);
+            const FlatTaps<false>& taps = products.taps[i];
             for (int k = 0; k < taps.count; ++k) pixels[taps.offset[k]] += T(g * taps.weight[k]);
           }
-        } else {
-          for (int64_t c = part.channel0; c < part.channel1; ++c)
-            scatter<false, ND>(image, run, i, base + channel_offset(job, image.channel, c),
-                               sample(job.output, at + channel_offset(job, job.output.channel, c)), nullptr);
+        }
+      } else {
+        for (int64_t c = part.channel0; c < part.channel1; ++c) {
+          const Index from = first + channel_offset(job, job.output.channel, c);
+          for (int i = 0; i < span.count; ++i)
+            if (!run.cut[i])
+              scatter<false, ND>(image, run, i, base + channel_offset(job, image.channel, c),
+                                 sample(job.output, from + i * column), nullptr);
         }
       }
     });

@@ -328,7 +328,7 @@ struct Run {
     if (!job.d_kernel[a]) return;
     with_parametric_kernel<R>(kernel_of(job, a), [&](const auto& kernel) {
       R t;
-      kernel.place(table.position[i], t);
+      cell_and_phase(kernel, table.position[i], t);
       kernel.push(t, job.d_kernel[a], d_w);
       for (int k = 0; k < table.taps; ++k) table.dw[at + k] += d_w[k];
     });
