@@ -127,7 +127,9 @@ class BSpline(Interpolation):
     order : int, 0 to 7
     prefilter : bool, default False
         Whether to turn the image into coefficients, with `spline_filter` under the same padding:
-        then the spline interpolates, as in SciPy; else it smooths.
+        then the spline interpolates, as in SciPy; else it smooths. What is outside is made of the
+        coefficients: under "border" the spline goes on flat at the outermost coefficient, which is
+        not the outermost pixel; "mirror" and "symmetric" reflect the picture itself.
     """
 
     order: int

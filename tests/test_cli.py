@@ -86,6 +86,26 @@ def test_shear_leans_the_top_to_the_right(tmp_path):
     np.testing.assert_array_equal(result, np.fliplr(np.eye(33, dtype=np.uint8)) * 255)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic", "spline", "lanczos"])
+@pytest.mark.parametrize("padding, pad", [("border", "edge"), ("mirror", "reflect"), ("symmetric", "symmetric")])
+def test_modes_interpolate_and_paddings_extend(tmp_path, mode, padding, pad):
+    """Whole pixels are kept by every mode, and what is outside is what numpy.pad makes there."""
+    if (mode, padding) == ("spline", "border"):
+        pytest.skip("the coefficients are what the border extends, not the pixels")
+    path = tmp_path / "in.png"
+    Image.fromarray(PICTURES["grey"]).save(path)
+    result = warped(path, "--translate", "5", "0", "--mode", mode, "--padding", padding)
+    expected = np.pad(PICTURES["grey"], ((0, 0), (5, 0)), mode=pad)[:, :24]
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_wrap_comes_in_again(tmp_path):
+    path = tmp_path / "in.png"
+    Image.fromarray(PICTURES["grey"]).save(path)
+    result = warped(path, "--translate", "5", "0", "--padding", "wrap")
+    np.testing.assert_array_equal(result, np.roll(PICTURES["grey"], 5, axis=1))
+
+
 def test_transparent_pixels_do_not_bleed_colour(tmp_path):
     pixels = np.zeros((8, 8, 4), np.uint8)
     pixels[:, :4] = (255, 0, 0, 255)

@@ -22,6 +22,15 @@ directly, as a b c d e f: output pixel (x, y) shows input pixel (a x + b y + c, 
 with (0, 0) the centre of the first pixel. Colours are interpolated premultiplied by alpha.
 """
 
+MODES: dict[str, Any] = {
+    "nearest": "nearest",
+    "linear": "linear",
+    "cubic": "cubic",
+    "spline": pystn.BSpline(3, prefilter=True),
+    "lanczos": pystn.Lanczos(3),
+}
+PADDINGS = ("zeros", "border", "reflection", "mirror", "symmetric", "wrap")
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser("warp", help="transform a picture", description=DESCRIPTION)
@@ -33,8 +42,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--shear", type=float, default=0.0, metavar="DEG", help="degrees: x moves with height")
     parser.add_argument("--matrix", type=float, nargs=6, metavar=tuple("ABCDEF"), help="output to input, instead")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the output; default the input's")
-    parser.add_argument("--mode", default="linear", choices=("nearest", "linear"), help="default %(default)s")
-    parser.add_argument("--padding", default="zeros", choices=("zeros", "border", "reflection"))
+    parser.add_argument("--mode", default="linear", choices=tuple(MODES), help="default %(default)s")
+    parser.add_argument("--padding", default="zeros", choices=PADDINGS, help="what is outside; default %(default)s")
     parser.set_defaults(run=run)
 
 
@@ -60,7 +69,7 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int], mode: st
     """Pixels (H, W, C) sampled where the matrix sends each pixel of an output of that size."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
     grid = np.stack([x, y], axis=-1) @ matrix[:, :2].T + matrix[:, 2]
-    sampled = pystn.grid_sample(pixels[None], grid[None], mode, padding, coords="pixel", channel_axis=-1)
+    sampled = pystn.grid_sample(pixels[None], grid[None], MODES[mode], padding, coords="pixel", channel_axis=-1)
     return np.asarray(sampled[0])
 
 
