@@ -450,7 +450,8 @@ def check_eps(eps: float) -> float:
 
 def widened(array: Any) -> Any:
     """What quotients are made of: float16 and bfloat16 as float32."""
-    return array.astype(np.float32) if array is not None and array.dtype.itemsize == 2 else array
+    narrow = array is not None and array.dtype.itemsize == 2 and array.dtype.kind not in "iu"
+    return array.astype(np.float32) if narrow else array
 
 
 def rounded(result: Any, primal: Array) -> Any:
