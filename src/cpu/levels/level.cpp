@@ -94,10 +94,12 @@ SampleChunk with_dimensions(Direction direction, const SampleJob& job) {
 
 // Whether all arrays with channels that a job has are of one type.
 bool all_are(Element type, const SampleJob& job) {
-  for (const ImageArray* image : {&job.input, &job.d_input, &job.grad_input})
+  const ImageArray* const images[] = {&job.input, &job.d_input, &job.grad_input};
+  for (const ImageArray* image : images)
     if (image->data && image->type != type) return false;
-  for (const SampleArray* samples : {&job.output, &job.values, &job.gradient})
-    if (samples->data && samples->type != type) return false;
+  const SampleArray* const samples[] = {&job.output, &job.values, &job.gradient};
+  for (const SampleArray* array : samples)
+    if (array->data && array->type != type) return false;
   return true;
 }
 
