@@ -8,9 +8,10 @@ nearest pixel. Below, d is the distance p - i to pixel i.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,13 +48,17 @@ def choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Interpolation:
+class Interpolation(ABC):
     """Base of the interpolation kernels."""
 
-    parameter_shape: ClassVar[tuple[int, ...] | None] = None
+    @property
+    def parameter_shape(self) -> tuple[int, ...] | None:
+        """Shape of the parameters that have a gradient, None without any."""
+        return None
 
+    @abstractmethod
     def plan(self) -> Plan:
-        raise NotImplementedError
+        """The kernel as the backends take it."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,13 @@ class Cubic(Interpolation):
     """
 
     a: float = -0.75
-    parameter_shape: ClassVar[tuple[int, ...] | None] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "a", number("a", self.a))
+
+    @property
+    def parameter_shape(self) -> tuple[int, ...]:
+        return ()
 
     def plan(self) -> Plan:
         return Plan(2, 4, parameter=self.a, parameters=1)
@@ -179,7 +187,6 @@ class Gaussian(Interpolation):
 
     sigma: float
     truncate: float = 4.0
-    parameter_shape: ClassVar[tuple[int, ...] | None] = ()
 
     def __post_init__(self) -> None:
         for name in ("sigma", "truncate"):
@@ -192,6 +199,10 @@ class Gaussian(Interpolation):
             raise ValueError(
                 f"truncate * sigma must be at most {MAX_TAPS // 2} pixels, got {self.truncate!r} * {self.sigma!r}"
             )
+
+    @property
+    def parameter_shape(self) -> tuple[int, ...]:
+        return ()
 
     def plan(self) -> Plan:
         taps = 2 * max(1, math.ceil(self.truncate * self.sigma))
@@ -232,7 +243,7 @@ class Tabulated(Interpolation):
             raise ValueError(f"support must be positive and at most {MAX_TAPS // 2}, got {self.support!r}")
 
     @property
-    def parameter_shape(self) -> tuple[int, ...] | None:  # type: ignore[override]
+    def parameter_shape(self) -> tuple[int, ...]:
         return (len(self.table),)
 
     def plan(self) -> Plan:

@@ -109,7 +109,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def interpolation(mode: Any) -> Interpolation:
-    if isinstance(mode, Interpolation) and type(mode) is not Interpolation:
+    if isinstance(mode, Interpolation):
         return mode
     if isinstance(mode, str) and mode in BY_NAME:
         return BY_NAME[mode]

@@ -302,8 +302,10 @@ class Preset:
         if self.padded is None:
             return values[None, None], grid
         how, boundary, order = self.padded
-        constant = {"constant_values": self.cval} if how == "constant" else {}
-        wide = np.pad(values, PAD, how, **constant)  # type: ignore[call-overload]
+        if how == "constant":
+            wide = np.pad(values, PAD, "constant", constant_values=self.cval)
+        else:
+            wide = np.pad(values, PAD, "edge")
         return spline_filter(wide[None, None], order, boundary), grid + PAD
 
 

@@ -19,10 +19,10 @@ from pystn.validation import (
     check_like,
     check_out,
     check_outs,
+    check_parametric,
     check_sampling,
     check_wrt,
     mask_dtype,
-    options_of_gradients,
     sample_shape,
     tangent_dtype,
 )
@@ -200,9 +200,7 @@ def grid_sample(
     return output if mask is None else (output, mask)
 
 
-def cotangents(
-    grad_output: Any, input: Array, grid: Array, options: SamplingOptions, return_mask: bool
-) -> tuple[Array, Array | None]:
+def cotangents(grad_output: Any, return_mask: bool) -> tuple[Array, Array | None]:
     """The cotangent of the samples, and of the mask where there is one."""
     if not flag("return_mask", return_mask):
         return grad_output, None
@@ -355,7 +353,7 @@ def grid_sample_vjp(
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
     wanted = check_wrt(wrt, ("input", "grid", "fill_value", "kernel"))
     given = check_outs(out, ("grad_input", "grad_grid"))
-    grad_output, grad_mask = cotangents(grad_output, input, grid, options, return_mask)
+    grad_output, grad_mask = cotangents(grad_output, return_mask)
     backend = backend_of({"grad_output": grad_output, "input": input, "grid": grid}, {"grad_mask": grad_mask, **given})
     check_sampling(input, grid, options)
     check_cotangents(grad_output, grad_mask, input, grid, options)
@@ -364,7 +362,7 @@ def grid_sample_vjp(
     if wanted[2]:
         check_fill("fill_value", options.fill_value, channels_of(input.shape, options), input.dtype)
     if wanted[3]:
-        options_of_gradients(options, input.ndim - 2)
+        check_parametric(options, input.ndim - 2)
     outs = tuple(given.values())
     gradients: tuple[Any, ...] = backend.grid_sample_vjp(grad_output, grad_mask, input, grid, options, wanted[:2], outs)
     if wanted[2] or wanted[3]:
@@ -594,7 +592,7 @@ def grid_sample_vjp2(
     """
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
     wanted = check_wrt(wrt, ("grad_output", "input", "grid"))
-    grad_output, grad_mask = cotangents(grad_output, input, grid, options, return_mask)
+    grad_output, grad_mask = cotangents(grad_output, return_mask)
     backend = backend_of(
         {"grad_output": grad_output, "input": input, "grid": grid},
         {"grad_mask": grad_mask, "gg_input": gg_input, "gg_grid": gg_grid},

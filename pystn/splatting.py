@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.backends import backend_of
+from pystn.backends import Backend, backend_of
 from pystn.interpolation import number
 from pystn.options import Mode, PaddingMode, SamplingOptions, resolve
 from pystn.typing import Array
@@ -24,6 +24,7 @@ from pystn.validation import (
     check_target,
     check_wrt,
     image_shape,
+    spatial_of,
 )
 
 __all__ = [
@@ -379,7 +380,8 @@ def grid_count_vjp(
         check_out("out: grad_grid", target, grid.shape, grid.dtype, (grad_output, grid))
     ones = ones_for(grid, options)
     _, grad_grid = backend.grid_push_vjp(grad_output, ones, grid, options, (False, True), (None, target))
-    return (grad_grid,)  # type: ignore[return-value]
+    assert grad_grid is not None  # it was asked for
+    return (grad_grid,)
 
 
 def grid_count_jvp(
@@ -462,6 +464,23 @@ def rounded(result: Any, primal: Array) -> Any:
         return result.astype(primal.dtype, copy=False)
 
 
+def count_shape(grid: Array, shape: tuple[int, ...], options: SamplingOptions) -> tuple[int, ...]:
+    """Shape of the count of a grid that points into an image of this shape."""
+    return image_shape(grid.shape[0], 1, spatial_of(shape, options), options)
+
+
+def warp_and_count(
+    backend: Backend, values: Array, grid: Array, shape: tuple[int, ...], options: SamplingOptions, eps: float
+) -> tuple[Array, Array]:
+    """push / (count + eps), and the denominator."""
+    warped = backend.grid_push(values, None, grid, None, shape, values.dtype, options, None)
+    of_count = count_shape(grid, shape, options)
+    count = backend.grid_push(ones_for(grid, options), None, grid, None, of_count, grid.dtype, options, None)
+    count += count.dtype.type(eps)
+    np.divide(warped, count, out=warped, casting="same_kind")
+    return warped, count
+
+
 def forward_warp(
     values: Array,
     grid: Array,
@@ -518,21 +537,11 @@ def forward_warp(
     >>> pystn.forward_warp(values, grid, (3,), coords="pixel").round(3)
     array([[[0., 3., 0.]]])
     """
-    options: dict[str, Any] = {
-        "mode": mode,
-        "padding_mode": padding_mode,
-        "align_corners": align_corners,
-        "cutoff": cutoff,
-        "coords": coords,
-        "subgradient": subgradient,
-        "channel_axis": channel_axis,
-    }
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
     eps = check_eps(eps)
-    backend_of({"values": values, "grid": grid})
-    warped = grid_push(widened(values), grid, size, **options)
-    count = grid_count(grid, size, **options)
-    count += count.dtype.type(eps)
-    np.divide(warped, count, out=warped, casting="same_kind")
+    backend = backend_of({"values": values, "grid": grid})
+    shape = check_splatting(values, grid, size, options)
+    warped, _ = warp_and_count(backend, widened(values), grid, shape, options, eps)
     result: Array = rounded(warped, values)
     return result
 
@@ -597,32 +606,23 @@ def forward_warp_vjp(
     >>> grad.round(3)
     array([[[0.5, 0.5]]])
     """
-    options: dict[str, Any] = {
-        "mode": mode,
-        "padding_mode": padding_mode,
-        "align_corners": align_corners,
-        "cutoff": cutoff,
-        "coords": coords,
-        "subgradient": subgradient,
-        "channel_axis": channel_axis,
-    }
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
     eps = check_eps(eps)
     wanted = check_wrt(wrt, ("values", "grid"))
-    backend_of({"grad_output": grad_output, "values": values, "grid": grid})
-    wide = widened(values)
-    warped = forward_warp(wide, grid, size, eps=eps, **options)
-    check_like("grad_output", grad_output, warped.shape, values.dtype, "the output")
-    count = grid_count(grid, size, **options)
-    count += count.dtype.type(eps)
+    backend = backend_of({"grad_output": grad_output, "values": values, "grid": grid})
+    shape = check_splatting(values, grid, size, options)
+    check_like("grad_output", grad_output, shape, values.dtype, "the output")
+    wide, ones, nowhere = widened(values), ones_for(grid, options), (None, None)
+    warped, count = warp_and_count(backend, wide, grid, shape, options, eps)
     to_sum = (widened(grad_output) / count).astype(wide.dtype, copy=False)
-    grad_values, grad_grid = grid_push_vjp(to_sum, wide, grid, size, wrt=wrt, **options)
-    if wanted[1]:
-        product = (to_sum.conj() * warped).real.sum(axis=1 if channel_axis == 1 else -1, keepdims=True)
+    grad_values, grad_grid = backend.grid_push_vjp(to_sum, wide, grid, options, wanted, nowhere)
+    if grad_grid is not None:
+        product = (to_sum.conj() * warped).real.sum(axis=1 if options.channel_axis == 1 else -1, keepdims=True)
         if warped.shape[0] != grid.shape[0]:  # one grid for the batch
             product = product.sum(axis=0, keepdims=True)
         to_count = (-product).astype(grid.dtype, copy=False)
-        (through_count,) = grid_count_vjp(to_count, grid, size, **options)
-        grad_grid = None if grad_grid is None else grad_grid + through_count
+        _, through_count = backend.grid_push_vjp(to_count, ones, grid, options, (False, True), nowhere)
+        grad_grid += through_count
     return rounded(grad_values, values), grad_grid
 
 
@@ -679,24 +679,18 @@ def forward_warp_jvp(
     >>> pystn.forward_warp_jvp(values, grid, (3,), values, None, coords="pixel").round(3)
     array([[[0., 3., 0.]]])
     """
-    options: dict[str, Any] = {
-        "mode": mode,
-        "padding_mode": padding_mode,
-        "align_corners": align_corners,
-        "cutoff": cutoff,
-        "coords": coords,
-        "subgradient": subgradient,
-        "channel_axis": channel_axis,
-    }
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
     eps = check_eps(eps)
-    backend_of({"values": values, "grid": grid}, {"d_values": d_values, "d_grid": d_grid})
+    backend = backend_of({"values": values, "grid": grid}, {"d_values": d_values, "d_grid": d_grid})
+    shape = check_splatting(values, grid, size, options)
     if d_values is not None:
         check_like("d_values", d_values, values.shape, values.dtype, "values")
-    wide = widened(values)
-    change = grid_push_jvp(wide, grid, size, widened(d_values), d_grid, **options)
-    warped = forward_warp(wide, grid, size, eps=eps, **options)
-    count = grid_count(grid, size, **options)
-    count += count.dtype.type(eps)
-    d_count = grid_count_jvp(grid, size, d_grid, **options)
+    if d_grid is not None:
+        check_like("d_grid", d_grid, grid.shape, grid.dtype, "grid")
+    wide, ones = widened(values), ones_for(grid, options)
+    warped, count = warp_and_count(backend, wide, grid, shape, options, eps)
+    change = backend.grid_push(widened(d_values), wide, grid, d_grid, shape, wide.dtype, options, None)
+    of_count = count_shape(grid, shape, options)
+    d_count = backend.grid_push(None, ones, grid, d_grid, of_count, grid.dtype, options, None)
     d_warped: Array = rounded((change - warped * d_count) / count, values)
     return d_warped

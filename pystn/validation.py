@@ -13,6 +13,7 @@ import numpy as np
 from pystn.options import CHANNEL_AXES, SamplingOptions, one_of
 
 __all__ = [
+    "batch_of",
     "channels_of",
     "check_affine",
     "check_batch",
@@ -21,6 +22,7 @@ __all__ = [
     "check_like",
     "check_out",
     "check_outs",
+    "check_parametric",
     "check_sampling",
     "check_splatting",
     "check_spline",
@@ -28,7 +30,6 @@ __all__ = [
     "check_wrt",
     "image_shape",
     "mask_dtype",
-    "options_of_gradients",
     "output_size",
     "sample_shape",
     "spatial_of",
@@ -125,6 +126,11 @@ def check_grid(grid: Any, ndim: int, of: str) -> None:
         )
 
 
+def batch_of(array: Any, grid: Any) -> int:
+    """The batch size of an image or values together with a grid, of which one may be shared."""
+    return int(grid.shape[0] if array.shape[0] == 1 else array.shape[0])
+
+
 def check_batch(name: str, array: Any, grid: Any) -> int:
     """Check that batch sizes agree or one of them is 1; returns the larger."""
     if array.shape[0] != grid.shape[0] and array.shape[0] != 1 and grid.shape[0] != 1:
@@ -132,7 +138,7 @@ def check_batch(name: str, array: Any, grid: Any) -> int:
             f"batch sizes of {name} and grid must agree or one of them be 1: "
             f"got {array.shape[0]} and {grid.shape[0]}, shapes {array.shape} and {grid.shape}"
         )
-    return int(grid.shape[0] if array.shape[0] == 1 else array.shape[0])
+    return batch_of(array, grid)
 
 
 def spatial_of(shape: tuple[int, ...], options: SamplingOptions) -> tuple[int, ...]:
@@ -168,14 +174,11 @@ def check_fill(name: str, fill: Any, channels: int, dtype: np.dtype[Any]) -> Non
 
 def sample_shape(input: Any, grid: Any, options: SamplingOptions) -> tuple[int, ...]:
     """Shape of the samples of `input` at `grid`."""
-    batch = grid.shape[0] if input.shape[0] == 1 else input.shape[0]
-    shape = grid.shape[1:-1]
-    if options.channel_axis == 1:
-        return (batch, input.shape[1], *shape)
-    return (batch, *shape, input.shape[-1])
+    return image_shape(batch_of(input, grid), channels_of(input.shape, options), grid.shape[1:-1], options)
 
 
 def image_shape(batch: int, channels: int, size: tuple[int, ...], options: SamplingOptions) -> tuple[int, ...]:
+    """Shape of an image, or of samples, in the layout of the options."""
     return (batch, channels, *size) if options.channel_axis == 1 else (batch, *size, channels)
 
 
@@ -206,7 +209,7 @@ def check_target(grid: Any, size: Any, options: SamplingOptions) -> tuple[int, .
     return spatial
 
 
-def options_of_gradients(options: SamplingOptions, ndim: int) -> None:
+def check_parametric(options: SamplingOptions, ndim: int) -> None:
     """Check that there is a kernel parameter to have a gradient of."""
     if all(mode.parameter_shape is None for mode in options.modes(ndim)):
         raise ValueError(f"wrt names 'kernel', but mode has no parameter: got {options.mode}")

@@ -194,8 +194,8 @@ def test_gradients_to_options_are_a_few_numbers(mode):
     """Sums of each group of chunks, of which there are 64 at most."""
     arrays = arrays_of("float32", transposed)
     wrt = ("fill_value",) if mode == "linear" else ("fill_value", "kernel")
-    call = lambda: pystn.grid_sample_vjp(arrays["samples"], arrays["input"], arrays["grid"], mode, wrt=wrt)  # noqa: E731
-    peak, results = peak_of(call)
+    read = arrays["samples"], arrays["input"], arrays["grid"]
+    peak, results = peak_of(lambda: pystn.grid_sample_vjp(*read, mode, wrt=wrt))
     assert peak <= results + SMALL
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from pystn import threads
 from pystn.options import SamplingOptions, SplineAxis
 from pystn.typing import Array
-from pystn.validation import channels_of, mask_dtype, sample_shape, sum_dtype, tangent_dtype
+from pystn.validation import batch_of, channels_of, mask_dtype, sample_shape, sum_dtype, tangent_dtype
 
 try:
     from pystn.backends import _cpu
@@ -67,10 +67,6 @@ def readable(array: Array) -> Array:
 
 def optional(array: Array | None) -> Array | None:
     return None if array is None else readable(array)
-
-
-def batch_of(array: Array, grid: Array) -> int:
-    return int(grid.shape[0] if array.shape[0] == 1 else array.shape[0])
 
 
 def new_mask(input: Array, grid: Array, wanted: bool) -> Array | None:
