@@ -31,6 +31,17 @@ from pystn.splatting import (
 )
 from pystn.splines import spline_filter, spline_filter_jvp, spline_filter_vjp
 from pystn.threads import get_num_threads, num_threads, set_num_threads
+from pystn.warping import (
+    warp_affine,
+    warp_affine_jvp,
+    warp_affine_vjp,
+    warp_project,
+    warp_project_jvp,
+    warp_project_vjp,
+    warp_projective,
+    warp_projective_jvp,
+    warp_projective_vjp,
+)
 
 __version__ = version("pystn")
 
@@ -68,4 +79,13 @@ __all__ = [
     "spline_filter",
     "spline_filter_jvp",
     "spline_filter_vjp",
+    "warp_affine",
+    "warp_affine_jvp",
+    "warp_affine_vjp",
+    "warp_project",
+    "warp_project_jvp",
+    "warp_project_vjp",
+    "warp_projective",
+    "warp_projective_jvp",
+    "warp_projective_vjp",
 ]

@@ -8,21 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
-import numpy as np
-
 from pystn.backends import backend_of
-from pystn.options import FillValue, Mode, PaddingMode, SamplingOptions, flag, resolve
+from pystn.derivatives import (
+    check_cotangents,
+    check_gradients,
+    check_tangents,
+    check_wanted_options,
+    cotangents,
+    option_tangents,
+    sampler_gradients,
+)
+from pystn.options import FillValue, Mode, PaddingMode, flag, resolve
 from pystn.typing import Array
 from pystn.validation import (
-    channels_of,
-    check_fill,
     check_like,
     check_out,
     check_outs,
-    check_parametric,
     check_sampling,
     check_wrt,
-    mask_dtype,
     sample_shape,
     tangent_dtype,
 )
@@ -200,67 +203,6 @@ def grid_sample(
     return output if mask is None else (output, mask)
 
 
-def cotangents(grad_output: Any, return_mask: bool) -> tuple[Array, Array | None]:
-    """The cotangent of the samples, and of the mask where there is one."""
-    if not flag("return_mask", return_mask):
-        return grad_output, None
-    if not isinstance(grad_output, tuple) or len(grad_output) != 2:
-        raise TypeError(
-            "with return_mask=True grad_output must be a tuple of the cotangents of output and mask, "
-            f"got {type(grad_output).__name__}"
-        )
-    return grad_output
-
-
-def check_cotangents(
-    grad_output: Array, grad_mask: Array | None, input: Array, grid: Array, options: SamplingOptions
-) -> None:
-    shape = sample_shape(input, grid, options)
-    check_like("grad_output", grad_output, shape, tangent_dtype(input.dtype), "the output")
-    if grad_mask is not None:
-        shape = (shape[0], *grid.shape[1:-1])
-        check_like("grad_mask", grad_mask, shape, mask_dtype(input.dtype), "the mask")
-
-
-def grad_fill_value(sums: Array, options: SamplingOptions) -> Array:
-    """The gradient to the fill value, from that of each channel."""
-    fill = np.asarray(options.fill_value)
-    if fill.dtype.kind != "c" and sums.dtype.kind == "c":
-        sums = sums.real
-    if fill.ndim == 0:
-        sums = np.asarray(sums.sum())
-    return sums.astype(fill.dtype) if fill.dtype.kind in "fc" else sums
-
-
-def grad_kernel(found: list[Array | None], options: SamplingOptions) -> Any:
-    """The gradient to the kernel's parameters from that of each axis: their sum, if the axes share it."""
-    modes = options.modes(len(found))
-    shaped = [
-        None if grad is None else grad.reshape(mode.parameter_shape) for grad, mode in zip(found, modes, strict=True)
-    ]
-    return tuple(shaped) if isinstance(options.mode, tuple) else np.asarray(sum(g for g in shaped if g is not None))
-
-
-def kernel_tangents(d_kernel: Any, options: SamplingOptions, ndim: int) -> list[Array | None]:
-    """The tangent of each axis' kernel, checked."""
-    modes = options.modes(ndim)
-    given = d_kernel if isinstance(options.mode, tuple) else (d_kernel,) * ndim
-    if d_kernel is None:
-        return [None] * ndim
-    if not isinstance(given, tuple) or len(given) != ndim:
-        raise TypeError(f"d_kernel must be a tuple of one tangent or None for each axis' mode, got {d_kernel!r}")
-    tangents: list[Array | None] = []
-    for d, mode in zip(given, modes, strict=True):
-        if d is None:
-            tangents.append(None)
-            continue
-        shape = mode.parameter_shape
-        if shape is None or np.shape(d) != shape:
-            raise ValueError(f"d_kernel must have the shape of the parameters of {mode}, {shape}: got {np.shape(d)}")
-        tangents.append(np.ascontiguousarray(d, dtype=np.float64).reshape(-1))
-    return tangents
-
-
 def grid_sample_vjp(
     grad_output: Array | tuple[Array, Array],
     input: Array,
@@ -359,39 +301,9 @@ def grid_sample_vjp(
     check_cotangents(grad_output, grad_mask, input, grid, options)
     read = (grad_output, grad_mask, input, grid)
     check_gradients(given, (input, grid), (tangent_dtype(input.dtype), grid.dtype), read)
-    if wanted[2]:
-        check_fill("fill_value", options.fill_value, channels_of(input.shape, options), input.dtype)
-    if wanted[3]:
-        check_parametric(options, input.ndim - 2)
+    check_wanted_options(wanted, input, options)
     outs = tuple(given.values())
-    gradients: tuple[Any, ...] = backend.grid_sample_vjp(grad_output, grad_mask, input, grid, options, wanted[:2], outs)
-    if wanted[2] or wanted[3]:
-        fill, kernel = backend.grid_sample_vjp_options(grad_output, grad_mask, input, grid, options)
-        if wanted[2]:
-            gradients += (grad_fill_value(fill, options),)
-        if wanted[3]:
-            gradients += (grad_kernel(kernel, options),)
-    return gradients
-
-
-def check_gradients(
-    given: dict[str, Array | None],
-    primals: tuple[Array, ...],
-    dtypes: tuple[np.dtype[Any], ...],
-    read: tuple[Array | None, ...],
-) -> None:
-    """Check arrays that gradients are to be written into."""
-    for (name, array), primal, dtype in zip(given.items(), primals, dtypes, strict=True):
-        if array is not None:
-            others = [other for other in given.values() if other is not array]
-            check_out(f"out: {name}", array, primal.shape, dtype, (*read, *others))
-
-
-def check_tangents(d_input: Array | None, d_grid: Array | None, input: Array, grid: Array) -> None:
-    if d_input is not None:
-        check_like("d_input", d_input, input.shape, tangent_dtype(input.dtype), "input")
-    if d_grid is not None:
-        check_like("d_grid", d_grid, grid.shape, grid.dtype, "grid")
+    return sampler_gradients(backend, grad_output, grad_mask, input, grid, options, wanted, outs)
 
 
 @overload
@@ -505,9 +417,7 @@ def grid_sample_jvp(
     backend = backend_of({"input": input, "grid": grid}, {"d_input": d_input, "d_grid": d_grid, "out": out})
     check_sampling(input, grid, options)
     check_tangents(d_input, d_grid, input, grid)
-    if d_fill_value is not None:
-        check_fill("d_fill_value", d_fill_value, channels_of(input.shape, options), input.dtype)
-    tangents = kernel_tangents(d_kernel, options, input.ndim - 2)
+    tangents = option_tangents(d_fill_value, d_kernel, input, options)
     if out is not None:
         shape, dtype = sample_shape(input, grid, options), tangent_dtype(input.dtype)
         check_out("out", out, shape, dtype, (input, grid, d_input, d_grid))

@@ -27,10 +27,12 @@ __all__ = [
     "check_splatting",
     "check_spline",
     "check_target",
+    "check_warping",
     "check_wrt",
     "image_shape",
     "mask_dtype",
     "output_size",
+    "projected_shape",
     "sample_shape",
     "spatial_of",
     "sum_dtype",
@@ -131,11 +133,11 @@ def batch_of(array: Any, grid: Any) -> int:
     return int(grid.shape[0] if array.shape[0] == 1 else array.shape[0])
 
 
-def check_batch(name: str, array: Any, grid: Any) -> int:
+def check_batch(name: str, array: Any, grid: Any, other: str = "grid") -> int:
     """Check that batch sizes agree or one of them is 1; returns the larger."""
     if array.shape[0] != grid.shape[0] and array.shape[0] != 1 and grid.shape[0] != 1:
         raise ValueError(
-            f"batch sizes of {name} and grid must agree or one of them be 1: "
+            f"batch sizes of {name} and {other} must agree or one of them be 1: "
             f"got {array.shape[0]} and {grid.shape[0]}, shapes {array.shape} and {grid.shape}"
         )
     return batch_of(array, grid)
@@ -160,6 +162,30 @@ def check_sampling(input: Any, grid: Any, options: SamplingOptions) -> None:
         check_fill("fill_value", options.fill_value, channels_of(input.shape, options), input.dtype)
 
 
+def check_warping(input: Any, theta: Any, size: Any, options: SamplingOptions, projective: bool) -> tuple[int, ...]:
+    """Check an input, the matrices that warp it and the size of the output; returns its spatial size."""
+    check_image("input", input)
+    ndim = check_axes("input", input, options)
+    if projective and ndim != 2:
+        raise ValueError(f"input must have 2 spatial axes, {layout(options, 2)}: got {ndim}, shape {input.shape}")
+    check_float("theta", theta)
+    matrix = (ndim + projective, ndim + 1)
+    if theta.ndim < 3 or theta.shape[-2:] != matrix:
+        raise ValueError(
+            f"theta must have shape (N, ..., {matrix[0]}, {matrix[1]}) for input {layout(options, ndim)}: "
+            f"got {theta.shape} with input {input.shape}"
+        )
+    spatial = output_size(size, ndim, check_batch("input", input, theta, "theta"))
+    if 0 in spatial_of(input.shape, options) and theta.size and 0 not in spatial:
+        raise ValueError(
+            f"input has an empty spatial axis, and an output of size {spatial} samples it: expected "
+            f"{layout(options, ndim)} with spatial axes of 1 or more, got {input.shape}"
+        )
+    if options.has_fill:
+        check_fill("fill_value", options.fill_value, channels_of(input.shape, options), input.dtype)
+    return spatial
+
+
 def channels_of(shape: tuple[int, ...], options: SamplingOptions) -> int:
     return shape[1 if options.channel_axis == 1 else -1]
 
@@ -175,6 +201,13 @@ def check_fill(name: str, fill: Any, channels: int, dtype: np.dtype[Any]) -> Non
 def sample_shape(input: Any, grid: Any, options: SamplingOptions) -> tuple[int, ...]:
     """Shape of the samples of `input` at `grid`."""
     return image_shape(batch_of(input, grid), channels_of(input.shape, options), grid.shape[1:-1], options)
+
+
+def projected_shape(input: Any, coordinates: Any, options: SamplingOptions) -> tuple[int, ...]:
+    """Shape of samples that are reduced along the depth of their lattice."""
+    depth = len(coordinates.shape) - 4  # the axis
+    size = (*coordinates.shape[1:depth], *coordinates.shape[depth + 1 : -1])
+    return image_shape(batch_of(input, coordinates), channels_of(input.shape, options), size, options)
 
 
 def image_shape(batch: int, channels: int, size: tuple[int, ...], options: SamplingOptions) -> tuple[int, ...]:
@@ -289,7 +322,7 @@ def output_size(size: Any, ndim: int, batch: int | None = None) -> tuple[int, ..
     if any(length < 0 for length in lengths):
         raise ValueError(f"size must not be negative: got {lengths}")
     if len(lengths) == ndim + 2 and batch is not None and lengths[0] != batch:
-        raise ValueError(f"size (N, C, spatial) must have the batch size of theta, {batch}: got {lengths}")
+        raise ValueError(f"size (N, C, spatial) must have the batch size, {batch}: got {lengths}")
     return lengths[-ndim:]
 
 

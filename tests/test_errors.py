@@ -215,7 +215,7 @@ def test_nothing_is_written_before_an_error():
         (TypeError, "size must be a tuple of integers, got 'ab'", np.zeros((1, 2, 3)), "ab"),
         (
             ValueError,
-            "size (N, C, spatial) must have the batch size of theta, 1: got (2, 3, 4, 5)",
+            "size (N, C, spatial) must have the batch size, 1: got (2, 3, 4, 5)",
             np.zeros((1, 2, 3)),
             (2, 3, 4, 5),
         ),

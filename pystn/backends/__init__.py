@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions, SplineAxis
 from pystn.typing import Array
 
@@ -21,7 +22,7 @@ class Backend(Protocol):
     """What a backend does: allocate results unless they are given, choose kernels, run them."""
 
     def grid_sample(
-        self, input: Array, grid: Array, options: SamplingOptions, return_mask: bool, out: Array | None
+        self, input: Array, grid: Coordinates, options: SamplingOptions, return_mask: bool, out: Array | None
     ) -> tuple[Array, Array | None]: ...
 
     def grid_sample_vjp(
@@ -29,22 +30,22 @@ class Backend(Protocol):
         grad_output: Array,
         grad_mask: Array | None,
         input: Array,
-        grid: Array,
+        grid: Coordinates,
         options: SamplingOptions,
         wanted: tuple[bool, ...],
         out: tuple[Array | None, ...],
     ) -> tuple[Array | None, Array | None]: ...
 
     def grid_sample_vjp_options(
-        self, grad_output: Array, grad_mask: Array | None, input: Array, grid: Array, options: SamplingOptions
+        self, grad_output: Array, grad_mask: Array | None, input: Array, grid: Coordinates, options: SamplingOptions
     ) -> tuple[Array, list[Array | None]]: ...
 
     def grid_sample_jvp(
         self,
         input: Array,
-        grid: Array,
+        grid: Coordinates,
         d_input: Array | None,
-        d_grid: Array | None,
+        d_grid: Coordinates | None,
         d_fill: Any,
         d_kernel: list[Array | None],
         options: SamplingOptions,
@@ -104,6 +105,37 @@ class Backend(Protocol):
         grid: Array,
         d_input: Array | None,
         d_grid: Array | None,
+        options: SamplingOptions,
+        out: Array | None,
+    ) -> Array: ...
+
+    def warp_project(
+        self,
+        input: Array,
+        coordinates: MatrixCoordinates,
+        reduce: str,
+        options: SamplingOptions,
+        out: Array | None,
+    ) -> Array: ...
+
+    def warp_project_vjp(
+        self,
+        grad_output: Array,
+        input: Array,
+        coordinates: MatrixCoordinates,
+        reduce: str,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+        out: tuple[Array | None, ...],
+    ) -> tuple[Array | None, Array | None]: ...
+
+    def warp_project_jvp(
+        self,
+        input: Array,
+        coordinates: MatrixCoordinates,
+        d_input: Array | None,
+        d_theta: Array | None,
+        reduce: str,
         options: SamplingOptions,
         out: Array | None,
     ) -> Array: ...

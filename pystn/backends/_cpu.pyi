@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 
+from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions
 
 Array = np.ndarray[Any, Any]
@@ -13,11 +14,11 @@ def max_threads() -> int: ...
 def openmp_version() -> int: ...
 def release_threads() -> None: ...
 def grid_sample(
-    input: Array, grid: Array, output: Array, mask: Array | None, options: SamplingOptions, threads: int
+    input: Array, grid: Coordinates, output: Array, mask: Array | None, options: SamplingOptions, threads: int
 ) -> None: ...
 def grid_sample_jvp(
     input: Array,
-    grid: Array,
+    grid: Coordinates,
     d_input: Array | None,
     d_grid: Array | None,
     d_fill: Any,
@@ -31,21 +32,50 @@ def grid_sample_vjp(
     grad_output: Array,
     grad_mask: Array | None,
     input: Array,
-    grid: Array,
+    grid: Coordinates,
     grad_input: Array | None,
     grad_grid: Array | None,
+    to_matrices: bool,
     options: SamplingOptions,
     threads: int,
-) -> None: ...
+) -> Any: ...
 def grid_sample_vjp_options(
     grad_output: Array,
     grad_mask: Array | None,
     input: Array,
-    grid: Array,
+    grid: Coordinates,
     partial: Array,
     options: SamplingOptions,
     threads: int,
 ) -> None: ...
+def project(
+    input: Array,
+    coordinates: MatrixCoordinates,
+    output: Array,
+    chosen: Array | None,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
+def project_jvp(
+    input: Array,
+    coordinates: MatrixCoordinates,
+    d_input: Array | None,
+    d_theta: Array | None,
+    d_output: Array,
+    chosen: Array | None,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
+def project_vjp(
+    grad_output: Array,
+    input: Array,
+    coordinates: MatrixCoordinates,
+    grad_input: Array | None,
+    to_matrices: bool,
+    chosen: Array | None,
+    options: SamplingOptions,
+    threads: int,
+) -> Any: ...
 def grid_sample_vjp2_grid(
     gg_input: Array | None,
     gg_grid: Array | None,

@@ -14,9 +14,18 @@ from typing import Any
 import numpy as np
 
 from pystn import threads
+from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions, SplineAxis
 from pystn.typing import Array
-from pystn.validation import batch_of, channels_of, mask_dtype, sample_shape, sum_dtype, tangent_dtype
+from pystn.validation import (
+    batch_of,
+    channels_of,
+    mask_dtype,
+    projected_shape,
+    sample_shape,
+    sum_dtype,
+    tangent_dtype,
+)
 
 try:
     from pystn.backends import _cpu
@@ -44,6 +53,9 @@ __all__ = [
     "max_threads",
     "openmp_version",
     "spline_filter",
+    "warp_project",
+    "warp_project_jvp",
+    "warp_project_vjp",
 ]
 
 # What was built and what is in use, for threads and for show_config.
@@ -65,11 +77,15 @@ def readable(array: Array) -> Array:
     return array.copy()
 
 
+def readable_coordinates(grid: Coordinates) -> Coordinates:
+    return grid if isinstance(grid, MatrixCoordinates) else readable(grid)
+
+
 def optional(array: Array | None) -> Array | None:
     return None if array is None else readable(array)
 
 
-def new_mask(input: Array, grid: Array, wanted: bool) -> Array | None:
+def new_mask(input: Array, grid: Coordinates, wanted: bool) -> Array | None:
     shape = (batch_of(input, grid), *grid.shape[1:-1])
     return np.empty(shape, mask_dtype(input.dtype)) if wanted else None
 
@@ -115,11 +131,12 @@ def delivered(sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
 
 
 def grid_sample(
-    input: Array, grid: Array, options: SamplingOptions, return_mask: bool, out: Array | None
+    input: Array, grid: Coordinates, options: SamplingOptions, return_mask: bool, out: Array | None
 ) -> tuple[Array, Array | None]:
     output = np.empty(sample_shape(input, grid, options), input.dtype) if out is None else out
     mask = new_mask(input, grid, return_mask)
-    _cpu.grid_sample(coefficients(input, options), readable(grid), output, mask, options, threads.get_num_threads())
+    pixels, coordinates = coefficients(input, options), readable_coordinates(grid)
+    _cpu.grid_sample(pixels, coordinates, output, mask, options, threads.get_num_threads())
     return output, mask
 
 
@@ -127,34 +144,46 @@ def grid_sample_vjp(
     grad_output: Array,
     grad_mask: Array | None,
     input: Array,
-    grid: Array,
+    grid: Coordinates,
     options: SamplingOptions,
     wanted: tuple[bool, ...],
     out: tuple[Array | None, ...],
 ) -> tuple[Array | None, Array | None]:
-    grad_output, grad_mask, grid = readable(grad_output), optional(grad_mask), readable(grid)
-    grad_grid = (np.empty(grid.shape, grid.dtype) if out[1] is None else out[1]) if wanted[1] else None
-    written = grad_grid
-    if options.flat and grad_grid is not None:
-        grad_grid.fill(0)  # piecewise constant in the coordinates
-        written = None
-    pixels = coefficients(input, options) if written is not None else readable(input)
+    """Gradients to the input and to the grid, or to the matrices that the coordinates are made from."""
+    grad_output, grad_mask, grid = readable(grad_output), optional(grad_mask), readable_coordinates(grid)
+    made = isinstance(grid, MatrixCoordinates)
+    written = new_gradient(grid, out[1]) if wanted[1] else None
+    moving = written is not None and not options.flat
+    pixels = coefficients(input, options) if moving else readable(input)
+    sums: list[Array] = []
 
     def fill(grad_input: Array | None) -> None:
-        _cpu.grid_sample_vjp(
-            grad_output, grad_mask, pixels, grid, grad_input, written, options, threads.get_num_threads()
+        to_grid = written if moving and not made else None
+        to_matrices = moving and made
+        count = threads.get_num_threads()
+        sums.append(
+            _cpu.grid_sample_vjp(grad_output, grad_mask, pixels, grid, grad_input, to_grid, to_matrices, options, count)
         )
 
     grad_input = None
     if wanted[0]:
         grad_input = added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
-    elif written is not None:
+    elif moving:
         fill(None)
-    return grad_input, grad_grid
+    if written is not None and made:
+        written[...] = sums[0] if moving else 0
+    elif written is not None and not moving:
+        written.fill(0)  # piecewise constant in the coordinates
+    return grad_input, written
+
+
+def new_gradient(grid: Coordinates, out: Array | None) -> Array:
+    of = grid.theta if isinstance(grid, MatrixCoordinates) else grid
+    return np.empty(of.shape, of.dtype) if out is None else out
 
 
 def grid_sample_vjp_options(
-    grad_output: Array, grad_mask: Array | None, input: Array, grid: Array, options: SamplingOptions
+    grad_output: Array, grad_mask: Array | None, input: Array, grid: Coordinates, options: SamplingOptions
 ) -> tuple[Array, list[Array | None]]:
     """Gradients, in double, to the fill value of each channel and to each axis' kernel."""
     ndim = input.ndim - 2
@@ -167,7 +196,7 @@ def grid_sample_vjp_options(
         readable(grad_output),
         optional(grad_mask),
         coefficients(input, options),
-        readable(grid),
+        readable_coordinates(grid),
         partial,
         options,
         threads.get_num_threads(),
@@ -181,7 +210,7 @@ def grid_sample_vjp_options(
 
 def grid_sample_jvp(
     input: Array,
-    grid: Array,
+    grid: Coordinates,
     d_input: Array | None,
     d_grid: Array | None,
     d_fill: Any,
@@ -201,7 +230,7 @@ def grid_sample_jvp(
     else:
         _cpu.grid_sample_jvp(
             coefficients(input, options),
-            readable(grid),
+            readable_coordinates(grid),
             optional_coefficients(d_input, options),
             optional(d_grid),
             d_fill,
@@ -323,7 +352,7 @@ def grid_push_vjp(
             grad_grid.fill(0)
         else:
             _cpu.grid_sample_vjp(
-                readable(values), None, image, grid, None, grad_grid, options, threads.get_num_threads()
+                readable(values), None, image, grid, None, grad_grid, False, options, threads.get_num_threads()
             )
     return grad_values, grad_grid
 
@@ -392,6 +421,99 @@ def grid_gradient_jvp(
             threads.get_num_threads(),
         )
     return d_gradient
+
+
+def reduce_depth(
+    input: Array, coordinates: MatrixCoordinates, reduce: str, options: SamplingOptions, out: Array | None
+) -> tuple[Array, Array | None]:
+    """The reduced samples in the dtype of their sums, `out` if it has that; and where each maximum is."""
+    shape, sums = projected_shape(input, coordinates, options), sum_dtype(input.dtype)
+    output = np.empty(shape, sums) if out is None or out.dtype != sums else out
+    chosen = np.empty(shape, np.int32) if reduce == "max" else None
+    if coordinates.size[0] == 0:
+        output.fill(0)
+        return output, chosen
+    _cpu.project(coefficients(input, options), coordinates, output, chosen, options, threads.get_num_threads())
+    if reduce == "mean":
+        output /= coordinates.size[0]
+    return output, chosen
+
+
+def warp_project(
+    input: Array, coordinates: MatrixCoordinates, reduce: str, options: SamplingOptions, out: Array | None
+) -> Array:
+    output, _ = reduce_depth(input, coordinates, reduce, options, out)
+    if output is out:
+        return output
+    if input.dtype.kind in "iu":
+        limits = np.iinfo(input.dtype)
+        np.clip(np.rint(output, out=output), limits.min, limits.max, out=output)
+    return delivered(output, input.dtype, out)
+
+
+def warp_project_vjp(
+    grad_output: Array,
+    input: Array,
+    coordinates: MatrixCoordinates,
+    reduce: str,
+    options: SamplingOptions,
+    wanted: tuple[bool, ...],
+    out: tuple[Array | None, ...],
+) -> tuple[Array | None, Array | None]:
+    depth = coordinates.size[0]
+    if reduce == "mean":
+        grad_output = (grad_output / depth).astype(grad_output.dtype, copy=False)
+    chosen = reduce_depth(input, coordinates, reduce, options, None)[1] if reduce == "max" else None
+    grad_output = readable(grad_output)
+    grad_theta = new_gradient(coordinates, out[1]) if wanted[1] else None
+    moving = grad_theta is not None and not options.flat
+    pixels = coefficients(input, options) if moving else readable(input)
+    sums: list[Array] = []
+
+    def fill(grad_input: Array | None) -> None:
+        if depth == 0:
+            sums.append(np.zeros(()))
+            if grad_input is not None:
+                grad_input.fill(0)
+            return
+        count = threads.get_num_threads()
+        sums.append(_cpu.project_vjp(grad_output, pixels, coordinates, grad_input, moving, chosen, options, count))
+
+    grad_input = None
+    if wanted[0]:
+        grad_input = added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
+    elif moving:
+        fill(None)
+    if grad_theta is not None:
+        grad_theta[...] = sums[0] if moving else 0
+    return grad_input, grad_theta
+
+
+def warp_project_jvp(
+    input: Array,
+    coordinates: MatrixCoordinates,
+    d_input: Array | None,
+    d_theta: Array | None,
+    reduce: str,
+    options: SamplingOptions,
+    out: Array | None,
+) -> Array:
+    depth, dtype = coordinates.size[0], tangent_dtype(input.dtype)
+    shape, sums = projected_shape(input, coordinates, options), sum_dtype(dtype)
+    output = np.empty(shape, sums) if out is None or out.dtype != sums else out
+    if options.flat:
+        d_theta = None
+    if depth == 0 or (d_input is None and d_theta is None):
+        output.fill(0)
+    else:
+        chosen = reduce_depth(input, coordinates, reduce, options, None)[1] if reduce == "max" else None
+        tangent = optional_coefficients(d_input, options)
+        count = threads.get_num_threads()
+        pixels = coefficients(input, options)
+        _cpu.project_jvp(pixels, coordinates, tangent, d_theta, output, chosen, options, count)
+        if reduce == "mean":
+            output /= depth
+    return output if output is out else delivered(output, dtype, out)
 
 
 def stacked(array: Array, trailing: int) -> Array:

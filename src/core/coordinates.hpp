@@ -50,4 +50,44 @@ PYSTN_HD R lattice(Index j, Index m, bool align_corners) {
   return R(2 * j + 1 - m) / R(m);
 }
 
+// Target coordinate of pixel j on an axis of m output pixels, in the unit of the source's.
+template <class R>
+PYSTN_HD R target_coordinate(Coordinates convention, Index j, Index m) {
+  if (convention == Coordinates::pixel) return R(j);
+  return lattice<R>(j, m, convention == Coordinates::aligned_corners);
+}
+
+// Where coordinates come from: a grid, or a matrix applied to the lattice of the output.
+enum class Source : int { stored = 0, affine = 1, projective = 2 };
+
+// A row of a lattice under a matrix. All target coordinates but x are constant there, so entry r of
+// matrix (x, y, z, 1)^T is slope[r] x + constant[r].
+template <class R>
+struct MatrixRow {
+  R slope[3], constant[3];
+
+  // `at` are the target coordinates, x first; x is not read.
+  template <class T>
+  PYSTN_HD MatrixRow(const T* matrix, int rows, int ndim, const R* at) {
+    for (int r = 0; r < rows; ++r, matrix += ndim + 1) {
+      slope[r] = R(matrix[0]);
+      constant[r] = R(matrix[ndim]);
+      for (int b = ndim - 1; b > 0; --b) constant[r] = R(matrix[b]) * at[b] + constant[r];
+    }
+  }
+  PYSTN_HD R operator()(int r, R x) const { return slope[r] * x + constant[r]; }
+};
+
+// Which denominators a projective map leaves out: those of points at the horizon, and of points
+// behind it if they are culled.
+template <class R>
+struct Horizon {
+  R least;
+  bool cull_behind;
+
+  PYSTN_HD bool hides(R q) const { return !(absolute(q) >= least) || (cull_behind && !(q > R(0))); }
+  // Infinite, which is outside, where it is hidden.
+  PYSTN_HD R project(R numerator, R q) const { return hides(q) ? infinity<R>() : numerator / q; }
+};
+
 }  // namespace pystn::PYSTN_LEVEL

@@ -74,4 +74,9 @@ struct Limits<double> {
   static constexpr double quarter_of_largest = 4.4942328371557893e+307;
 };
 
+template <class R>
+PYSTN_HD R infinity() {
+  return Limits<R>::quarter_of_largest * R(8);
+}
+
 }  // namespace pystn::PYSTN_LEVEL

@@ -79,6 +79,16 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t batch
         int64_t component
         int64_t* axis
+    cdef struct MatrixSource:
+        int kind
+        const double* theta
+        const double* d_theta
+        int64_t batch
+        int64_t* size
+        double least_denominator
+        int cull_behind
+        double* partial
+        int64_t chunks_per_matrix, chunks_per_group
     cdef struct Reach:
         int64_t low
         int64_t high
@@ -104,12 +114,14 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         const double* fill
         ImageArray input, d_input, grad_input
         GridArray grid, d_grid, grad_grid
-        SampleArray output, values, gradient, mask
+        MatrixSource source
+        SampleArray output, values, gradient, mask, chosen
+        int projected, maximum
         const double* d_fill
         const double** d_kernel
         double* partial
         int64_t groups, partial_row
-        int64_t outer, rows, columns, chunk_rows, chunk_columns, row_chunks, column_chunks
+        int64_t outer, rows, columns, planes, chunk_rows, chunk_columns, row_chunks, column_chunks
         int64_t channel_blocks, bands
         Reach* reach
     cdef cppclass LatticeJob:
@@ -166,6 +178,8 @@ cdef int64_t BRIEF_BELOW = 1 << 20
 cdef int64_t WHOLE_IMAGES_BELOW = 32768
 # Pixels of one chunk, about.
 cdef int64_t CHUNK_PIXELS = 8192
+# Sums that the gradient to a matrix is added up in, at most.
+cdef int64_t GROUPS = 64
 
 cdef const Level* level = best_level()
 
@@ -225,6 +239,25 @@ cdef void run_sample(SampleChunk body, const SampleJob* job, int64_t count, int 
             body(job[0], i)
 
 
+cdef void run_group(SampleChunk body, const SampleJob* job, int64_t group, int64_t per_matrix, int64_t per_group,
+                    int64_t groups) noexcept nogil:
+    cdef int64_t first = group // groups * per_matrix, i
+    cdef int64_t start = group % groups * per_group
+    for i in range(first + start, first + min(start + per_group, per_matrix)):
+        body(job[0], i)
+
+
+cdef void run_grouped(SampleChunk body, const SampleJob* job, int64_t matrices, int64_t per_matrix, int64_t per_group,
+                      int64_t groups, int threads) noexcept nogil:
+    cdef int64_t i
+    if threads <= 1:
+        for i in range(matrices * groups):
+            run_group(body, job, i, per_matrix, per_group, groups)
+    else:
+        for i in prange(matrices * groups, schedule="dynamic", num_threads=threads):
+            run_group(body, job, i, per_matrix, per_group, groups)
+
+
 cdef void run_lattice(LatticeChunk body, const LatticeJob* job, int64_t count, int threads) noexcept nogil:
     """Its chunks are all alike: dealt out once."""
     cdef int64_t i
@@ -255,9 +288,11 @@ cdef class Call:
     cdef Py_buffer views[24]
     cdef int held
     cdef bint channels_last
+    cdef int inserted  # axis of the job's shape that samples do not have; -1: none
 
     def __cinit__(self):
         self.held = 0
+        self.inserted = -1
         memset(&self.job, 0, sizeof(SampleJob))
 
     def __dealloc__(self):
@@ -314,7 +349,7 @@ cdef class Call:
             to.channel = stride_of(view, rank + 1 if self.channels_last else 1, parts)
             first = 1 if self.channels_last else 2
         for a in range(rank):
-            to.axis[a] = stride_of(view, a + first, parts)
+            to.axis[a + (0 <= self.inserted <= a)] = stride_of(view, a + first, parts)
         if components:
             to.component = stride_of(view, view.ndim - 1, parts)
         return 0
@@ -339,6 +374,7 @@ cdef class Call:
         cdef KernelJob* kernel
         cdef int a, spatial
         cdef tuple grid_shape = grid.shape, plan
+        cdef bint stored = isinstance(grid, np.ndarray)
         job.ndim = <int> len(image_shape) - 2
         job.rank = <int> len(grid_shape) - 2
         if job.ndim < 1 or job.ndim > max_ndim or job.rank < 0 or job.rank > max_rank:
@@ -361,8 +397,12 @@ cdef class Call:
             job.boundary[a], kernel.mode, kernel.taps, kernel.variant = plan[:4]
             kernel.parameter, kernel.support, table, kernel.parameters = plan[4:]
             kernel.table = self.doubles(table)
-        for a in range(job.rank):
-            job.shape[a] = grid_shape[a + 1]
+        if not stored and job.ndim == 1:  # a row for each matrix
+            self.inserted = job.rank - 1
+            job.rank += 1
+            job.shape[job.rank - 2] = 1
+        for a in range(len(grid_shape) - 2):
+            job.shape[a + (0 <= self.inserted <= a)] = grid_shape[a + 1]
         if job.rank == 0:  # one sample: a row of one
             job.rank = 1
             job.shape[0] = 1
@@ -371,9 +411,74 @@ cdef class Call:
         job.cutoff = options.cutoff_code
         if options.has_fill:
             job.fill = self.doubles(fill_table(options.fill_value, job))
-        self.grid(&job.grid, grid, False)
+        if stored:
+            self.grid(&job.grid, grid, False)
         self.cut()
+        if not stored:
+            self.matrices(grid)
         return 0
+
+    cdef int matrices(self, coordinates) except -1:
+        """Coordinates made from matrices, which are all read as doubles."""
+        cdef SampleJob* job = &self.job
+        cdef MatrixSource* source = &job.source
+        cdef int a
+        cdef int64_t count = 1
+        source.kind = 2 if coordinates.projective else 1
+        source.theta = self.doubles(np.ascontiguousarray(coordinates.theta, np.float64))
+        source.least_denominator = coordinates.min_denominator
+        source.cull_behind = coordinates.cull_behind
+        for a in range(job.ndim):
+            source.size[a] = job.shape[job.rank - 1 - a]
+        for a in range(job.rank - max(2, job.ndim)):
+            count *= job.shape[a]
+        source.batch = 0 if job.grid_batch == 1 else count
+        source.chunks_per_matrix = max(1, job.outer * job.row_chunks * job.column_chunks // max(1, count))
+        source.chunks_per_group = (source.chunks_per_matrix + GROUPS - 1) // GROUPS
+        return 0
+
+    cdef int steps(self, grid, d_grid) except -1:
+        """The tangent of the coordinates: of the grid, or of the matrices they are made from."""
+        if isinstance(grid, np.ndarray):
+            return self.grid(&self.job.d_grid, d_grid, False)
+        if d_grid is not None:
+            self.job.source.d_theta = self.doubles(np.ascontiguousarray(d_grid, np.float64))
+        return 0
+
+    cdef int64_t groups_per_matrix(self) noexcept:
+        cdef MatrixSource* source = &self.job.source
+        return (source.chunks_per_matrix + source.chunks_per_group - 1) // source.chunks_per_group
+
+    cdef object matrix_sums(self, coordinates):
+        """Room for the sums of the gradient to the matrices, by groups of chunks."""
+        shape = coordinates.theta.shape
+        partial = np.zeros((*shape[:-2], self.groups_per_matrix(), *shape[-2:]))
+        self.job.source.partial = <double*> self.doubles(partial)
+        return partial
+
+    cdef void run_groups(self, Direction direction, int threads) noexcept:
+        """A direction whose chunks add to the sums of their group."""
+        cdef MatrixSource* source = &self.job.source
+        cdef int64_t groups = self.groups_per_matrix()
+        cdef int64_t matrices = self.chunks(self.job.grid_batch) // source.chunks_per_matrix
+        cdef SampleChunk body = level.sample(direction, self.job)
+        cdef int64_t per_matrix = source.chunks_per_matrix, per_group = source.chunks_per_group
+        cdef int used = threads_for(self.work(), threads)
+        with nogil:
+            run_grouped(body, &self.job, matrices, per_matrix, per_group, groups, used)
+
+    cdef int describe_projection(self, tuple image_shape, int64_t batch, coordinates, options, element) except -1:
+        """The same where samples do not have the depth of their lattice."""
+        self.describe(image_shape, batch, coordinates, options, element)
+        self.inserted = self.job.rank - 3
+        self.job.projected = True
+        return 0
+
+    cdef int choice(self, chosen, bint writable) except -1:
+        """The array, int32, of the depths that a maximum was found at."""
+        if chosen is None:
+            return 0
+        return self.samples(&self.job.chosen, chosen.view(np.float32), writable)  # any type of that size
 
     cdef void flatten(self) noexcept:
         """Merge axes of the output whose memory allows it, for kernels to which rows mean nothing."""
@@ -409,12 +514,13 @@ cdef class Call:
         job.chunk_rows = max(1, min(job.rows, max(4, CHUNK_PIXELS // job.chunk_columns // 4 * 4)))
         job.row_chunks = (job.rows + job.chunk_rows - 1) // job.chunk_rows
         job.column_chunks = (job.columns + job.chunk_columns - 1) // job.chunk_columns
+        job.planes = 1
 
     cdef int64_t pixels(self) noexcept:
         return self.job.outer * self.job.rows * self.job.columns
 
     cdef int64_t chunks(self, int64_t batch) noexcept:
-        return batch * self.job.outer * self.job.row_chunks * self.job.column_chunks
+        return batch * (self.job.outer // self.job.planes) * self.job.row_chunks * self.job.column_chunks
 
     cdef int64_t share_input(self, int threads) except -1:
         """Cut the gradient to the input into parts for tasks to own; returns how many.
@@ -499,9 +605,52 @@ def grid_sample(input, grid, output, mask, options, int threads):
     call.samples(&call.job.output, output, True)
     call.samples(&call.job.mask, mask, True, channels=False)
     call.job.output_batch = output.shape[0]
-    if call.job.channels == 1:
+    if call.job.channels == 1 and isinstance(grid, np.ndarray):
         call.flatten()
     call.run_chunks(Direction.forward, call.job.output_batch, threads)
+
+
+def project(input, coordinates, output, chosen, options, int threads):
+    """Sums of samples along the depth of their lattice; or the largest, and `chosen`, int32, says which."""
+    cdef Call call = Call()
+    call.describe_projection(input.shape, output.shape[0], coordinates, options, input.dtype.char)
+    call.image(&call.job.input, input, False)
+    call.samples(&call.job.output, output, True)
+    call.choice(chosen, True)
+    call.job.maximum = chosen is not None
+    call.job.planes = call.job.source.size[2]
+    call.run_chunks(Direction.forward, call.job.batch, threads)
+
+
+def project_jvp(input, coordinates, d_input, d_theta, d_output, chosen, options, int threads):
+    """`chosen` as filled by `project`, or None for sums."""
+    cdef Call call = Call()
+    call.describe_projection(input.shape, d_output.shape[0], coordinates, options, input.dtype.char)
+    call.image(&call.job.input, input, False)
+    call.image(&call.job.d_input, d_input, False)
+    call.steps(coordinates, d_theta)
+    call.samples(&call.job.output, d_output, True)
+    call.choice(chosen, False)
+    call.job.planes = call.job.source.size[2]
+    call.run_chunks(Direction.jvp, call.job.batch, threads)
+
+
+def project_vjp(grad_output, input, coordinates, grad_input, bint to_matrices, chosen, options, int threads):
+    """Fills grad_input unless it is None; returns the sums for the matrices if they are wanted."""
+    cdef Call call = Call()
+    call.describe_projection(input.shape, grad_output.shape[0], coordinates, options, input.dtype.char)
+    call.samples(&call.job.output, grad_output, False)
+    call.choice(chosen, False)
+    if grad_input is not None:
+        call.image(&call.job.grad_input, grad_input, True)
+        call.run_parts(Direction.vjp_input, threads)
+        call.job.grad_input.data = NULL
+    if not to_matrices:
+        return None
+    call.image(&call.job.input, input, False)
+    partial = call.matrix_sums(coordinates)
+    call.run_groups(Direction.vjp_grid, threads)
+    return partial.sum(axis=-3)
 
 
 def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_mask, options, int threads):
@@ -510,7 +659,7 @@ def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_
     call.describe(input.shape, d_output.shape[0], grid, options, input.dtype.char)
     call.image(&call.job.input, input, False)
     call.image(&call.job.d_input, d_input, False)
-    call.grid(&call.job.d_grid, d_grid, False)
+    call.steps(grid, d_grid)
     if d_fill is not None:
         call.job.d_fill = call.doubles(fill_table(d_fill, &call.job))
     for a in range(call.job.ndim):
@@ -520,8 +669,10 @@ def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_
     call.run_chunks(Direction.jvp, call.job.batch, threads)
 
 
-def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, options, int threads):
-    """Fills grad_input and grad_grid, either of which may be None."""
+def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, bint to_matrices, options,
+                    int threads):
+    """Fills grad_input and grad_grid, either of which may be None; returns the sums for the matrices
+    that the coordinates are made from, if these are wanted."""
     cdef Call call = Call()
     call.describe(input.shape, grad_output.shape[0], grid, options, input.dtype.char)
     call.image(&call.job.input, input, False)
@@ -529,21 +680,27 @@ def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, 
     call.samples(&call.job.mask, grad_mask, False, channels=False)
     call.image(&call.job.grad_input, grad_input, True)
     call.grid(&call.job.grad_grid, grad_grid, True)
+    partial = call.matrix_sums(grid) if to_matrices else None
+    cdef bint to_grid = to_matrices or grad_grid is not None
     cdef int used = threads_for(call.work(), threads)
     cdef int64_t parts
     cdef void* pixels = call.job.input.data
     cdef void* mask = call.job.mask.data
     if grad_input is not None:
         parts = call.share_input(used)
-        if grad_grid is not None and call.whole_images() and call.run(Direction.vjp, parts, used):
-            return
+        if to_grid and call.whole_images() and call.run(Direction.vjp, parts, used):
+            return partial.sum(axis=-3) if to_matrices else None
         call.job.input.data = call.job.mask.data = NULL  # not read
         call.run(Direction.vjp_input, parts, used)
-    if grad_grid is not None:
-        call.job.input.data = pixels
-        call.job.mask.data = mask
-        call.job.grad_input.data = NULL
+    call.job.input.data = pixels
+    call.job.mask.data = mask
+    call.job.grad_input.data = NULL
+    if to_matrices:
+        call.run_groups(Direction.vjp_grid, threads)
+        return partial.sum(axis=-3)
+    if to_grid:
         call.run_chunks(Direction.vjp_grid, call.job.grid_batch, threads)
+    return None
 
 
 def grid_sample_vjp_options(grad_output, grad_mask, input, grid, partial, options, int threads):

@@ -32,6 +32,22 @@ struct GridArray {  // (N, *shape, ndim)
   int64_t batch, component, axis[max_rank];
 };
 
+// Coordinates that are made, not stored: a matrix applied to the lattice of the output, which is the
+// last ndim axes of SampleJob.shape; the axes before them have a matrix each.
+struct MatrixSource {
+  int kind;                // core Source
+  const double* theta;     // (matrices, rows, ndim + 1), contiguous
+  const double* d_theta;   // its tangent, or null
+  int64_t batch;           // matrices from one sample of the batch to the next; 0 if they share theirs
+  int64_t size[max_ndim];  // of the output, x first
+  double least_denominator;
+  int cull_behind;
+  // Sums for the gradient to theta: (matrices, groups, rows, ndim + 1). The chunks of a matrix are
+  // next to each other, and so many of them in turn add to one group.
+  double* partial;
+  int64_t chunks_per_matrix, chunks_per_group;
+};
+
 // Rows of the source that a strip of the output reaches, along the slowest axis.
 struct Reach {
   int64_t low, high;
@@ -71,10 +87,17 @@ struct SampleJob {
 
   ImageArray input, d_input, grad_input;
   GridArray grid, d_grid, grad_grid;
+  MatrixSource source;   // in the place of these three, unless its kind is stored
   SampleArray output;    // also the cotangent grad_output, and d_output
   SampleArray values;    // what is pushed along d_grid
   SampleArray gradient;  // (N, C, *shape, ndim): grid_gradient and its cotangent
   SampleArray mask;      // coverage, also its cotangent or tangent; its channel stride means nothing
+
+  // A projection: samples that differ in their depth alone, the slowest of the output's ndim axes, are
+  // one element of `output`. With `maximum` it is the largest of them, and `chosen` (int32) says which;
+  // a direction that has `chosen` without `maximum` goes through that one alone.
+  int projected, maximum;
+  SampleArray chosen;
 
   // Tangents of the options, null if they are 0; and sums for their gradients, one row of
   // `channels` and then the kernels' parameters, axis by axis, for each of `groups` of chunks.
@@ -87,6 +110,7 @@ struct SampleJob {
   // follow from the shapes alone. The parts may follow the number of threads: every element has one
   // owner, who adds to it in the order of the output's pixels, however the parts are cut.
   int64_t outer, rows, columns;       // shape as outer x rows x columns
+  int64_t planes;                     // of outer that one chunk walks, one after the other
   int64_t chunk_rows, chunk_columns;  // of one chunk
   int64_t row_chunks, column_chunks;
   int64_t channel_blocks, bands;

@@ -41,11 +41,11 @@ inline void for_each_segment(const LatticeJob& job, int64_t row_chunk, Body&& bo
 template <class R, int ND>
 struct AffineLattice {
   template <bool packed>
-  static void write(R* __restrict out, const R* __restrict x, int count, const R* slope, const R* constant,
-                    int64_t column, int64_t component) {
+  static void write(R* __restrict out, const R* __restrict x, int count, const MatrixRow<R>& map, int64_t column,
+                    int64_t component) {
     const int64_t step = packed ? ND : column, axis = packed ? 1 : component;
     for (int i = 0; i < count; ++i)
-      for (int a = 0; a < ND; ++a) out[i * step + a * axis] = slope[a] * x[i] + constant[a];
+      for (int a = 0; a < ND; ++a) out[i * step + a * axis] = map(a, x[i]);
   }
 
   static void forward(const LatticeJob& job, int64_t chunk) {
@@ -55,18 +55,12 @@ struct AffineLattice {
     const bool packed = job.grid_component == 1 && job.grid_axis[0] == ND;
     for_each_segment<R>(job, chunk % job.row_chunks,
                         [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
-                          R slope[ND], constant[ND];
-                          for (int a = 0; a < ND; ++a) {
-                            const R* const t = theta + a * (ND + 1);
-                            slope[a] = t[0];
-                            constant[a] = t[ND];
-                            for (int b = ND - 1; b > 0; --b) constant[a] = t[b] * row.at[b] + constant[a];
-                          }
+                          const MatrixRow<R> map(theta, ND, ND, row.at);
                           R* const out = grid + row.offset + column * job.grid_axis[0];
                           if (packed)
-                            write<true>(out, x, count, slope, constant, job.grid_axis[0], job.grid_component);
+                            write<true>(out, x, count, map, job.grid_axis[0], job.grid_component);
                           else
-                            write<false>(out, x, count, slope, constant, job.grid_axis[0], job.grid_component);
+                            write<false>(out, x, count, map, job.grid_axis[0], job.grid_component);
                         });
   }
 

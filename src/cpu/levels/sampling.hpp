@@ -54,6 +54,32 @@ struct Sampler {
     return n * samples.batch + offset_of(job, samples.axis, span) + i * column_stride(job, samples.axis);
   }
 
+  // How deep in the output a span is, where that axis is projected.
+  static Index depth_of(const SampleJob& job, const Span& span) { return span.outer % job.source.size[ND - 1]; }
+  static int32_t& chosen_at(const SampleJob& job, int64_t n, const Span& span, int i, int64_t c) {
+    const Index at = place_of(job, job.chosen, n, span, i) + channel_offset(job, job.chosen.channel, c);
+    return static_cast<int32_t*>(job.chosen.data)[at];
+  }
+  // Whether a sample is part of what it is projected to.
+  static bool takes_part(const SampleJob& job, int64_t n, const Span& span, int i, int64_t c) {
+    return !job.chosen.data || chosen_at(job, n, span, i, c) == depth_of(job, span);
+  }
+
+  // Puts a sample into the output, where samples at other depths may be.
+  static void put_projected(const SampleJob& job, int64_t n, const Span& span, int i, int64_t c, Index to, R value) {
+    const bool first = depth_of(job, span) == 0;
+    if (job.maximum) {
+      const R most = first ? R(0) : sample(job.output, to);
+      if (!first && !(value > most || (value != value && most == most))) return;
+      chosen_at(job, n, span, i, c) = int32_t(depth_of(job, span));
+      put(job.output, to, value);
+    } else if (job.chosen.data) {
+      if (takes_part(job, n, span, i, c)) put(job.output, to, value);
+    } else {
+      put(job.output, to, first ? value : value + sample(job.output, to));
+    }
+  }
+
   // Products of the axes' weights and slopes: the taps of a pixel that are in the image.
   template <bool slopes>
   struct FlatTaps {
@@ -177,8 +203,8 @@ struct Sampler {
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.output_batch == 1 ? job.batch : n0 + 1;
-    const bool channels_last =
-        flat && E::typed && job.input.channel == 1 && job.output.channel == 1 && job.components == 1 && n1 == n0 + 1;
+    const bool channels_last = flat && E::typed && job.input.channel == 1 && job.output.channel == 1 &&
+                               job.components == 1 && n1 == n0 + 1 && !job.projected;
     const Index column = column_stride(job, job.output.axis);
     Run<R, ND> run;
     FlatRun<false> products;
@@ -200,6 +226,7 @@ struct Sampler {
                          : jet<0>(image, run, i, channel).value;
           if (job.fill && filled[i] != R(0)) value += filled[i] * R(job.fill[c]);
           const Index to = first + i * column + channel_offset(job, job.output.channel, c);
+          if (job.projected) return put_projected(job, n, span, i, c, to, value);
           put(job.output, to, n == n0 ? value : value + sample(job.output, to));
         };
         if (channels_last) {
@@ -219,7 +246,7 @@ struct Sampler {
   // output = V(Z) + the derivative of V(U) along d_grid and the parameters' tangents
   static void jvp(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
-    bool turns = job.d_grid.data;
+    bool turns = has_steps(job);
     for (int a = 0; a < ND; ++a) turns = turns || job.d_kernel[a];
     const bool fills = job.fill || job.d_fill;
     const Image image = image_of(job.input, n), tangent = image_of(job.d_input, n);
@@ -273,7 +300,8 @@ struct Sampler {
           }
           if (job.fill && filled[i] != R(0)) d += filled[i] * R(job.fill[c]);
           if (job.d_fill && d_filled[i] != R(0)) d += d_filled[i] * R(job.d_fill[c]);
-          put(job.output, first + i * column + channel_offset(job, job.output.channel, c), d);
+          const Index to = first + i * column + channel_offset(job, job.output.channel, c);
+          job.projected ? put_projected(job, n, span, i, c, to, d) : put(job.output, to, d);
         }
     });
   }
@@ -313,7 +341,7 @@ struct Sampler {
           const Index channel = channel_offset(job, image.channel, c);
           const Index from = first + channel_offset(job, job.output.channel, c);
           for (int i = 0; i < span.count; ++i) {
-            if (!reads[i] && !fills[i]) continue;
+            if ((!reads[i] && !fills[i]) || !takes_part(job, n, span, i, c)) continue;
             R slope[ND] = {};
             if (reads[i] && flat) {
               const FlatTaps<true>& taps = products.taps[i];
@@ -336,7 +364,17 @@ struct Sampler {
           for (int a = 0; a < ND; ++a) through_mask[i][a] += cover.slope[a] == R(0) ? R(0) : g * cover.slope[a];
         }
       }
-      for (int i = 0; i < span.count; ++i) put_grad_grid(job, n0, span, run, i, sum[i], through_mask[i]);
+      if (is_stored(job)) {
+        for (int i = 0; i < span.count; ++i) put_grad_grid(job, n0, span, run, i, sum[i], through_mask[i]);
+        return;
+      }
+      R g[ND][strip_columns];
+      for (int i = 0; i < span.count; ++i)
+        for (int a = 0; a < ND; ++a) {
+          const R f = run.axis[a].factor[i];
+          g[a][i] = (f == R(0) ? R(0) : f * sum[i][a]) + through_mask[i][a];
+        }
+      add_to_matrix(job, n0, chunk, span, g);
     });
   }
 
@@ -620,7 +658,8 @@ struct Sampler {
     part.clear(job);
     const ImageArray& image = job.grad_input;
     const Index base = part.n0 * image.batch;
-    const bool channels_last = E::typed && image.channel == 1 && job.output.channel == 1 && job.components == 1;
+    const bool channels_last =
+        E::typed && image.channel == 1 && job.output.channel == 1 && job.components == 1 && !job.chosen.data;
     Run<R, ND> run;
     FlatRun<false> products;
     for_each_of_part<0>(job, part, run, [&](int64_t n, const Span& span) {
@@ -640,7 +679,7 @@ struct Sampler {
           T* const pixels = to + channel_offset(job, image.channel, c);
           const T* const cotangent = from + channel_offset(job, job.output.channel, c);
           for (int i = 0; i < span.count; ++i) {
-            if (run.cut[i]) continue;
+            if (run.cut[i] || !takes_part(job, n, span, i, c)) continue;
             const R g = R(cotangent[i * column]);
             const FlatTaps<false>& taps = products.taps[i];
             for (int k = 0; k < taps.count; ++k) pixels[taps.offset[k]] += T(g * taps.weight[k]);
@@ -650,7 +689,7 @@ struct Sampler {
         for (int64_t c = part.channel0; c < part.channel1; ++c) {
           const Index from = first + channel_offset(job, job.output.channel, c);
           for (int i = 0; i < span.count; ++i)
-            if (!run.cut[i])
+            if (!run.cut[i] && takes_part(job, n, span, i, c))
               scatter<false, ND>(image, run, i, base + channel_offset(job, image.channel, c),
                                  sample(job.output, from + i * column), nullptr);
         }

@@ -5,59 +5,10 @@
 
 #include "coordinates.hpp"
 #include "job.hpp"
+#include "matrix_source.hpp"
 #include "taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
-
-constexpr int strip_rows = 4;
-constexpr int strip_columns = 64;
-constexpr int strip_pixels = strip_rows * strip_columns;
-
-// The part of the output that a strip covers: `count` columns from `column` of `rows` rows from `row`.
-struct Span {
-  int64_t outer, row, column;
-  int rows, count;
-};
-
-// Element offset of the first pixel of a span, from the strides of `shape`.
-inline __attribute__((always_inline)) int64_t offset_of(const SampleJob& job, const int64_t* stride, const Span& span) {
-  int64_t offset = span.column * stride[job.rank - 1];
-  if (job.rank >= 2) offset += span.row * stride[job.rank - 2];
-  for (int64_t a = job.rank - 3, rest = span.outer; a >= 0; --a) {
-    offset += rest % job.shape[a] * stride[a];
-    rest /= job.shape[a];
-  }
-  return offset;
-}
-
-inline int64_t column_stride(const SampleJob& job, const int64_t* stride) { return stride[job.rank - 1]; }
-inline int64_t row_stride(const SampleJob& job, const int64_t* stride) {
-  return job.rank >= 2 ? stride[job.rank - 2] : 0;
-}
-
-// Calls body(span) for the blocks of height x width output pixels of one chunk, in order.
-template <int height, int width, class Body>
-inline __attribute__((always_inline)) void for_each_block(const SampleJob& job, int64_t chunk, Body&& body) {
-  const int64_t column_chunk = chunk % job.column_chunks;
-  const int64_t row_chunk = chunk / job.column_chunks % job.row_chunks;
-  const int64_t outer = chunk / job.column_chunks / job.row_chunks;
-  const int64_t row0 = row_chunk * job.chunk_rows, column0 = column_chunk * job.chunk_columns;
-  const int64_t row1 = row0 + job.chunk_rows < job.rows ? row0 + job.chunk_rows : job.rows;
-  const int64_t column1 = column0 + job.chunk_columns < job.columns ? column0 + job.chunk_columns : job.columns;
-  for (int64_t row = row0; row < row1; row += height)
-    for (int64_t column = column0; column < column1; column += width) {
-      const int rows = int(row1 - row < height ? row1 - row : height);
-      const int count = int(column1 - column < width ? column1 - column : width);
-      body(Span{outer, row, column, rows, count});
-    }
-}
-
-template <class Body>
-inline void for_each_strip(const SampleJob& job, int64_t chunk, Body&& body) {
-  for_each_block<strip_rows, strip_columns>(job, chunk, body);
-}
-
-inline int64_t chunks_per_image(const SampleJob& job) { return job.outer * job.row_chunks * job.column_chunks; }
 
 // From a stored coordinate to a position in the source window: one axis, one boundary.
 template <class R, template <class> class Fold>
@@ -87,10 +38,8 @@ inline void load_row(const G* __restrict x, int64_t stride, int count, R* __rest
   for (int i = 0; i < count; ++i) to[i] = R(x[i * step]);
 }
 
-// Coordinates of a run on one axis.
 template <class R>
-PYSTN_APART void load_coordinates(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int a,
-                                  R* to) {
+PYSTN_APART void load_stored(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int a, R* to) {
   const int64_t stride = column_stride(job, grid.axis);
   const int64_t at = n * grid.batch + offset_of(job, grid.axis, span) + a * grid.component;
   if (job.grid_type == Element::f32) {
@@ -100,6 +49,18 @@ PYSTN_APART void load_coordinates(const SampleJob& job, const GridArray& grid, i
     const double* const x = static_cast<const double*>(grid.data) + at;
     stride == 2 ? load_row<2>(x, stride, span.count, to) : load_row<0>(x, stride, span.count, to);
   }
+}
+
+// Coordinates of a run on one axis.
+template <class R>
+inline void load_coordinates(const SampleJob& job, int64_t n, const Span& span, int a, R* to) {
+  is_stored(job) ? load_stored(job, job.grid, n, span, a, to) : make_coordinates(job, n, span, a, to);
+}
+
+// Their tangents.
+template <class R>
+inline void load_tangents(const SampleJob& job, int64_t n, const Span& span, int a, R* to) {
+  is_stored(job) ? load_stored(job, job.d_grid, n, span, a, to) : make_tangents(job, n, span, a, to);
 }
 
 inline KernelChoice kernel_of(const SampleJob& job, int a) {
@@ -241,7 +202,7 @@ struct Run {
     alignas(64) R x[strip_columns];
     for (int i = 0; i < span.count; ++i) cut[i] = false, whole[i] = true;
     for (int a = 0; a < ND; ++a) {
-      load_coordinates(job, job.grid, n, span, a, x);
+      load_coordinates(job, n, span, a, x);
       set_cut(job, a, span.count, x);
       const Boundary boundary = Boundary(job.boundary[a]);
       axis[a].set_positions(job, a, boundary, span.count, x);
@@ -311,13 +272,14 @@ struct Run {
   // Turns the slopes into those along a tangent of the coordinates and of the kernels' parameters:
   // their sum over the axes is then the derivative.
   PYSTN_APART void turn(const SampleJob& job, int64_t n, const Span& span) {
-    R d_w[max_taps];
-    for (int a = 0; a < ND; ++a)
+    R d_w[max_taps], d[strip_columns] = {};
+    for (int a = 0; a < ND; ++a) {
+      if (has_steps(job)) load_tangents(job, n, span, a, d);
       for (int i = 0; i < span.count; ++i) {
-        const R d = job.d_grid.data ? R(grid_element(job, job.d_grid, n, span, i, a)) : R(0);
-        turn(job, a, i, d, axis[a], d_w);
-        if (job.mask.data) turn(job, a, i, d, cover[a], d_w);
+        turn(job, a, i, d[i], axis[a], d_w);
+        if (job.mask.data) turn(job, a, i, d[i], cover[a], d_w);
       }
+    }
   }
 
   static void turn(const SampleJob& job, int a, int i, R d, AxisTable<R>& table, R* d_w) {
@@ -381,7 +343,7 @@ inline void find_reach(const SampleJob& job, int64_t chunk) {
   for_each_strip(job, of_image, [&](const Span& strip) {
     Reach reached{job.size[slowest], 0};
     for_each_run(job, strip, [&](const Span& span) {
-      load_coordinates(job, job.grid, n, span, slowest, x);
+      load_coordinates(job, n, span, slowest, x);
       table.set_positions(job, slowest, boundary, span.count, x);
       int64_t low = job.size[slowest], high = 0;
       if (from_positions) {

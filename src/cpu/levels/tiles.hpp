@@ -14,6 +14,7 @@
 #define PYSTN_TILES 1
 
 #include "parts.hpp"
+#include "tile_lattice.hpp"
 #include "window_matrix.hpp"
 
 namespace pystn::PYSTN_LEVEL {
@@ -23,6 +24,7 @@ inline bool fits_tiles(const SampleJob& job, const ImageArray& image) {
   if (job.ndim != 2 || image.type != Element::f32 || job.output.type != Element::f32) return false;
   if (job.grid_type != Element::f32 || job.components != 1) return false;
   if (Mode(job.kernel[0].mode) != Mode::linear || Mode(job.kernel[1].mode) != Mode::linear) return false;
+  if (job.projected || job.chosen.data) return false;
   if (job.fill || job.mask.data || Cutoff(job.cutoff) != Cutoff::none || job.output_batch != job.batch) return false;
   if (job.size[0] < window || job.size[1] < window || job.size[0] > 1 << 24 || job.size[1] > 1 << 24) return false;
   const int64_t rows = image.axis[1] < 0 ? -image.axis[1] : image.axis[1];
@@ -39,19 +41,23 @@ struct TiledSampler {
     return _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 31, 32 - TC, 15 + TC, 16, 15, 16 - TC, TC - 1, 0);
   }
 
-  // Element offsets of a tile in the output and in the grid's gradient.
+  // Element offsets of a tile in the output and in the grid's gradient; and, if its coordinates are
+  // made from a matrix, these and the target's.
   struct At {
     int64_t output, grad_grid;
+    const float *x, *y, *target;
   };
+  using Lattice = TileLattice<TR, TC>;
+  using Sums = MatrixSums<TR, TC>;
 
   // A batch of square tiles is a strip.
   static_assert(TR == 1 || (TR == strip_rows && batch_tiles * TC == strip_columns));
 
   // Calls body(taps, x, y, tile, at) for the tiles of one chunk, in order; for those that may meet
-  // `part` if it is given.
+  // `part` if it is given. `sums` are told of every line.
   template <bool with_factor, class Body>
   static PYSTN_INLINE void for_each_tile(const SampleJob& job, int64_t n, int64_t chunk, int64_t image_row,
-                                         const Part* part, bool windowed, Body&& body) {
+                                         const Part* part, bool windowed, Sums* sums, Body&& body) {
     const Reach* reach = part && job.reach && TR > 1 ? reaches_of(job, n, chunk) : nullptr;
     const Projection<float, Fold> project_x(job, 0), project_y(job, 1);
     const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
@@ -59,7 +65,9 @@ struct TiledSampler {
     const int64_t grad_column = column_stride(job, job.grad_grid.axis);
     for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) PYSTN_INLINED {
       const float* const from = grid + offset_of(job, job.grid.axis, line);
-      const At at{offset_of(job, job.output.axis, line), offset_of(job, job.grad_grid.axis, line)};
+      const int64_t to = offset_of(job, job.output.axis, line), to_grid = offset_of(job, job.grad_grid.axis, line);
+      const Lattice lattice(job, n, line);
+      if (sums && !is_stored(job)) sums->begin(lattice);
       for (int start = 0; start < line.count; start += batch_tiles * TC) {
         if (reach && !part->meets(*reach++)) continue;
         const int tiles = line.count - start < batch_tiles * TC ? (line.count - start + TC - 1) / TC : batch_tiles;
@@ -67,9 +75,12 @@ struct TiledSampler {
           const int left = line.count - start - t * TC;
           return Place(line.rows, left < TC ? left : TC);
         };
-        alignas(64) float x[batch_tiles * lanes], y[batch_tiles * lanes];
-        for (int t = 0; t < tiles; ++t)
-          tile(t).load_grid(job, from + (start + t * TC) * grid_column, x + t * lanes, y + t * lanes);
+        alignas(64) float x[batch_tiles * lanes], y[batch_tiles * lanes], target[batch_tiles * TC];
+        if (is_stored(job))
+          for (int t = 0; t < tiles; ++t)
+            tile(t).load_grid(job, from + (start + t * TC) * grid_column, x + t * lanes, y + t * lanes);
+        else
+          lattice.make(job, line, start, tiles, target, x, y);
         BatchAxis batch_x, batch_y;
         batch_x.template project<with_factor>(x, tiles, project_x);
         batch_y.template project<with_factor>(y, tiles, project_y);
@@ -79,8 +90,10 @@ struct TiledSampler {
                         windowed);
         for (int t = 0; t < tiles; ++t)
           body(taps[t], TileAxis(batch_x, t), TileAxis(batch_y, t), tile(t),
-               At{at.output + start + t * TC, at.grad_grid + (start + t * TC) * grad_column});
+               At{to + start + t * TC, to_grid + (start + t * TC) * grad_column, x + t * lanes, y + t * lanes,
+                  target + t * TC});
       }
+      if (sums && !is_stored(job)) sums->end();
     });
   }
 
@@ -122,7 +135,11 @@ struct TiledSampler {
       first = false;
       const Place tile(line.rows, line.count < TC ? line.count : TC);
       alignas(64) float x[lanes], y[lanes];
-      tile.load_grid(job, grid + offset_of(job, job.grid.axis, line), x, y);
+      alignas(64) float target[TC];
+      if (is_stored(job))
+        tile.load_grid(job, grid + offset_of(job, job.grid.axis, line), x, y);
+      else
+        Lattice(job, n, line).make(job, line, 0, 1, target, x, y);
       BatchAxis batch_x, batch_y;
       batch_x.template project<false>(x, 1, project_x);
       batch_y.template project<false>(y, 1, project_y);
@@ -145,7 +162,7 @@ struct TiledSampler {
     const float* const input = static_cast<const float*>(job.input.data) + n * job.input.batch;
     float* const output = static_cast<float*>(job.output.data) + n * job.output.batch;
     for_each_tile<false>(
-        job, n, chunk, image_row, nullptr, channel1 - channel0 > 1,
+        job, n, chunk, image_row, nullptr, channel1 - channel0 > 1, nullptr,
         [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at) PYSTN_INLINED {
           float* const out = output + at.output;
           if (taps.reading == Reading::nothing)
@@ -167,9 +184,11 @@ struct TiledSampler {
         });
   }
 
-  // The gradient to the coordinates of one tile, summed over the samples n0 <= n < n1.
+  // The gradient to the coordinates of one tile, summed over the samples n0 <= n < n1: into the grid's,
+  // or added to the sums for a matrix.
   static PYSTN_INLINE void put_grad_grid(const SampleJob& job, int64_t n0, int64_t n1, const TileTaps& taps,
-                                         const TileAxis& x, const TileAxis& y, const Place& tile, const At& at) {
+                                         const TileAxis& x, const TileAxis& y, const Place& tile, const At& at,
+                                         Sums& sums) {
     const int64_t image_row = job.input.axis[1], row = row_stride(job, job.output.axis);
     float* const grad_grid = static_cast<float*>(job.grad_grid.data) + n0 * job.grad_grid.batch;
     const __m512 wx0 = _mm512_load_ps(x.weight[0]), wx1 = _mm512_load_ps(x.weight[1]);
@@ -197,16 +216,22 @@ struct TiledSampler {
     // its cotangent.
     const __m512 fx = _mm512_load_ps(x.factor), fy = _mm512_load_ps(y.factor), zero = _mm512_setzero_ps();
     const __mmask16 seen = taps.inside0 | taps.inside1 | taps.inside2 | taps.inside3;
-    tile.store_grid(job, grad_grid + at.grad_grid,
-                    _mm512_maskz_mul_ps(_mm512_mask_cmp_ps_mask(seen, fx, zero, _CMP_NEQ_UQ), sx, fx),
-                    _mm512_maskz_mul_ps(_mm512_mask_cmp_ps_mask(seen, fy, zero, _CMP_NEQ_UQ), sy, fy));
+    const __m512 gx = _mm512_maskz_mul_ps(_mm512_mask_cmp_ps_mask(seen, fx, zero, _CMP_NEQ_UQ), sx, fx);
+    const __m512 gy = _mm512_maskz_mul_ps(_mm512_mask_cmp_ps_mask(seen, fy, zero, _CMP_NEQ_UQ), sy, fy);
+    if (is_stored(job))
+      tile.store_grid(job, grad_grid + at.grad_grid, gx, gy);
+    else
+      sums.add(job, _mm512_maskz_mov_ps(tile.exist(), gx), _mm512_maskz_mov_ps(tile.exist(), gy), at.x, at.y,
+               at.target);
   }
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job), n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
-    for_each_tile<true>(job, n0, chunk % chunks_per_image(job), job.input.axis[1], nullptr, job.channels > 1,
+    Sums sums;
+    for_each_tile<true>(job, n0, chunk % chunks_per_image(job), job.input.axis[1], nullptr, job.channels > 1, &sums,
                         [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at)
-                            PYSTN_INLINED { put_grad_grid(job, n0, n1, taps, x, y, tile, at); });
+                            PYSTN_INLINED { put_grad_grid(job, n0, n1, taps, x, y, tile, at, sums); });
+    if (!is_stored(job)) sums.add_to_matrix(job, chunk);
   }
 
   // Adds the terms of one tile to the part of the input's gradient that a task owns.
@@ -244,13 +269,16 @@ struct TiledSampler {
     part.clear<float>(job);
     WindowMatrix matrix;
     for (int64_t n = part.n0; n < part.n1; ++n)
-      for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk)
-        for_each_tile<grid_too>(job, n, chunk, job.grad_input.axis[1], &part, true,
+      for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk) {
+        Sums sums;
+        for_each_tile<grid_too>(job, n, chunk, job.grad_input.axis[1], &part, true, grid_too ? &sums : nullptr,
                                 [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile,
                                     const At& at) PYSTN_INLINED {
                                   add_grad_input(job, part, n, matrix, taps, x, y, tile, at);
-                                  if (grid_too) put_grad_grid(job, n, n + 1, taps, x, y, tile, at);
+                                  if (grid_too) put_grad_grid(job, n, n + 1, taps, x, y, tile, at, sums);
                                 });
+        if (grid_too && !is_stored(job)) sums.add_to_matrix(job, n * chunks_per_image(job) + chunk);
+      }
   }
 
   static void vjp_input(const SampleJob& job, int64_t task) { vjp_of_part<false>(job, task); }
@@ -299,7 +327,9 @@ template <template <class> class Fold>
 SampleChunk tiled_body(Direction direction, const SampleJob& job) {
   using Wide = TiledSampler<Fold, 1, 16>;
   using Square = TiledSampler<Fold, 4, 4>;
-  const bool square = job.rows >= 4 && (job.channels > 1 || direction != Direction::forward);
+  // Rows of one channel are walked as one line where they may be, which those of a lattice may not.
+  const bool lines = job.channels == 1 && direction == Direction::forward && is_stored(job);
+  const bool square = job.rows >= 4 && !lines;
   switch (direction) {
     case Direction::forward:
       return square ? Square::forward : Wide::forward;

@@ -1,0 +1,134 @@
+// Coordinates made from a matrix on the fly, their tangents, and the way back of their gradient to
+// the matrix. A row of the lattice at a time; nothing of the grid's size is kept.
+#pragma once
+
+#include "coordinates.hpp"
+#include "span.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+inline bool is_stored(const SampleJob& job) { return Source(job.source.kind) == Source::stored; }
+inline bool is_projective(const SampleJob& job) { return Source(job.source.kind) == Source::projective; }
+inline int matrix_rows(const SampleJob& job) { return job.ndim + is_projective(job); }
+template <class R>
+inline Horizon<R> horizon_of(const SampleJob& job) {
+  return {R(job.source.least_denominator), job.source.cull_behind != 0};
+}
+
+// Whether a job moves its coordinates along a tangent.
+inline bool has_steps(const SampleJob& job) { return is_stored(job) ? job.d_grid.data : job.source.d_theta; }
+
+// The row of a lattice that a span of one row lies on.
+template <class R>
+struct LatticeSpan {
+  R at[max_ndim];  // target coordinates, x first; that of x is not set
+  int64_t matrix;  // offset of the matrix among all
+
+  LatticeSpan(const SampleJob& job, int64_t n, const Span& span) {
+    matrix = span.outer * job.rows + span.row;
+    for (int a = 1; a < job.ndim; ++a) {
+      at[a] = target_coordinate<R>(Coordinates(job.coordinates), matrix % job.source.size[a], job.source.size[a]);
+      matrix /= job.source.size[a];
+    }
+    matrix = (matrix + n * job.source.batch) * matrix_rows(job) * (job.ndim + 1);
+  }
+
+  MatrixRow<R> under(const SampleJob& job, const double* matrices) const {
+    return MatrixRow<R>(matrices + matrix, matrix_rows(job), job.ndim, at);
+  }
+};
+
+// Target coordinates on x of the pixels of a span.
+template <class R>
+inline void target_columns(const SampleJob& job, int64_t column, int count, R* __restrict to) {
+  const Coordinates convention = Coordinates(job.coordinates);
+  for (int i = 0; i < count; ++i) to[i] = target_coordinate<R>(convention, column + i, job.source.size[0]);
+}
+
+// Source coordinates of a run on axis a. What the horizon hides is infinite.
+template <class R>
+PYSTN_APART void make_coordinates(const SampleJob& job, int64_t n, const Span& span, int a, R* __restrict to) {
+  const MatrixRow<R> row = LatticeSpan<R>(job, n, span).under(job, job.source.theta);
+  target_columns(job, span.column, span.count, to);
+  if (!is_projective(job)) {
+    for (int i = 0; i < span.count; ++i) to[i] = row(a, to[i]);
+    return;
+  }
+  const Horizon<R> horizon = horizon_of<R>(job);
+  for (int i = 0; i < span.count; ++i) to[i] = horizon.project(row(a, to[i]), row(job.ndim, to[i]));
+}
+
+// Their tangent along that of the matrix.
+template <class R>
+PYSTN_APART void make_tangents(const SampleJob& job, int64_t n, const Span& span, int a, R* __restrict to) {
+  const LatticeSpan<R> lattice(job, n, span);
+  const MatrixRow<R> d_row = lattice.under(job, job.source.d_theta);
+  target_columns(job, span.column, span.count, to);
+  if (!is_projective(job)) {
+    for (int i = 0; i < span.count; ++i) to[i] = d_row(a, to[i]);
+    return;
+  }
+  const MatrixRow<R> row = lattice.under(job, job.source.theta);
+  const Horizon<R> horizon = horizon_of<R>(job);
+  for (int i = 0; i < span.count; ++i) {
+    const R q = row(job.ndim, to[i]);
+    const R step = (d_row(a, to[i]) - row(a, to[i]) / q * d_row(job.ndim, to[i])) / q;
+    to[i] = horizon.hides(q) ? R(0) : step;
+  }
+}
+
+// The group of sums that a chunk adds to.
+inline double* sums_of(const SampleJob& job, int64_t chunk) {
+  const MatrixSource& source = job.source;
+  const int64_t groups = (source.chunks_per_matrix + source.chunks_per_group - 1) / source.chunks_per_group;
+  const int64_t group =
+      chunk / source.chunks_per_matrix * groups + chunk % source.chunks_per_matrix / source.chunks_per_group;
+  return source.partial + group * matrix_rows(job) * (job.ndim + 1);
+}
+
+// Adds the gradient g[a][i] to the coordinates of a run to its sums: matrix += g (x, y, z, 1), in
+// double, in an order that depends on the shapes alone.
+template <class R, int ND, int columns>
+PYSTN_APART void add_to_matrix(const SampleJob& job, int64_t n, int64_t chunk, const Span& span,
+                               const R (&g)[ND][columns]) {
+  constexpr int lanes = 8;
+  alignas(64) R x[columns], through[3][columns];
+  const LatticeSpan<R> lattice(job, n, span);
+  target_columns(job, span.column, span.count, x);
+  const int rows = matrix_rows(job), padded = (span.count + lanes - 1) / lanes * lanes;
+  if (is_projective(job)) {
+    const MatrixRow<R> row = lattice.under(job, job.source.theta);
+    const Horizon<R> horizon = horizon_of<R>(job);
+    for (int i = 0; i < span.count; ++i) {
+      const R q = row(ND, x[i]);
+      R sum = R(0);
+      for (int a = 0; a < ND; ++a) {
+        through[a][i] = horizon.hides(q) ? R(0) : g[a][i] / q;
+        sum += g[a][i] * (row(a, x[i]) / q);
+      }
+      through[ND][i] = horizon.hides(q) ? R(0) : -sum / q;
+    }
+  } else {
+    for (int a = 0; a < ND; ++a)
+      for (int i = 0; i < span.count; ++i) through[a][i] = g[a][i];
+  }
+  double* to = sums_of(job, chunk);
+  for (int r = 0; r < rows; ++r, to += ND + 1) {
+    double totals[lanes] = {}, moments[lanes] = {}, total = 0, moment = 0;
+    for (int i = span.count; i < padded; ++i) through[r][i] = x[i] = R(0);
+    for (int i = 0; i < padded; i += lanes)
+      for (int l = 0; l < lanes; ++l) {
+        totals[l] += double(through[r][i + l]);
+        moments[l] += double(through[r][i + l]) * double(x[i + l]);
+      }
+    for (int l = 0; l < lanes; ++l) {
+      total += totals[l];
+      moment += moments[l];
+    }
+    to[0] += moment;
+    for (int b = 1; b < ND; ++b) to[b] += total * double(lattice.at[b]);
+    to[ND] += total;
+  }
+}
+
+}  // namespace pystn::PYSTN_LEVEL

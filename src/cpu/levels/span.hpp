@@ -1,0 +1,63 @@
+// How the output is walked: in chunks, which threads take; in blocks or strips of a chunk; and in
+// spans of rows.
+#pragma once
+
+#include "job.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+constexpr int strip_rows = 4;
+constexpr int strip_columns = 64;
+constexpr int strip_pixels = strip_rows * strip_columns;
+
+// The part of the output that a strip covers: `count` columns from `column` of `rows` rows from `row`.
+struct Span {
+  int64_t outer, row, column;
+  int rows, count;
+};
+
+// Element offset of the first pixel of a span, from the strides of `shape`.
+inline __attribute__((always_inline)) int64_t offset_of(const SampleJob& job, const int64_t* stride, const Span& span) {
+  int64_t offset = span.column * stride[job.rank - 1];
+  if (job.rank >= 2) offset += span.row * stride[job.rank - 2];
+  for (int64_t a = job.rank - 3, rest = span.outer; a >= 0; --a) {
+    offset += rest % job.shape[a] * stride[a];
+    rest /= job.shape[a];
+  }
+  return offset;
+}
+
+inline int64_t column_stride(const SampleJob& job, const int64_t* stride) { return stride[job.rank - 1]; }
+inline int64_t row_stride(const SampleJob& job, const int64_t* stride) {
+  return job.rank >= 2 ? stride[job.rank - 2] : 0;
+}
+
+// Calls body(span) for the blocks of height x width output pixels of one chunk, in order: plane after
+// plane where a chunk has several.
+template <int height, int width, class Body>
+inline __attribute__((always_inline)) void for_each_block(const SampleJob& job, int64_t chunk, Body&& body) {
+  const int64_t column_chunk = chunk % job.column_chunks;
+  const int64_t row_chunk = chunk / job.column_chunks % job.row_chunks;
+  const int64_t outer0 = chunk / job.column_chunks / job.row_chunks * job.planes, outer1 = outer0 + job.planes;
+  const int64_t row0 = row_chunk * job.chunk_rows, column0 = column_chunk * job.chunk_columns;
+  const int64_t row1 = row0 + job.chunk_rows < job.rows ? row0 + job.chunk_rows : job.rows;
+  const int64_t column1 = column0 + job.chunk_columns < job.columns ? column0 + job.chunk_columns : job.columns;
+  for (int64_t outer = outer0; outer < outer1; ++outer)
+    for (int64_t row = row0; row < row1; row += height)
+      for (int64_t column = column0; column < column1; column += width) {
+        const int rows = int(row1 - row < height ? row1 - row : height);
+        const int count = int(column1 - column < width ? column1 - column : width);
+        body(Span{outer, row, column, rows, count});
+      }
+}
+
+template <class Body>
+inline void for_each_strip(const SampleJob& job, int64_t chunk, Body&& body) {
+  for_each_block<strip_rows, strip_columns>(job, chunk, body);
+}
+
+inline int64_t chunks_per_image(const SampleJob& job) {
+  return job.outer / job.planes * job.row_chunks * job.column_chunks;
+}
+
+}  // namespace pystn::PYSTN_LEVEL
