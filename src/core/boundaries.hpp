@@ -9,6 +9,10 @@
 // Wider kernels map the index of every tap: (i) -> index in the image, or -1, outside. `reduce`
 // brings the cell that the taps are counted from near the image first, in floating point, without
 // changing what they map to.
+//
+// A boundary that is `periodic` takes off whole periods by a division, which loops over many
+// positions do not vectorise with and few positions need: where all are `within` its reach, the
+// template argument `divides` leaves it out, to the same bits.
 #pragma once
 
 #include "portability.hpp"
@@ -52,7 +56,7 @@ PYSTN_HD Index modulo(Index i, Index period) {
 
 template <class R>
 struct Zeros {
-  static constexpr bool takes_any = true;
+  static constexpr bool takes_any = true, periodic = false;
   R low, high;  // far enough that all taps are outside
 
   PYSTN_HD Zeros(Index n, R /*tolerance*/) : low(outside<R>()), high(R(n) + R(1)) {}
@@ -65,6 +69,7 @@ struct Zeros {
 };
 
 struct DroppedTaps {
+  static constexpr bool periodic = false;
   Index n;
 
   template <class R>
@@ -78,7 +83,7 @@ struct DroppedTaps {
 
 template <class R>
 struct Border {
-  static constexpr bool takes_any = false;
+  static constexpr bool takes_any = false, periodic = false;
   R last, flat_below, flat_above;
 
   PYSTN_HD Border(Index n, R tolerance) : last(R(n - 1)), flat_below(tolerance), flat_above(R(n - 1) - tolerance) {}
@@ -90,6 +95,7 @@ struct Border {
 };
 
 struct ClippedTaps {
+  static constexpr bool periodic = false;
   Index n;
 
   template <class R>
@@ -105,13 +111,16 @@ struct ClippedTaps {
 // Reflects about `low` and `low + span` until p lies between, exactly, then clips to the image.
 template <class R>
 struct Reflection {
-  static constexpr bool takes_any = false;
+  static constexpr bool takes_any = false, periodic = true;
   Border<R> clip;
   R low, span;
   bool single;  // an image of one pixel
 
   PYSTN_HD Reflection(Index n, R tolerance, R low, R span) : clip(n, tolerance), low(low), span(span), single(n == 1) {}
 
+  PYSTN_HD bool within(R p) const { return absolute(p - low) <= span + span; }
+
+  template <bool divides = true>
   PYSTN_HD R operator()(R p, R& factor) const {
     if (single) {
       factor = R(0);
@@ -127,7 +136,7 @@ struct Reflection {
         sign = -sign;
       }
       const R period = span + span;
-      if (distance > period) distance = remainder_of(distance, period);
+      if (divides && distance > period) distance = remainder_of(distance, period);
       if (distance > span) {
         distance = period - distance;
         sign = -sign;
@@ -146,6 +155,7 @@ struct Mirror : Reflection<R> {
 };
 
 struct MirroredTaps {
+  static constexpr bool periodic = true;
   Index n;
 
   PYSTN_HD Index period() const { return n > 1 ? 2 * (n - 1) : 1; }
@@ -166,16 +176,18 @@ struct Symmetric : Reflection<R> {
 };
 
 struct SymmetricTaps {
+  static constexpr bool periodic = true;
   Index n;
 
+  PYSTN_HD Index period() const { return 2 * n; }
   template <class R>
   PYSTN_HD R reduce(R cell) const {
-    return within_a_period(cell, 2 * n);
+    return within_a_period(cell, period());
   }
   PYSTN_HD Index operator()(Index i) const {
     if (i >= 0 && i < n) return i;
-    const Index r = modulo(i, 2 * n);
-    return r < n ? r : 2 * n - 1 - r;
+    const Index r = modulo(i, period());
+    return r < n ? r : period() - 1 - r;
   }
 };
 
@@ -183,27 +195,35 @@ struct SymmetricTaps {
 
 template <class R>
 struct Wrap {
-  static constexpr bool takes_any = false;
+  static constexpr bool takes_any = false, periodic = true;
   R period;
 
   PYSTN_HD Wrap(Index n, R /*tolerance*/) : period(R(n)) {}
 
+  PYSTN_HD bool within(R p) const { return p > -period && p < period + period; }
+
+  template <bool divides = true>
   PYSTN_HD R operator()(R p, R& factor) const {
     factor = R(1);
     if (p >= R(0) && p < period) return p;
     const R bound = Limits<R>::quarter_of_largest;
-    p = remainder_of(between(-bound, p, bound), period);
+    if (divides)
+      p = remainder_of(between(-bound, p, bound), period);
+    else
+      p = p < period ? p : p - period;
     if (p < R(0)) p += period;
     return p < period ? p : R(0);
   }
 };
 
 struct WrappedTaps {
+  static constexpr bool periodic = true;
   Index n;
 
+  PYSTN_HD Index period() const { return n; }
   template <class R>
   PYSTN_HD R reduce(R cell) const {
-    return within_a_period(cell, n);
+    return within_a_period(cell, period());
   }
   PYSTN_HD Index operator()(Index i) const { return i >= 0 && i < n ? i : modulo(i, n); }
 };

@@ -30,33 +30,32 @@ PYSTN_HD R weigh_taps(const Kernel& kernel, R p, R* w, R* dw, R* d2w) {
   return cell;
 }
 
-// Indices of these taps; whether all of them are in the image. A tap outside has a negative index
-// and keeps its weight; an idle one, which weighs nothing, counts as outside, so that no NaN is
-// read where nothing is read for. The image at hand may be a window of `size` pixels from `origin`.
-template <class R, class Map>
-PYSTN_HD bool map_taps(const Map& map, R cell, int taps, Index origin, Index size, const R* w, const R* dw,
-                       const R* d2w, Index* index) {
-  const Index first = Index(map.reduce(cell)) - (taps - 1) / 2 - origin;
-  const bool interior = first >= 0 && first + taps <= size;  // there no boundary moves a tap
-  bool whole = true;
-  for (int k = 0; k < taps; ++k) {
-    Index i = first + k;
-    if (!interior) {
-      i = map(i + origin);
-      if (i != outside_image) i -= origin;
-    }
-    const bool idle = taps > 2 && w[k] == R(0) && !(dw && dw[k] != R(0)) && !(d2w && d2w[k] != R(0));
-    const bool inside = (interior || (i >= 0 && i < size)) && !idle;
-    index[k] = inside ? i : outside_image;
-    whole = whole && inside;
-  }
-  return whole;
+// Indices of these taps: the first of them, as counted from `origin`, the first pixel of the window at
+// hand, of `size` pixels. A tap that is not in the image has the index `outside_image`, and keeps its
+// weight; an idle one, which weighs nothing, counts as outside, so that no NaN is read where nothing
+// is read for.
+template <class Int, class R>
+PYSTN_HD Int first_tap(R reduced_cell, int taps, Index origin) {
+  return Int(reduced_cell) - Int((taps - 1) / 2 + origin);
+}
+
+template <class Map>
+PYSTN_HD Index map_tap(const Map& map, Index i, Index origin, Index size) {
+  const Index mapped = map(i + origin);
+  const Index here = mapped - origin;
+  return mapped != outside_image && here >= 0 && here < size ? here : outside_image;
+}
+
+// Whether a tap is idle; slopes that are not wanted are 0. Of up to two taps none is.
+template <class R>
+PYSTN_HD bool is_idle(R w, R dw, R d2w) {
+  return w == R(0) && dw == R(0) && d2w == R(0);
 }
 
 // A value with its first and second derivatives along ND axes.
 template <class R, int ND>
 struct Jet {
-  R value = R(0), slope[ND ? ND : 1] = {}, curve[ND ? ND : 1][ND ? ND : 1] = {};
+  R value = {}, slope[ND ? ND : 1] = {}, curve[ND ? ND : 1][ND ? ND : 1] = {};
 
   // Adds an inner jet times a function of one more axis, the last, which is (w, dw, d2w).
   template <int order>

@@ -92,13 +92,14 @@ struct Sampler {
     void place(const Run<R, ND>& run, int i, const Stride* stride) {
       constexpr int taps = S ? S : 1;
       const bool whole = run.whole[i];
-      Index along[ND][taps];
+      Index index[ND][taps];
       R w[ND][taps], dw[ND][taps];
       for (int a = 0; a < ND; ++a)
         for (int t = 0; t < taps; ++t) {
-          along[a][t] = run.axis[a].index[i * taps + t] * stride[a];
-          w[a][t] = run.axis[a].w[i * taps + t];
-          if (slopes) dw[a][t] = run.axis[a].dw[i * taps + t];
+          const AxisTable<R>& table = run.axis[a];
+          index[a][t] = table.index_of(i, t);
+          w[a][t] = table.w[table.entry(i, t)];
+          if (slopes) dw[a][t] = table.dw[table.entry(i, t)];
         }
       count = 0;
       for (int k = 0; k < capacity; ++k) {
@@ -108,8 +109,8 @@ struct Sampler {
         R product = R(1);
         for (int a = 0, rest = k; a < ND; ++a, rest /= taps) {
           tap[a] = rest % taps;
-          if (!whole) inside = inside && run.axis[a].index[i * taps + tap[a]] >= 0;
-          o += along[a][tap[a]];
+          if (!whole) inside = inside && index[a][tap[a]] >= 0;
+          o += index[a][tap[a]] * stride[a];
           product *= w[a][tap[a]];
         }
         if (!inside) continue;
@@ -146,10 +147,12 @@ struct Sampler {
     } else {
       const AxisTable<R>& table = run.axis[L - 1];
       const int taps = S ? S : table.taps;
-      for (int k = i * taps; k < (i + 1) * taps; ++k) {
-        if (table.index[k] < 0) continue;
-        const Jet<R, L - 1> inner = gather<order, L - 1>(image, run, i, at + table.index[k] * image.stride[L - 1]);
-        sum.template add<order>(inner, table.w[k], order >= 1 ? table.dw[k] : R(0), order >= 2 ? table.d2w[k] : R(0));
+      for (int k = 0; k < taps; ++k) {
+        const Index index = table.index_of(i, k);
+        if (index < 0) continue;
+        const int e = table.entry(i, k);
+        const Jet<R, L - 1> inner = gather<order, L - 1>(image, run, i, at + index * image.stride[L - 1]);
+        sum.template add<order>(inner, table.w[e], order >= 1 ? table.dw[e] : R(0), order >= 2 ? table.d2w[e] : R(0));
       }
     }
     return sum;
@@ -306,16 +309,6 @@ struct Sampler {
     });
   }
 
-  // Writes what a pixel's coordinates receive: the sum over channels times d position / d coordinate,
-  // and what came through the mask.
-  static void put_grad_grid(const SampleJob& job, int64_t n, const Span& span, const Run<R, ND>& run, int i,
-                            const R* sum, const R* through_mask) {
-    for (int a = 0; a < ND; ++a) {
-      const R f = run.axis[a].factor[i];
-      set_grid_element(job, job.grad_grid, n, span, i, a, (f == R(0) ? R(0) : f * sum[a]) + through_mask[a]);
-    }
-  }
-
   // grad_grid_a = sum_c output_c V_a(U_c); over the batch too if it shares a grid.
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job);
@@ -323,7 +316,7 @@ struct Sampler {
     const Index column = column_stride(job, job.output.axis);
     Run<R, ND> run;
     FlatRun<true> products;
-    R sum[strip_columns][ND], through_mask[strip_columns][ND];
+    R sum[ND][strip_columns], through_mask[ND][strip_columns];
     bool reads[strip_columns], fills[strip_columns];
     Jet<R, ND> share[strip_columns];
     for_each_placed<1>(job, n0, chunk % chunks_per_image(job), run, [&](const Span& span) {
@@ -332,7 +325,7 @@ struct Sampler {
         reads[i] = run.reads(i);  // a sample outside has no slope
         fills[i] = reads_fill(job, run, i);
         if (fills[i]) share[i] = run.outside(job, i, 1);
-        for (int a = 0; a < ND; ++a) sum[i][a] = through_mask[i][a] = R(0);
+        for (int a = 0; a < ND; ++a) sum[a][i] = through_mask[a][i] = R(0);
       }
       for (int64_t n = n0; n < n1; ++n) {
         const Image image = image_of(job.input, n);
@@ -355,26 +348,16 @@ struct Sampler {
             }
             for (int a = 0; fills[i] && a < ND; ++a) slope[a] += R(job.fill[c]) * share[i].slope[a];
             const R g = sample(job.output, from + i * column);
-            for (int a = 0; a < ND; ++a) sum[i][a] += g * slope[a];
+            for (int a = 0; a < ND; ++a) sum[a][i] += g * slope[a];
           }
         }
         for (int i = 0; job.mask.data && i < span.count; ++i) {
           const Jet<R, ND> cover = run.coverage(i, 1);
           const R g = mask_at(job, place_of(job, job.mask, n, span, i));
-          for (int a = 0; a < ND; ++a) through_mask[i][a] += cover.slope[a] == R(0) ? R(0) : g * cover.slope[a];
+          for (int a = 0; a < ND; ++a) through_mask[a][i] += cover.slope[a] == R(0) ? R(0) : g * cover.slope[a];
         }
       }
-      if (is_stored(job)) {
-        for (int i = 0; i < span.count; ++i) put_grad_grid(job, n0, span, run, i, sum[i], through_mask[i]);
-        return;
-      }
-      R g[ND][strip_columns];
-      for (int i = 0; i < span.count; ++i)
-        for (int a = 0; a < ND; ++a) {
-          const R f = run.axis[a].factor[i];
-          g[a][i] = (f == R(0) ? R(0) : f * sum[i][a]) + through_mask[i][a];
-        }
-      add_to_matrix(job, n0, chunk, span, g);
+      put_grad_grid(job, n0, chunk, span, run, sum, job.mask.data ? through_mask : nullptr);
     });
   }
 
@@ -406,9 +389,11 @@ struct Sampler {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
     Run<R, ND> run;
+    R sum[ND][strip_columns], through_mask[ND][strip_columns];
     for_each_placed<2>(job, n0, chunk % chunks_per_image(job), run, [&](const Span& span) {
       for (int i = 0; i < span.count; ++i) {
-        R sum[ND] = {}, through_mask[ND] = {}, step[ND], slope[ND];
+        R step[ND], slope[ND];
+        for (int a = 0; a < ND; ++a) sum[a][i] = through_mask[a][i] = R(0);
         step_of(job, n0, span, run, i, step);
         const Jet<R, ND> share = reads_fill(job, run, i) ? run.outside(job, i, 2) : Jet<R, ND>();
         const Jet<R, ND> cover = job.mask.data ? run.coverage(i, 2) : Jet<R, ND>();
@@ -418,17 +403,17 @@ struct Sampler {
           for (int64_t c = 0; !run.cut[i] && c < job.channels; ++c) {
             const R g = sample(job.output, at + channel_offset(job, job.output.channel, c));
             second_slopes(job, run, i, c, image, tangent, step, share, slope);
-            for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
+            for (int a = 0; a < ND; ++a) sum[a][i] += g * slope[a];
           }
           if (job.mask.data && job.d_grid.data) {
             const R g = mask_at(job, place_of(job, job.mask, n, span, i));
             for (int a = 0; a < ND; ++a)
               for (int b = 0; b < ND; ++b)
-                through_mask[a] += g * R(grid_element(job, job.d_grid, n0, span, i, b)) * cover.curve[a][b];
+                through_mask[a][i] += g * R(grid_element(job, job.d_grid, n0, span, i, b)) * cover.curve[a][b];
           }
         }
-        put_grad_grid(job, n0, span, run, i, sum, through_mask);
       }
+      put_grad_grid(job, n0, chunk, span, run, sum, job.mask.data ? through_mask : nullptr);
     });
   }
 
@@ -484,9 +469,10 @@ struct Sampler {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
     Run<R, ND> run;
+    R sum[ND][strip_columns];
     for_each_placed<2>(job, n0, chunk % chunks_per_image(job), run, [&](const Span& span) {
       for (int i = 0; i < span.count; ++i) {
-        R sum[ND] = {}, none[ND] = {};
+        for (int a = 0; a < ND; ++a) sum[a][i] = R(0);
         const Jet<R, ND> share = reads_fill(job, run, i) ? run.outside(job, i, 2) : Jet<R, ND>();
         for (int64_t n = n0; !run.cut[i] && n < n1; ++n) {
           const Image image = image_of(job.input, n);
@@ -499,12 +485,12 @@ struct Sampler {
               if (f == R(0)) continue;
               const R g = f * sample(job.gradient, from + a * job.gradient.component);
               for (int b = 0; b < ND; ++b)
-                sum[b] += g * (curved.curve[a][b] + (job.fill ? R(job.fill[c]) * share.curve[a][b] : R(0)));
+                sum[b][i] += g * (curved.curve[a][b] + (job.fill ? R(job.fill[c]) * share.curve[a][b] : R(0)));
             }
           }
         }
-        put_grad_grid(job, n0, span, run, i, sum, none);
       }
+      put_grad_grid<R, ND>(job, n0, chunk, span, run, sum, nullptr);
     });
   }
 
@@ -571,7 +557,7 @@ struct Sampler {
       Index offset = 0;
       bool inside = true;
       for (int a = 0; a < ND; ++a) {
-        const Index index = axis[a].index[i * axis[a].taps + tap[a]];
+        const Index index = axis[a].index_of(i, tap[a]);
         inside = inside && index >= 0;
         offset += index * stride[a];
       }
@@ -580,7 +566,7 @@ struct Sampler {
         for (int a = 0; a < ND; ++a) {
           R others = u;
           for (int b = 0; b < ND; ++b)
-            if (b != a) others *= axis[b].w[i * axis[b].taps + tap[b]];
+            if (b != a) others *= axis[b].w[axis[b].entry(i, tap[b])];
           by_weight[a][tap[a]] += others;
         }
       }
@@ -606,7 +592,7 @@ struct Sampler {
         }
       const bool constant = Boundary(job.boundary[a]) == Boundary::constant;
       for (int k = 0; k < run.axis[a].taps; ++k) {
-        const bool in = run.axis[a].index[i * run.axis[a].taps + k] >= 0;
+        const bool in = run.axis[a].index_of(i, k) >= 0;
         by_weight[a][k] += (in || constant ? others_all : R(0)) - (in ? others_inside : R(0));
       }
     }
@@ -622,14 +608,16 @@ struct Sampler {
     } else {
       const AxisTable<R>& table = run.axis[L - 1];
       const int taps = S ? S : table.taps;
-      for (int k = i * taps; k < (i + 1) * taps; ++k) {
-        if (table.index[k] < 0) continue;
-        R inner[ND], next = value * table.w[k];
+      for (int k = 0; k < taps; ++k) {
+        const Index index = table.index_of(i, k);
+        if (index < 0) continue;
+        const int e = table.entry(i, k);
+        R inner[ND], next = value * table.w[e];
         if (slopes) {
-          next += slope[L - 1] * table.dw[k];
-          for (int a = 0; a < L - 1; ++a) inner[a] = slope[a] * table.w[k];
+          next += slope[L - 1] * table.dw[e];
+          for (int a = 0; a < L - 1; ++a) inner[a] = slope[a] * table.w[e];
         }
-        scatter<slopes, L - 1>(image, run, i, at + table.index[k] * image.axis[L - 1], next, inner);
+        scatter<slopes, L - 1>(image, run, i, at + index * image.axis[L - 1], next, inner);
       }
     }
   }

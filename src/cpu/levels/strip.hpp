@@ -22,13 +22,22 @@ struct Projection {
         fold(job.full[a], lattice_tolerance<R>(Subgradient(job.subgradient), job.full[a])),
         origin(R(job.origin[a])) {}
 
-  // Also d position / d coordinate.
+  // Also d position / d coordinate. `divides` as in boundaries.hpp.
+  template <bool divides = true>
   PYSTN_HD R operator()(R x, R& factor) const {
     const bool reads = Fold<R>::takes_any || is_finite(x);
     R f;
-    const R p = fold(normalize(x), f) - origin;
+    const R p = folded<divides>(normalize(x), f) - origin;
     factor = reads ? f * normalize.scale : R(0);
     return reads ? p : outside<R>();
+  }
+
+  template <bool divides>
+  PYSTN_HD R folded(R p, R& factor) const {
+    if constexpr (Fold<R>::periodic)
+      return fold.template operator()<divides>(p, factor);
+    else
+      return fold(p, factor);
   }
 };
 
@@ -63,6 +72,23 @@ inline void load_tangents(const SampleJob& job, int64_t n, const Span& span, int
   is_stored(job) ? load_stored(job, job.d_grid, n, span, a, to) : make_tangents(job, n, span, a, to);
 }
 
+template <class G, class R>
+inline void store_row(G* __restrict x, int64_t step, int count, const R* __restrict from) {
+  for (int i = 0; i < count; ++i) x[i * step] = G(from[i]);
+}
+
+// Writes what load_stored reads.
+template <class R>
+PYSTN_APART void store_coordinates(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int a,
+                                   const R* from) {
+  const int64_t stride = column_stride(job, grid.axis);
+  const int64_t at = n * grid.batch + offset_of(job, grid.axis, span) + a * grid.component;
+  if (job.grid_type == Element::f32)
+    store_row(static_cast<float*>(grid.data) + at, stride, span.count, from);
+  else
+    store_row(static_cast<double*>(grid.data) + at, stride, span.count, from);
+}
+
 inline KernelChoice kernel_of(const SampleJob& job, int a) {
   const KernelJob& k = job.kernel[a];
   return {Mode(k.mode), k.taps, k.variant, k.parameter, k.support, k.table, k.parameters};
@@ -70,26 +96,58 @@ inline KernelChoice kernel_of(const SampleJob& job, int a) {
 
 constexpr int table_entries = 512;
 
-// The taps of a run on one axis: those of pixel i from i * taps on.
+// Pixels that a table of so many taps holds.
+inline int table_columns(int taps) {
+  return taps * strip_columns <= table_entries ? strip_columns : table_entries / taps;
+}
+
+// The number of a kernel's taps if the compiler knows it, else 0: of &Kernel::taps.
+template <class Kernel>
+constexpr int known_taps(const int*) {
+  return Kernel::taps;
+}
+template <class Kernel>
+constexpr int known_taps(int Kernel::*) {
+  return 0;
+}
+
+using Flag = int;  // as wide as what it is computed with, for loops that vectorise
+
+// The taps of a run on one axis, as loops over its pixels want them: tap k of pixel i is entry
+// k * columns + i.
 template <class R>
 struct AxisTable {
-  int taps;
-  bool whole[strip_columns];                                     // all taps of the pixel are in the image
+  int taps, columns;
+  Flag whole[strip_columns];                                     // all taps of the pixel are in the image
+  Flag adjacent[strip_columns];                                  // and follow the first, whose index fits an int
   alignas(64) R position[strip_columns], factor[strip_columns];  // in pixels; d position / d coordinate
   alignas(64) R w[table_entries], dw[table_entries], d2w[table_entries];
-  Index index[table_entries];
+  alignas(64) int first[strip_columns];  // index of the first tap, where they are adjacent
+  Index index[table_entries];            // of each, where not
 
-  template <class Fold>
-  void project(const SampleJob& job, int a, int count, const R* __restrict x) {
-    Projection<R, Fold::template Fold> by(job, a);
-    by.origin = R(0);
-    for (int i = 0; i < count; ++i) position[i] = by(x[i], factor[i]);
+  int entry(int i, int k) const { return k * columns + i; }
+  Index index_of(int i, int k) const { return adjacent[i] ? first[i] + k : index[entry(i, k)]; }
+
+  template <bool divides, class Projection>
+  void project(const Projection& by, int count, const R* __restrict x) {
+    for (int i = 0; i < count; ++i) position[i] = by.template operator()<divides>(x[i], factor[i]);
   }
 
   // Positions on axis a, folded into the image where the kernel asks for it.
   PYSTN_APART void set_positions(const SampleJob& job, int a, Boundary boundary, int count, const R* __restrict x) {
     if (folds(Mode(job.kernel[a].mode))) {
-      with_fold(boundary, [&](auto fold) { project<decltype(fold)>(job, a, count, x); });
+      with_fold(boundary, [&](auto fold) {
+        using Fold = typename decltype(fold)::template Fold<R>;
+        Projection<R, decltype(fold)::template Fold> by(job, a);
+        by.origin = R(0);
+        Flag within = 1;
+        if constexpr (Fold::periodic)
+          for (int i = 0; i < count; ++i) within &= by.fold.within(by.normalize(x[i]));
+        if (within)
+          project<false>(by, count, x);
+        else
+          project<true>(by, count, x);
+      });
     } else {
       const auto normalize = Normalization<R>::of(Coordinates(job.coordinates), job.full[a]);
       for (int i = 0; i < count; ++i) {
@@ -99,52 +157,105 @@ struct AxisTable {
     }
   }
 
+  template <int order, class Kernel>
+  void weigh(const Kernel& kernel, int count, R* __restrict cell) {
+    constexpr int known = known_taps<Kernel>(&Kernel::taps);
+    const int S = known ? known : kernel.taps, step = known ? strip_columns : columns;
+    for (int i = 0; i < count; ++i) {
+      constexpr int room = known ? known : max_taps;
+      R v[room], dv[order >= 1 ? room : 1], d2v[order >= 2 ? room : 1];
+      // A coordinate that is no number is cut off, and its taps are not read.
+      const R p = position[i] == position[i] ? position[i] : R(0);
+      cell[i] = weigh_taps(kernel, p, v, order >= 1 ? dv : nullptr, order >= 2 ? d2v : nullptr);
+      for (int k = 0; k < S; ++k) {
+        w[k * step + i] = v[k];
+        if (order >= 1) dw[k * step + i] = dv[k];
+        if (order >= 2) d2w[k * step + i] = d2v[k];
+      }
+    }
+  }
+
   template <int order>
   PYSTN_APART void set_taps(const SampleJob& job, int a, Boundary boundary, int count) {
-    R cell[strip_columns];
+    alignas(64) R cell[strip_columns];
     // Values are the same for every choice of slopes.
     const Subgradient rule = order ? Subgradient(job.subgradient) : Subgradient::right;
     with_kernel<R>(kernel_of(job, a), rule, lattice_tolerance<R>(rule, job.full[a]), [&](const auto& kernel) {
       taps = kernel.taps;
-      for (int i = 0; i < count; ++i) {
-        const int at = i * kernel.taps;
-        // A coordinate that is no number is cut off, and its taps are not read.
-        const R p = position[i] == position[i] ? position[i] : R(0);
-        cell[i] = weigh_taps(kernel, p, w + at, order >= 1 ? dw + at : nullptr, order >= 2 ? d2w + at : nullptr);
-      }
+      columns = table_columns(taps);
+      weigh<order>(kernel, count, cell);
     });
-    const Boundary map = folds(Mode(job.kernel[a].mode)) ? after_fold(boundary) : boundary;
-    with_tap_boundary(map, job.full[a], [&](const auto& map) {
-      switch (taps) {
-        case 1:
-          return map_run<order, 1>(job, a, map, count, cell);
-        case 2:
-          return map_run<order, 2>(job, a, map, count, cell);
-        default:
-          return map_run<order, 0>(job, a, map, count, cell);
-      }
-    });
+    const bool narrow = job.full[a] < Index(1) << 29;
+    for (int i = 0; i < count; ++i) adjacent[i] = narrow;
+    for (int k = 0; taps > 2 && k < taps; ++k)
+      for (int i = 0; i < count; ++i) adjacent[i] &= !idle<order>(entry(i, k));
+    with_tap_boundary(folds(Mode(job.kernel[a].mode)) ? after_fold(boundary) : boundary, job.full[a],
+                      [&](const auto& map) {
+                        if (narrow) set_first(job, a, map, count, cell);
+                        for (int i = 0; i < count; ++i) whole[i] = adjacent[i];
+                        for (int i = 0; i < count; ++i)
+                          if (!adjacent[i]) list_taps<order>(job, a, map, i, cell[i]);
+                      });
   }
 
-  template <int order, int S, class Map>
-  void map_run(const SampleJob& job, int a, const Map& map, int count, const R* cell) {
-    const Index origin = job.origin[a], size = job.size[a];
-    const int step = S ? S : taps;
-    for (int i = 0; i < count; ++i) {
-      const int at = i * step;
-      whole[i] = map_taps(map, cell[i], step, origin, size, w + at, order >= 1 ? dw + at : nullptr,
-                          order >= 2 ? d2w + at : nullptr, index + at);
+  template <int order>
+  bool idle(int at) const {
+    return is_idle(w[at], order >= 1 ? dw[at] : R(0), order >= 2 ? d2w[at] : R(0));
+  }
+
+  template <class Map>
+  void set_first(const SampleJob& job, int a, const Map& map, int count, const R* __restrict cell) {
+    const Index origin = job.origin[a];
+    const int last = int(job.size[a]) - taps;
+    const auto set = [&](int i, R reduced) {
+      const int at = first_tap<int>(reduced, taps, origin);
+      first[i] = at;
+      adjacent[i] &= at >= 0 && at <= last;
+    };
+    if constexpr (Map::periodic) {
+      const R period = R(map.period());
+      Flag within = 1;
+      for (int i = 0; i < count; ++i) within &= absolute(cell[i]) <= period;
+      if (within) {
+        for (int i = 0; i < count; ++i) set(i, cell[i]);
+        return;
+      }
     }
+    for (int i = 0; i < count; ++i) set(i, map.reduce(cell[i]));
+  }
+
+  template <int order, class Map>
+  void list_taps(const SampleJob& job, int a, const Map& map, int i, R cell) {
+    const Index from = first_tap<Index>(map.reduce(cell), taps, job.origin[a]);
+    whole[i] = true;
+    for (int k = 0; k < taps; ++k) {
+      const bool reads = taps <= 2 || !idle<order>(entry(i, k));
+      const Index at = reads ? map_tap(map, from + k, job.origin[a], job.size[a]) : outside_image;
+      index[entry(i, k)] = at;
+      whole[i] &= Flag(at >= 0);
+    }
+  }
+
+  // Keeps the taps of pixel i with low <= index < high.
+  void restrict_to(Index low, Index high, int i) {
+    if (adjacent[i] && first[i] >= low && first[i] + taps <= high) return;
+    for (int k = 0; k < taps; ++k) {
+      const Index at = index_of(i, k);
+      const bool within = at >= low && at < high;
+      index[entry(i, k)] = within ? at : outside_image;
+      whole[i] &= within;
+    }
+    adjacent[i] = false;
   }
 
   // Sums of w, w' and w'' over the taps of pixel i, or those inside.
   void sum(int i, bool inside, R (&sums)[3], int order) const {
     sums[0] = sums[1] = sums[2] = R(0);
-    for (int k = i * taps; k < (i + 1) * taps; ++k) {
-      if (inside && index[k] < 0) continue;
-      sums[0] += w[k];
-      if (order >= 1) sums[1] += dw[k];
-      if (order >= 2) sums[2] += d2w[k];
+    for (int k = 0; k < taps; ++k) {
+      if (inside && index_of(i, k) < 0) continue;
+      sums[0] += w[entry(i, k)];
+      if (order >= 1) sums[1] += dw[entry(i, k)];
+      if (order >= 2) sums[2] += d2w[entry(i, k)];
     }
   }
 };
@@ -154,7 +265,7 @@ inline int run_columns(const SampleJob& job) {
   int most = 1;
   for (int a = 0; a < job.ndim; ++a) most = job.kernel[a].taps > most ? job.kernel[a].taps : most;
   most = most == 2 && job.subgradient ? 3 : most;
-  return most * strip_columns <= table_entries ? strip_columns : table_entries / most;
+  return table_columns(most);
 }
 
 // Calls body(span of one row) for the runs of a strip, in order.
@@ -179,35 +290,26 @@ inline double grid_element(const SampleJob& job, const GridArray& grid, int64_t 
                                        : static_cast<const double*>(grid.data)[at];
 }
 
-template <class R>
-inline void set_grid_element(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int i, int a,
-                             R value) {
-  const int64_t at = grid_offset(job, grid, n, span, i, a);
-  if (job.grid_type == Element::f32)
-    static_cast<float*>(grid.data)[at] = float(value);
-  else
-    static_cast<double*>(grid.data)[at] = double(value);
-}
-
 // The taps of a run on all axes.
 template <class R, int ND>
 struct Run {
   AxisTable<R> axis[ND];
   AxisTable<R> cover[ND];     // the same with nothing read outside, if a mask is wanted
-  bool cut[strip_columns];    // replaced whole by the fill value
-  bool whole[strip_columns];  // all taps are in the image
+  Flag cut[strip_columns];    // replaced whole by the fill value
+  Flag whole[strip_columns];  // all taps are in the image
 
   template <int order>
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span) {
     alignas(64) R x[strip_columns];
-    for (int i = 0; i < span.count; ++i) cut[i] = false, whole[i] = true;
+    for (int i = 0; i < span.count; ++i) cut[i] = false;
+    for (int i = 0; i < span.count; ++i) whole[i] = true;
     for (int a = 0; a < ND; ++a) {
       load_coordinates(job, n, span, a, x);
       set_cut(job, a, span.count, x);
       const Boundary boundary = Boundary(job.boundary[a]);
       axis[a].set_positions(job, a, boundary, span.count, x);
       axis[a].template set_taps<order>(job, a, boundary, span.count);
-      for (int i = 0; i < span.count; ++i) whole[i] = whole[i] && axis[a].whole[i];
+      for (int i = 0; i < span.count; ++i) whole[i] &= axis[a].whole[i];
       if (job.mask.data) {
         cover[a].set_positions(job, a, Boundary::zeros, span.count, x);
         cover[a].template set_taps<order>(job, a, Boundary::zeros, span.count);
@@ -216,27 +318,26 @@ struct Run {
   }
 
   PYSTN_APART void set_cut(const SampleJob& job, int a, int count, const R* __restrict x) {
-    for (int i = 0; i < count; ++i) cut[i] = cut[i] || !is_finite(x[i]);
+    for (int i = 0; i < count; ++i) cut[i] |= !is_finite(x[i]);
     if (Cutoff(job.cutoff) == Cutoff::none) return;
     const Coordinates convention = Coordinates(job.coordinates);
     const auto normalize = Normalization<R>::of(convention, job.full[a]);
     const R beyond = (Cutoff(job.cutoff) == Cutoff::edge ? R(0.5) : R(0)) +
                      (convention == Coordinates::pixel ? R(0) : rounding_of_positions<R>(job.full[a]));
+    const R last = R(job.full[a] - 1);
     for (int i = 0; i < count; ++i) {
       const R p = normalize(x[i]);
-      cut[i] = cut[i] || !(p >= -beyond && p <= R(job.full[a] - 1) + beyond);
+      cut[i] |= !(p >= -beyond && p <= last + beyond);
     }
   }
 
   // Keeps the taps on the slowest axis that are in a band of it.
   PYSTN_APART void restrict_to(Index low, Index high, int count) {
     AxisTable<R>& slowest = axis[ND - 1];
-    for (int i = 0; i < count; ++i)
-      for (int k = i * slowest.taps; k < (i + 1) * slowest.taps; ++k)
-        if (slowest.index[k] < low || slowest.index[k] >= high) {
-          slowest.index[k] = outside_image;
-          whole[i] = false;
-        }
+    for (int i = 0; i < count; ++i) {
+      slowest.restrict_to(low, high, i);
+      whole[i] &= slowest.whole[i];
+    }
   }
 
   // The share of pixel i's weight on taps that read the fill value: all but those inside, and but
@@ -263,7 +364,7 @@ struct Run {
     bool all = true;
     for (int a = 0; !whole[i] && a < ND; ++a) {
       bool any = false;
-      for (int k = i * axis[a].taps; k < (i + 1) * axis[a].taps; ++k) any = any || axis[a].index[k] >= 0;
+      for (int k = 0; k < axis[a].taps; ++k) any = any || axis[a].index_of(i, k) >= 0;
       all = all && any;
     }
     return all;
@@ -272,27 +373,32 @@ struct Run {
   // Turns the slopes into those along a tangent of the coordinates and of the kernels' parameters:
   // their sum over the axes is then the derivative.
   PYSTN_APART void turn(const SampleJob& job, int64_t n, const Span& span) {
-    R d_w[max_taps], d[strip_columns] = {};
+    alignas(64) R d[strip_columns] = {};
     for (int a = 0; a < ND; ++a) {
       if (has_steps(job)) load_tangents(job, n, span, a, d);
-      for (int i = 0; i < span.count; ++i) {
-        turn(job, a, i, d[i], axis[a], d_w);
-        if (job.mask.data) turn(job, a, i, d[i], cover[a], d_w);
-      }
+      turn(job, a, span.count, d, axis[a]);
+      if (job.mask.data) turn(job, a, span.count, d, cover[a]);
     }
   }
 
-  static void turn(const SampleJob& job, int a, int i, R d, AxisTable<R>& table, R* d_w) {
-    const int at = i * table.taps;
-    const R step = table.factor[i] == R(0) ? R(0) : d * table.factor[i];
-    for (int k = 0; k < table.taps; ++k) table.dw[at + k] = step == R(0) ? R(0) : step * table.dw[at + k];
-    table.factor[i] = R(1);
+  static void turn(const SampleJob& job, int a, int count, const R* __restrict d, AxisTable<R>& table) {
+    alignas(64) R step[strip_columns];
+    for (int i = 0; i < count; ++i) {
+      step[i] = table.factor[i] == R(0) ? R(0) : d[i] * table.factor[i];
+      table.factor[i] = R(1);
+    }
+    for (int k = 0; k < table.taps; ++k) {
+      R* const dw = table.dw + table.entry(0, k);
+      for (int i = 0; i < count; ++i) dw[i] = step[i] == R(0) ? R(0) : step[i] * dw[i];
+    }
     if (!job.d_kernel[a]) return;
     with_parametric_kernel<R>(kernel_of(job, a), [&](const auto& kernel) {
-      R t;
-      cell_and_phase(kernel, table.position[i], t);
-      kernel.push(t, job.d_kernel[a], d_w);
-      for (int k = 0; k < table.taps; ++k) table.dw[at + k] += d_w[k];
+      R d_w[max_taps], t;
+      for (int i = 0; i < count; ++i) {
+        cell_and_phase(kernel, table.position[i], t);
+        kernel.push(t, job.d_kernel[a], d_w);
+        for (int k = 0; k < table.taps; ++k) table.dw[table.entry(i, k)] += d_w[k];
+      }
     });
   }
 
@@ -318,6 +424,21 @@ struct Run {
     return share;
   }
 };
+
+// Delivers what a run's coordinates receive: what its positions did, times d position / d coordinate,
+// and what came through the mask, if there is one. To the gradient of the grid or of the matrix.
+template <class R, int ND>
+PYSTN_APART void put_grad_grid(const SampleJob& job, int64_t n, int64_t chunk, const Span& span, const Run<R, ND>& run,
+                               const R (*sums)[strip_columns], const R (*through_mask)[strip_columns]) {
+  alignas(64) R x[ND][strip_columns];
+  for (int a = 0; a < ND; ++a) {
+    const R* const factor = run.axis[a].factor;
+    for (int i = 0; i < span.count; ++i) x[a][i] = factor[i] == R(0) ? R(0) : factor[i] * sums[a][i];
+    for (int i = 0; through_mask && i < span.count; ++i) x[a][i] += through_mask[a][i];
+    if (is_stored(job)) store_coordinates(job, job.grad_grid, n, span, a, x[a]);
+  }
+  if (!is_stored(job)) add_to_matrix(job, n, chunk, span, x);
+}
 
 // Strips of a chunk, at most; the size of its part of the table of reaches.
 inline int64_t strips_per_chunk(const SampleJob& job) {
@@ -356,11 +477,13 @@ inline void find_reach(const SampleJob& job, int64_t chunk) {
         high = int64_t(floor_of(most)) - job.origin[slowest] + 2;
       } else {
         table.template set_taps<0>(job, slowest, boundary, span.count);
-        for (int k = 0; k < span.count * table.taps; ++k) {
-          if (table.index[k] < 0) continue;
-          low = table.index[k] < low ? table.index[k] : low;
-          high = table.index[k] >= high ? table.index[k] + 1 : high;
-        }
+        for (int k = 0; k < table.taps; ++k)
+          for (int i = 0; i < span.count; ++i) {
+            const Index at = table.index_of(i, k);
+            if (at < 0) continue;
+            low = at < low ? at : low;
+            high = at >= high ? at + 1 : high;
+          }
       }
       reached.low = low < reached.low ? low : reached.low;
       reached.high = high > reached.high ? high : reached.high;
