@@ -1,12 +1,15 @@
 """The arrays of a case, made when asked for and the same in every run.
 
 Images are white noise, the steepest there are, so that no error of a coordinate stays hidden.
-The grids are made here in NumPy, in float64, and belong to neither pystn nor a peer:
+Transforms and grids are made here in NumPy, in float64, and belong to neither pystn nor a peer:
 
-    jitter   near the identity: an affine transform per image and a slight smooth displacement
-    rot30    a rotation by 30 degrees about the centre, true in pixels
-    random   uniform in [-1, 1]: no two neighbours near each other
-    down4    the identity read at a quarter of the points each way
+    jitter   near the identity: an affine transform per image and, in grids, a slight smooth displacement
+    rot30    a rotation by 30 degrees about the centre, of volumes in xy and in yz, true in pixels
+    random   uniform over the image: no two neighbours near each other
+    down4    the identity read at a quarter of the points on each axis
+    up2      the identity read at twice the points on each axis
+
+Coordinates are x first. They are normalized, -1 and 1 being the outer edges, or pixels.
 """
 
 from __future__ import annotations
@@ -16,78 +19,117 @@ from typing import Any
 
 import numpy as np
 
-from bench.cases import Case
+from bench.cases import Case, Shape
 
 __all__ = ["Array", "Arrays"]
 
 Array = np.ndarray[Any, Any]
 
+VANISHING = (0.1, 0.05)  # last row of a projective transform, in normalized coordinates
+
 
 def centres(n: int) -> Array:
-    """Normalized coordinates of n pixels, -1 and 1 being the outer edges."""
+    """Normalized coordinates of n pixels."""
     return (2 * np.arange(n) + 1) / n - 1
 
 
-def noise(shape: tuple[int, ...], dtype: str, seed: int) -> Array:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.dtype(dtype).type)
+def noise(shape: Shape, dtype: str, seed: int) -> Array:
+    generator = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "u":
+        return generator.integers(0, np.iinfo(dtype).max, shape, dtype=np.dtype(dtype).type, endpoint=True)
+    return generator.standard_normal(shape, dtype=np.dtype(dtype).type)
+
+
+def rotation(ndim: int, angle: float = np.pi / 6) -> Array:
+    """Of the plane, or of two planes of space: no axis through pixels stays, where slopes have kinks."""
+    c, s = np.cos(angle), np.sin(angle)
+    if ndim == 2:
+        return np.array([[c, -s], [s, c]])
+    turned: Array = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    return turned
+
+
+def pixels(spatial: Shape) -> Array:
+    """The matrix from normalized coordinates, x first, to pixels of an image of that size."""
+    sides = np.array(spatial[::-1])
+    matrix = np.diag([*sides / 2, 1])
+    matrix[:-1, -1] = (sides - 1) / 2
+    return matrix
 
 
 class Arrays:
-    """What the operations read: image, transform, grid, and the cotangents of samples and grid."""
+    """What the operations read: image, transform, grid, and tangents and cotangents of them."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
 
-    def image(self, size: tuple[int, int], seed: int) -> Array:
-        n, c, _, _ = self.case.shape
-        last = self.case.channels == "last"
-        return noise((n, *size, c) if last else (n, c, *size), self.case.dtype, seed)
-
     @cached_property
     def input(self) -> Array:
-        return self.image(self.case.shape[2:], seed=1)
+        return noise(self.case.input_shape, self.case.dtype, seed=1)
 
     @cached_property
     def grad_output(self) -> Array:
-        return self.image(self.case.size, seed=2)
+        return noise(self.case.output_shape, self.case.dtype, seed=2)
 
     @cached_property
     def grad_grid(self) -> Array:
-        return noise((self.case.shape[0], *self.case.size, 2), self.case.dtype, seed=3)
+        return noise((self.case.shape[0], *self.case.size, self.case.ndim), self.case.coordinates, seed=3)
+
+    @cached_property
+    def d_input(self) -> Array:
+        return noise(self.case.input_shape, self.case.dtype, seed=6)
+
+    @cached_property
+    def d_grid(self) -> Array:
+        """A tangent of about a pixel, so that neither it nor that of the image hides the other."""
+        return self.grad_grid * (1 if self.case.coords == "pixel" else 2 / max(self.case.spatial))
 
     @cached_property
     def theta(self) -> Array:
-        n, _, h, w = self.case.shape
-        theta = np.tile(np.eye(2, 3), (n, 1, 1))
-        if self.case.grid == "jitter":
-            theta += np.random.default_rng(4).uniform(-0.05, 0.05, theta.shape)
-        elif self.case.grid == "rot30":
-            c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
-            theta[:] = [[c, -s * h / w, 0], [s * w / h, c, 0]]
-        return theta.astype(self.case.dtype)
+        """Transforms from output to input: (N, ndim, ndim + 1), or square if they are projective."""
+        case, n, d = self.case, self.case.shape[0], self.case.ndim
+        matrix = np.tile(np.eye(d + 1), (n, 1, 1))
+        if case.grid == "jitter":
+            matrix[:, :d] += np.random.default_rng(4).uniform(-0.05, 0.05, (n, d, d + 1))
+        elif case.grid == "rot30":
+            sides = np.array(case.spatial[::-1])
+            matrix[:, :d, :d] = rotation(d) * sides / sides[:, None]
+        projective = case.operation == "warp_projective"
+        if projective:
+            matrix[:, d, :d] = VANISHING
+        if case.coords == "pixel":
+            matrix = pixels(case.spatial) @ matrix @ np.linalg.inv(pixels(case.size))
+        return (matrix if projective else matrix[:, :d]).astype(case.coordinates)
+
+    @property
+    def matrix(self) -> Array:
+        """The first transform as libraries for images take it: square, in float64."""
+        matrix = np.eye(self.case.ndim + 1)
+        matrix[: self.theta.shape[1]] = self.theta[0]
+        return matrix
 
     @cached_property
     def grid(self) -> Array:
-        n, _, h, w = self.case.shape
-        rows, columns = self.case.size
-        if self.case.grid == "random":
-            grid = np.random.default_rng(5).uniform(-1, 1, (n, rows, columns, 2))
-        else:
-            x, y = centres(columns)[None, None, :], centres(rows)[None, :, None]
-            a = self.theta[:, :, :, None, None].astype(np.float64)
-            grid = np.stack([a[:, i, 0] * x + a[:, i, 1] * y + a[:, i, 2] for i in range(2)], axis=-1)
-        if self.case.grid == "jitter":
-            grid[..., 0] += 0.01 * np.sin(7 * y)
-            grid[..., 1] += 0.01 * np.sin(5 * x)
-        if self.case.coords == "pixel":
-            grid = ((grid + 1) * [w, h] - 1) / 2
-        return grid.astype(self.case.dtype)
+        """The affine transforms of a lattice, or random points: (N, *size, ndim)."""
+        case, n, d = self.case, self.case.shape[0], self.case.ndim
+        in_pixels = case.coords == "pixel"
+        units = [(side / 2 if in_pixels else 1) for side in case.spatial[::-1]]  # of displacements
+        grid = np.empty((n, *case.size, d), case.coordinates)
+        if case.grid == "random":
+            points = np.random.default_rng(5).uniform(-1, 1, grid.shape)
+            grid[...] = points * units + [unit - 0.5 if in_pixels else 0 for unit in units]
+            return grid
 
-    @cached_property
-    def matrix(self) -> Array:
-        """The first transform as a matrix (3, 3) from pixels of the output to pixels of the input."""
-        _, _, h, w = self.case.shape
-        pixels = np.array([[w / 2, 0, (w - 1) / 2], [0, h / 2, (h - 1) / 2], [0, 0, 1]])
-        theta = np.vstack([self.theta[0].astype(np.float64), [0, 0, 1]])
-        matrix: Array = pixels @ theta @ np.linalg.inv(pixels)
-        return matrix
+        def along(axis: int, values: Array) -> Array:
+            return values.reshape([-1 if other == d - axis else 1 for other in range(d + 1)])
+
+        sides = case.size[::-1]
+        places = [along(i, np.arange(side) if in_pixels else centres(side)) for i, side in enumerate(sides)]
+        theta = self.theta.astype(np.float64).reshape(n, d, d + 1, *[1] * d)
+        for i in range(d):
+            coordinate = theta[:, i, d] + sum(theta[:, i, j] * places[j] for j in range(d))
+            if case.grid == "jitter":
+                other = (i + 1) % d
+                coordinate = coordinate + along(other, 0.01 * units[i] * np.sin((7 - 2 * i) * centres(sides[other])))
+            grid[..., i] = coordinate
+        return grid

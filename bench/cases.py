@@ -1,28 +1,38 @@
-"""What is measured: one table of blocks, each a product of operations, shapes and grids.
+"""What is measured: one table of blocks, each a product of operations, shapes, kernels and grids.
 
-To add a case is to add a line to `TABLE`; nothing else in the bench names a case.
+To add a case is to add a line to `TABLE`; nothing else in the bench names a case. A case that two
+blocks have is one case, with the peers of both.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-__all__ = ["OPERATIONS", "TABLE", "Block", "Case", "Shape", "select"]
+__all__ = ["GRIDS", "OPERATIONS", "TABLE", "Block", "Case", "Kernel", "Shape", "select"]
 
-Shape = tuple[int, int, int, int]  # (N, C, H, W), of the input
+Shape = tuple[int, ...]  # (N, C, *spatial) of the input, wherever its channels are
+Kernel = tuple[str, str]  # mode and padding; the modes: see Pystn in peers.py
 
-# The methods of an adapter in peers.py. "stn" is a whole transform: affine_grid, then grid_sample.
+# The methods of an adapter in peers.py. A warp is a whole transform: the grid of theta, and its samples.
 OPERATIONS = {
     "grid_sample": "grid_sample",
     "grid_sample_vjp": "grid_sample_vjp",
     "grid_sample_vjp_grid": "grid_sample_vjp, grid only",
+    "grid_sample_jvp": "grid_sample_jvp",
+    "grid_sample_vjp2": "grid_sample_vjp2",
     "affine_grid": "affine_grid",
     "affine_grid_vjp": "affine_grid_vjp",
-    "stn": "affine_grid + grid_sample",
-    "stn_fwd_bwd": "affine_grid + grid_sample, fwd + vjp",
+    "warp_affine": "warp_affine",
+    "warp_affine_fwd_bwd": "warp_affine, fwd + vjp",
+    "warp_projective": "warp_projective",
+    "warp_project": "warp_project, sum",
+    "warp_project_fwd_bwd": "warp_project, sum, fwd + vjp",
 }
+
+# Where the samples lie, see arrays.py, and how many there are on each axis for one pixel of the input.
+GRIDS = {"jitter": 1.0, "rot30": 1.0, "random": 1.0, "down4": 0.25, "up2": 2.0}
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Case:
     operation: str
     shape: Shape
     grid: str
-    peers: tuple[str, ...]
+    peers: tuple[str, ...] = field(default=(), compare=False)
     mode: str = "linear"
     padding: str = "zeros"
     dtype: str = "float32"
@@ -44,15 +54,13 @@ class Case:
     @property
     def label(self) -> str:
         """The case within its section."""
-        n, c, h, w = self.shape
         generator = self.operation.startswith("affine")
-        size = f"{n}x{h}x{w}" if generator else f"{n}x{c}x{h}x{w}"
-        unusual = [self.grid] * (not generator)
-        if (self.mode, self.padding) != ("linear", "zeros"):
-            unusual.append(f"{self.mode}-{self.padding}")
-        if self.out:
-            unusual.append("out=")
-        return " ".join((OPERATIONS[self.operation], size, *unusual))
+        shape = (self.shape[0], *self.spatial) if generator else self.shape
+        words = [OPERATIONS[self.operation], "x".join(map(str, shape))]
+        words += [self.grid] * (not generator)
+        words += [word for word, usual in ((self.mode, "linear"), (self.padding, "zeros")) if word != usual]
+        words += [self.dtype] * (self.dtype != "float32") + ["out="] * self.out
+        return " ".join(words)
 
     @property
     def name(self) -> str:
@@ -60,10 +68,36 @@ class Case:
         return f"{self.section}: {self.label}"
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Spatial size of the output."""
-        _, _, h, w = self.shape
-        return (h // 4, w // 4) if self.grid == "down4" else (h, w)
+    def spatial(self) -> Shape:
+        """Spatial size of the input."""
+        return self.shape[2:]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.spatial)
+
+    @property
+    def size(self) -> Shape:
+        """Spatial size of the grid: where the input is read."""
+        return tuple(max(1, int(n * GRIDS[self.grid])) for n in self.spatial)
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.laid_out(self.spatial)
+
+    @property
+    def output_shape(self) -> Shape:
+        projected = self.operation.startswith("warp_project_") or self.operation == "warp_project"
+        return self.laid_out(self.size[1:] if projected else self.size)
+
+    def laid_out(self, spatial: Shape) -> Shape:
+        n, c = self.shape[:2]
+        return (n, *spatial, c) if self.channels == "last" else (n, c, *spatial)
+
+    @property
+    def coordinates(self) -> str:
+        """dtype of grids and transforms."""
+        return "float64" if self.dtype == "float64" else "float32"
 
 
 @dataclass(frozen=True)
@@ -75,8 +109,8 @@ class Block:
     shapes: tuple[Shape, ...]
     grids: tuple[str, ...]
     peers: tuple[str, ...] = ("torch",)
-    modes: tuple[str, ...] = ("linear-zeros",)
-    dtype: str = "float32"
+    kernels: tuple[Kernel, ...] = (("linear", "zeros"),)
+    dtypes: tuple[str, ...] = ("float32",)
     channels: str = "first"
     coords: str = "normalized"
     out: bool = False
@@ -84,56 +118,99 @@ class Block:
 
     def cases(self) -> list[Case]:
         found = []
-        for shape, kernel, grid, operation in product(self.shapes, self.modes, self.grids, self.operations):
-            mode, padding = kernel.split("-")
-            options = (mode, padding, self.dtype, self.channels, self.coords, self.out)
+        entries = (self.shapes, self.dtypes, self.kernels, self.grids, self.operations)
+        for shape, dtype, (mode, padding), grid, operation in product(*entries):
+            options = (mode, padding, dtype, self.channels, self.coords, self.out)
             found.append(Case(self.section, operation, shape, grid, self.peers, *options))
         return found
 
 
 FORWARD, VJP, VJP_GRID = "grid_sample", "grid_sample_vjp", "grid_sample_vjp_grid"
 BOTH, ALL = (FORWARD, VJP), (FORWARD, VJP, VJP_GRID)
-AFFINE, STN = ("affine_grid", "affine_grid_vjp"), ("stn", "stn_fwd_bwd")
+SECOND = ("grid_sample_jvp", "grid_sample_vjp2")
+GRID, AFFINE = ("affine_grid", "affine_grid_vjp"), ("warp_affine", "warp_affine_fwd_bwd")
+PROJECT = ("warp_project", "warp_project_fwd_bwd")
+REMAP, BY_MATRIX, BY_PROJECTION = (FORWARD,), ("warp_affine",), ("warp_projective",)
 
 RGB, FEATURES, DIGITS = (8, 3, 256, 256), (32, 64, 56, 56), (128, 1, 28, 28)
-FULL_HD, ULTRA_HD, ONE_DIGIT = (1, 3, 1080, 1920), (1, 3, 2160, 3840), (1, 1, 28, 28)
-GREY, COLOUR = ((1, 1, 512, 512), (1, 1, 1080, 1920)), ((1, 3, 512, 512), (1, 3, 1080, 1920))
+FULL_HD, ULTRA_HD = (1, 3, 1080, 1920), (1, 3, 2160, 3840)
 USUAL = (RGB, FEATURES, DIGITS, FULL_HD)
+DIGIT, FOUR_PIXELS = (1, 1, 28, 28), (1, 1, 2, 2)
+VOLUME, VOLUMES = (1, 1, 128, 128, 128), (1, 32, 64, 64, 64)
+SIGNAL, SIGNALS = (64, 1, 16384), (32, 64, 1024)
+GREY, COLOUR = ((1, 1, 512, 512), (1, 1, 1080, 1920)), ((1, 3, 512, 512), FULL_HD)
+IMAGES = tuple((1, c, h, w) for h, w in ((512, 512), (1080, 1920), (2160, 3840)) for c in (1, 3, 4))
 
-SMOOTH, WILD, SPARSE = ("jitter", "rot30"), ("random",), ("down4",)  # the grids: see arrays.py
-OTHER_MODES = ("nearest-zeros", "linear-border", "linear-reflection")
-LINEAR, OTHERS, LAST = "linear, zeros", "other modes, paddings", "channels last"
-MAP = "image by a stored map, HWC"
+SMOOTH, TURNED, EVERY = ("jitter", "rot30"), ("rot30",), ("jitter", "rot30", "random")  # grids
+
+LINEAR, CUBIC, KEYS, SPLINE = ("linear", "zeros"), ("cubic", "zeros"), ("keys", "zeros"), ("spline3", "mirror")
+OTHERS = (("nearest", "zeros"), CUBIC, ("linear", "border"), ("linear", "reflection"))
+
+# What the libraries for images are asked for. scikit-image has cubics of its own, SciPy only splines.
 PIXELS: dict[str, Any] = {"channels": "last", "coords": "pixel"}
+OPENCV = {**PIXELS, "peers": ("opencv",), "dtypes": ("uint8", "float32")}
+SCIPY: dict[str, Any] = {"coords": "pixel", "peers": ("scipy",), "kernels": (LINEAR, SPLINE)}
+SKIMAGE = {**PIXELS, "peers": ("skimage",), "kernels": (LINEAR, KEYS)}
+BY_MAP, BY_THETA = "image by a stored map, HWC", "image by a matrix, HWC"
 
 TABLE = (
-    Block(LINEAR, BOTH, USUAL, SMOOTH + WILD, quick=True),
-    Block(LINEAR, (VJP_GRID,), USUAL, SMOOTH + WILD),
-    Block(LINEAR, ALL, USUAL, SPARSE),
-    Block(LINEAR, ALL, (ULTRA_HD,), SMOOTH + WILD + SPARSE),
-    Block("into arrays given", BOTH, (RGB,), ("rot30",), out=True),
-    Block(OTHERS, ALL, (RGB, FEATURES), ("rot30",), modes=OTHER_MODES),
-    Block("float64", ALL, (RGB,), SMOOTH + WILD, dtype="float64"),
-    Block(LAST, ALL, (FEATURES,), SMOOTH + WILD, channels="last"),
-    Block("affine grid", AFFINE, (DIGITS, RGB, ULTRA_HD), ("rot30",), quick=True),
-    Block("whole transform", STN, (DIGITS, RGB, FEATURES, ULTRA_HD), SMOOTH),
-    Block("small call", (FORWARD, "stn"), (ONE_DIGIT,), ("rot30",)),
-    Block(MAP, (FORWARD,), (GREY[1],), ("rot30",), ("opencv", "scipy"), **PIXELS, quick=True),
-    Block(MAP, (FORWARD,), (GREY[1],), ("jitter",), ("opencv", "scipy"), **PIXELS),
-    Block(MAP, (FORWARD,), (GREY[0],), SMOOTH, ("opencv", "scipy"), **PIXELS),
-    Block(MAP, (FORWARD,), COLOUR, SMOOTH, ("opencv",), **PIXELS),
-    Block("image by a matrix, HWC", ("stn",), GREY, SMOOTH, ("skimage",), channels="last"),
+    Block("linear, zeros", BOTH, (RGB, FEATURES), EVERY, quick=True),
+    Block("linear, zeros", BOTH, (DIGITS, FULL_HD), TURNED, quick=True),
+    Block("linear, zeros", ALL, (*USUAL, ULTRA_HD), tuple(GRIDS)),
+    Block("into arrays given", BOTH, (RGB,), TURNED, out=True),
+    Block("whole transform", AFFINE, (RGB, FEATURES, DIGITS), TURNED, quick=True),
+    Block("whole transform", AFFINE[:1], (ULTRA_HD,), TURNED, quick=True),
+    Block("whole transform", AFFINE, (*USUAL, ULTRA_HD, VOLUME, VOLUMES), SMOOTH),
+    Block("affine grid", GRID, (RGB,), TURNED, quick=True),
+    Block("affine grid", GRID, (RGB, FEATURES, DIGITS, ULTRA_HD, VOLUME), TURNED),
+    Block("other modes, paddings", BOTH, (RGB,), TURNED, kernels=OTHERS, quick=True),
+    Block("other modes, paddings", BOTH, (RGB, FEATURES), TURNED, kernels=OTHERS),
+    Block("channels last", BOTH, (FEATURES,), TURNED, channels="last", quick=True),
+    Block("channels last", ALL, (FEATURES,), EVERY, channels="last"),
+    Block("channels last", AFFINE, (FEATURES,), SMOOTH, channels="last"),
+    Block("volumes", BOTH, (VOLUME,), TURNED, quick=True),
+    Block("volumes", BOTH, (VOLUME, VOLUMES), SMOOTH),
+    Block("volumes, projected", PROJECT[:1], (VOLUME,), TURNED, quick=True),
+    Block("volumes, projected", PROJECT, (VOLUME, VOLUMES), TURNED),
+    Block("signals", BOTH, (SIGNAL,), ("jitter",), quick=True),
+    Block("signals", BOTH, (SIGNAL, SIGNALS), ("jitter", "random")),
+    Block("jvp, second order", SECOND[:1], (RGB,), TURNED, quick=True),
+    Block("jvp, second order", SECOND, (RGB, FEATURES), TURNED, kernels=(LINEAR, CUBIC)),
+    Block("float64", BOTH, (RGB,), TURNED, dtypes=("float64",), quick=True),
+    Block("float64", BOTH, USUAL, SMOOTH, dtypes=("float64",)),
+    Block("float64", GRID + AFFINE, (RGB,), TURNED, dtypes=("float64",)),
+    Block("small call", (FORWARD, *BY_MATRIX), (DIGIT,), TURNED, quick=True),
+    Block("small call", (*BOTH, *GRID, *AFFINE), (DIGIT, FOUR_PIXELS), TURNED),
+    Block(BY_MAP, REMAP, (FULL_HD,), TURNED, **OPENCV, quick=True),
+    Block(BY_MAP, REMAP, GREY[1:], TURNED, ("opencv", "scipy"), **PIXELS, quick=True),
+    Block(BY_MAP, REMAP, IMAGES, SMOOTH, kernels=(LINEAR, CUBIC), **OPENCV),
+    Block(BY_MAP, REMAP, GREY, TURNED, channels="last", **SCIPY),
+    Block(BY_THETA, BY_MATRIX, (FULL_HD,), TURNED, **OPENCV, quick=True),
+    Block(BY_THETA, BY_MATRIX, GREY[1:], TURNED, ("opencv", "scipy", "skimage"), **PIXELS, quick=True),
+    Block(BY_THETA, BY_MATRIX, IMAGES, SMOOTH, kernels=(LINEAR, CUBIC), **OPENCV),
+    Block(BY_THETA, BY_MATRIX, GREY, TURNED, channels="last", **SCIPY),
+    Block(BY_THETA, BY_MATRIX, GREY + COLOUR, TURNED, **SKIMAGE),
+    Block(BY_THETA, BY_PROJECTION, GREY[1:], TURNED, ("opencv", "skimage"), **PIXELS, quick=True),
+    Block(BY_THETA, BY_PROJECTION, GREY + COLOUR, SMOOTH, kernels=(LINEAR, CUBIC), **OPENCV),
+    Block("volume by map or matrix", REMAP + BY_MATRIX, (VOLUME,), TURNED, **SCIPY),
 )
 
 
 def select(quick: bool = False, substring: str = "") -> list[Case]:
     """The cases of the table, or the quick ones, whose name or peers contain `substring`.
 
-    Section by section, and within one by shape, mode and grid, whichever block they come from.
+    Section by section, and within one in order of shape, whichever block they come from.
     """
-    cases = [case for block in TABLE if block.quick or not quick for case in block.cases()]
-    sections = list(dict.fromkeys(case.section for case in cases))
-    shapes = list(dict.fromkeys(case.shape for case in cases))
-    grids = SMOOTH + WILD + SPARSE
-    cases.sort(key=lambda c: (sections.index(c.section), shapes.index(c.shape), grids.index(c.grid)))
+    found: dict[Case, Case] = {}
+    for case in (case for block in TABLE if block.quick or not quick for case in block.cases()):
+        known = found.get(case, case)
+        found[case] = replace(known, peers=tuple(dict.fromkeys(known.peers + case.peers)))
+    sections, grids, operations = list(dict.fromkeys(case.section for case in found)), [*GRIDS], [*OPERATIONS]
+
+    def order(case: Case) -> tuple[Any, ...]:
+        kernel = (case.mode != "linear", case.padding != "zeros", case.mode, case.padding)
+        grid, operation = grids.index(case.grid), operations.index(case.operation)
+        return sections.index(case.section), case.shape, case.dtype, kernel, grid, operation
+
+    cases = sorted(found.values(), key=order)
     return [case for case in cases if substring.lower() in f"{case.name} {' '.join(case.peers)}".lower()]

@@ -45,35 +45,44 @@ class Pystn(Peer):
         import pystn
 
         self.lib, self.version = pystn, pystn.__version__
+        self.kernels = {"keys": pystn.Cubic(-0.5), "spline3": pystn.BSpline(3, prefilter=True)}
 
     def set_threads(self, n: int) -> None:
         self.lib.set_num_threads(n)
 
     def options(self, case: Case) -> dict[str, Any]:
-        channel_axis = -1 if case.channels == "last" else 1
         return {
-            "mode": case.mode,
+            "mode": self.kernels.get(case.mode, case.mode),
             "padding_mode": case.padding,
             "coords": case.coords,
-            "channel_axis": channel_axis,
+            "channel_axis": -1 if case.channels == "last" else 1,
         }
 
     def grid_sample(self, case: Case, a: Arrays) -> Call:
         options = self.options(case)
         if case.out:
-            options["out"] = np.empty_like(a.grad_output)
+            options["out"] = np.ones_like(a.grad_output)  # in memory, as empty ones are not
         image, grid, sample = a.input, a.grid, self.lib.grid_sample
         return lambda: sample(image, grid, **options)
 
     def grid_sample_vjp(self, case: Case, a: Arrays, wrt: tuple[str, ...] = ("input", "grid")) -> Call:
         options = self.options(case) | {"wrt": wrt}
         if case.out:
-            options["out"] = (np.empty_like(a.input), np.empty_like(a.grid))
+            options["out"] = (np.ones_like(a.input), np.ones_like(a.grid))
         grad, image, grid, vjp = a.grad_output, a.input, a.grid, self.lib.grid_sample_vjp
         return lambda: vjp(grad, image, grid, **options)
 
     def grid_sample_vjp_grid(self, case: Case, a: Arrays) -> Call:
         return self.grid_sample_vjp(case, a, ("grid",))
+
+    def grid_sample_jvp(self, case: Case, a: Arrays) -> Call:
+        arrays, options, jvp = (a.input, a.grid, a.d_input, a.d_grid), self.options(case), self.lib.grid_sample_jvp
+        return lambda: jvp(*arrays, **options)
+
+    def grid_sample_vjp2(self, case: Case, a: Arrays) -> Call:
+        arrays, options = (a.d_input, a.d_grid, a.grad_output, a.input, a.grid), self.options(case)
+        vjp2 = self.lib.grid_sample_vjp2
+        return lambda: vjp2(*arrays, **options)
 
     def affine_grid(self, case: Case, a: Arrays) -> Call:
         theta, generate = a.theta, self.lib.affine_grid
@@ -83,26 +92,39 @@ class Pystn(Peer):
         grad, theta, vjp = a.grad_grid, a.theta, self.lib.affine_grid_vjp
         return lambda: vjp(grad, theta, case.size)
 
-    def stn(self, case: Case, a: Arrays) -> Call:
-        options, image, theta, size = self.options(case), a.input, a.theta, case.size
-        sample, generate = self.lib.grid_sample, self.lib.affine_grid
-        return lambda: sample(image, generate(theta, size), **options)
+    def warp(self, case: Case, a: Arrays, name: str) -> Call:
+        image, theta, options, size, warp = a.input, a.theta, self.options(case), case.size, getattr(self.lib, name)
+        return lambda: warp(image, theta, size, **options)
 
-    def stn_fwd_bwd(self, case: Case, a: Arrays) -> Call:
-        options, size, lib = self.options(case), case.size, self.lib
-        image, theta, grad = a.input, a.theta, a.grad_output
+    def warp_fwd_bwd(self, case: Case, a: Arrays, name: str) -> Call:
+        forward, vjp = self.warp(case, a, name), getattr(self.lib, f"{name}_vjp")
+        grad, image, theta, options, size = a.grad_output, a.input, a.theta, self.options(case), case.size
 
-        def call() -> tuple[Array, Array]:
-            grid = lib.affine_grid(theta, size)
-            lib.grid_sample(image, grid, **options)
-            grad_input, grad_grid = lib.grid_sample_vjp(grad, image, grid, **options)
-            (grad_theta,) = lib.affine_grid_vjp(grad_grid, theta, size)
-            return grad_input, grad_theta
+        def call() -> Any:
+            forward()
+            return vjp(grad, image, theta, size, **options)
 
         return call
 
+    def warp_affine(self, case: Case, a: Arrays) -> Call:
+        return self.warp(case, a, "warp_affine")
+
+    def warp_affine_fwd_bwd(self, case: Case, a: Arrays) -> Call:
+        return self.warp_fwd_bwd(case, a, "warp_affine")
+
+    def warp_projective(self, case: Case, a: Arrays) -> Call:
+        return self.warp(case, a, "warp_projective")
+
+    def warp_project(self, case: Case, a: Arrays) -> Call:
+        return self.warp(case, a, "warp_project")
+
+    def warp_project_fwd_bwd(self, case: Case, a: Arrays) -> Call:
+        return self.warp_fwd_bwd(case, a, "warp_project")
+
 
 class Torch(Peer):
+    """Signals are images of height 1 here, there being no sampler in one dimension."""
+
     name = "torch"
 
     def __init__(self) -> None:
@@ -115,35 +137,68 @@ class Torch(Peer):
         self.lib.set_num_threads(n)
 
     def image(self, case: Case, array: Array) -> Any:
-        """An (N, C, H, W) tensor; of memory format channels_last where the case has them last."""
+        """An (N, C, ...) tensor; of memory format channels_last where the case has them last."""
         tensor = self.lib.from_numpy(array)
-        return tensor.permute(0, 3, 1, 2) if case.channels == "last" else tensor
+        if case.channels == "last":
+            tensor = tensor.movedim(-1, 1)
+        return tensor.unsqueeze(2) if case.ndim == 1 else tensor
+
+    def points(self, case: Case, array: Array) -> Any:
+        """A grid, or a tangent of one."""
+        tensor = self.lib.from_numpy(array)
+        return self.functional.pad(tensor, (0, 1)).unsqueeze(1) if case.ndim == 1 else tensor
 
     def results(self, case: Case, result: Any) -> list[Array]:
         tensors: list[Any] = super().results(case, result)
-        arrays = [tensor.detach().numpy() for tensor in tensors]
-        images = [case.shape, tuple(self.size(case))] if case.channels == "last" else []
-        return [a.transpose(0, 2, 3, 1) if a.shape in images else a for a in arrays]
+        return [self.result(case, tensor.detach().numpy()) for tensor in tensors]
+
+    @staticmethod
+    def result(case: Case, array: Array) -> Array:
+        if case.ndim == 1:
+            is_grid = array.shape == (case.shape[0], 1, *case.size, 2)
+            return array[:, 0, :, :1] if is_grid else array[:, :, 0]
+        last = np.moveaxis(array, 1, -1)
+        return last if case.channels == "last" and last.shape in (case.input_shape, case.output_shape) else array
 
     def sampler(self, case: Case) -> dict[str, Any]:
-        mode = "bilinear" if case.mode == "linear" else case.mode
+        mode = {"linear": "bilinear", "cubic": "bicubic"}.get(case.mode, case.mode)
         return {"mode": mode, "padding_mode": case.padding, "align_corners": False}
 
+    def sample(self, case: Case) -> Callable[[Any, Any], Any]:
+        options, functional = self.sampler(case), self.functional
+        return lambda image, grid: functional.grid_sample(image, grid, **options)
+
     def grid_sample(self, case: Case, a: Arrays) -> Call:
-        image, grid, options = self.image(case, a.input), self.lib.from_numpy(a.grid), self.sampler(case)
+        image, grid, options = self.image(case, a.input), self.points(case, a.grid), self.sampler(case)
         sample = self.functional.grid_sample
         return lambda: sample(image, grid, **options)
 
     def grid_sample_vjp(self, case: Case, a: Arrays, mask: tuple[bool, bool] = (True, True)) -> Call:
         # The kernel itself, without the bookkeeping of autograd.
-        backward = self.aten.grid_sampler_2d_backward
+        backward = self.aten.grid_sampler_3d_backward if case.ndim == 3 else self.aten.grid_sampler_2d_backward
         image, grad = self.image(case, a.input), self.image(case, a.grad_output)
-        grid, padding = self.lib.from_numpy(a.grid), ("zeros", "border", "reflection").index(case.padding)
-        mode = ("linear", "nearest").index(case.mode)
+        grid, padding = self.points(case, a.grid), ("zeros", "border", "reflection").index(case.padding)
+        mode = ("linear", "nearest", "cubic").index(case.mode)
         return lambda: backward(grad, image, grid, mode, padding, False, mask)
 
     def grid_sample_vjp_grid(self, case: Case, a: Arrays) -> Call:
         return self.grid_sample_vjp(case, a, (False, True))
+
+    def grid_sample_jvp(self, case: Case, a: Arrays) -> Call:
+        # The sampler has no forward mode; this is the one way there is, through its second order.
+        primals = self.image(case, a.input), self.points(case, a.grid)
+        tangents, sample = (self.image(case, a.d_input), self.points(case, a.d_grid)), self.sample(case)
+        jvp: Any = self.lib.autograd.functional.jvp
+        return lambda: jvp(sample, primals, tangents)[1]
+
+    def grid_sample_vjp2(self, case: Case, a: Arrays) -> Call:
+        # The graph of the first derivatives is made here: timed is what pystn's function does.
+        leaves = [self.image(case, a.grad_output), self.image(case, a.input), self.points(case, a.grid)]
+        grad, image, grid = (leaf.requires_grad_() for leaf in leaves)
+        differentiate = self.lib.autograd.grad
+        first = differentiate(self.sample(case)(image, grid), (image, grid), grad, create_graph=True)
+        second = self.image(case, a.d_input), self.points(case, a.d_grid)
+        return lambda: differentiate(first, (grad, image, grid), second, retain_graph=True)
 
     def affine_grid(self, case: Case, a: Arrays) -> Call:
         theta, size, generate = self.lib.from_numpy(a.theta), self.size(case), self.functional.affine_grid
@@ -154,23 +209,24 @@ class Torch(Peer):
         backward = self.aten.affine_grid_generator_backward
         return lambda: backward(grad, size, False)
 
-    def stn(self, case: Case, a: Arrays) -> Call:
-        image, theta = self.image(case, a.input), self.lib.from_numpy(a.theta)
-        return self.transform(case, image, theta)
+    def warp_affine(self, case: Case, a: Arrays) -> Call:
+        return self.transform(case, self.image(case, a.input), self.lib.from_numpy(a.theta))
 
-    def stn_fwd_bwd(self, case: Case, a: Arrays) -> Call:
-        leaves = (
-            self.image(case, a.input).requires_grad_(),
-            self.lib.from_numpy(a.theta).requires_grad_(),
-        )
-        grad, forward = self.image(case, a.grad_output), self.transform(case, *leaves)
-        return lambda: self.lib.autograd.grad(forward(), leaves, grad)
+    def warp_affine_fwd_bwd(self, case: Case, a: Arrays) -> Call:
+        image, theta = self.image(case, a.input).requires_grad_(), self.lib.from_numpy(a.theta).requires_grad_()
+        grad, forward = self.image(case, a.grad_output), self.transform(case, image, theta)
+        return lambda: self.lib.autograd.grad(forward(), (image, theta), grad)
+
+    warp_project, warp_project_fwd_bwd = warp_affine, warp_affine_fwd_bwd
 
     def transform(self, case: Case, image: Any, theta: Any) -> Call:
         size, options, functional = self.size(case), self.sampler(case), self.functional
-        return lambda: functional.grid_sample(
-            image, functional.affine_grid(theta, size, align_corners=False), **options
-        )
+
+        def warp() -> Any:
+            grid = functional.affine_grid(theta, size, align_corners=False)
+            return functional.grid_sample(image, grid, **options)
+
+        return (lambda: warp().sum(2)) if case.operation.startswith("warp_project") else warp
 
     @staticmethod
     def size(case: Case) -> list[int]:
@@ -184,20 +240,34 @@ class OpenCV(Peer):
         import cv2
 
         self.lib, self.version = cv2, cv2.__version__
+        self.modes = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
     def set_threads(self, n: int) -> None:
         self.lib.setNumThreads(n)
 
     def grid_sample(self, case: Case, a: Arrays) -> Call:
-        (image,), (grid,), lib = a.input, a.grid, self.lib
+        (image,), (grid,), lib, mode = a.input, a.grid, self.lib, self.modes[case.mode]
         x, y = np.ascontiguousarray(grid[..., 0]), np.ascontiguousarray(grid[..., 1])
-        return lambda: lib.remap(image, x, y, lib.INTER_LINEAR, borderMode=lib.BORDER_CONSTANT)
+        return lambda: lib.remap(image, x, y, mode, borderMode=lib.BORDER_CONSTANT)
+
+    def warp(self, case: Case, a: Arrays, warp: Callable[..., Any], rows: int) -> Call:
+        (image,), matrix, size = a.input, a.matrix[:rows], case.size[::-1]
+        options = {"flags": self.modes[case.mode] | self.lib.WARP_INVERSE_MAP, "borderMode": self.lib.BORDER_CONSTANT}
+        return lambda: warp(image, matrix, size, **options)
+
+    def warp_affine(self, case: Case, a: Arrays) -> Call:
+        return self.warp(case, a, self.lib.warpAffine, 2)
+
+    def warp_projective(self, case: Case, a: Arrays) -> Call:
+        return self.warp(case, a, self.lib.warpPerspective, 3)
 
     def results(self, case: Case, result: Array) -> list[Array]:
-        return [result.reshape(1, *case.size, case.shape[1])]
+        return [result.reshape(case.output_shape)]
 
 
 class SciPy(Peer):
+    """One channel; it computes in float64, whatever the image."""
+
     name = "scipy"
 
     def __init__(self) -> None:
@@ -206,14 +276,25 @@ class SciPy(Peer):
 
         self.lib, self.version = scipy.ndimage, scipy.__version__
 
+    @staticmethod
+    def options(case: Case) -> dict[str, Any]:
+        if case.mode == "spline3":
+            return {"order": 3, "mode": case.padding, "prefilter": True}
+        return {"order": 1, "mode": "grid-constant", "prefilter": False}
+
     def grid_sample(self, case: Case, a: Arrays) -> Call:
-        image, grid = a.input[0, ..., 0], a.grid[0]
-        coordinates = np.ascontiguousarray([grid[..., 1], grid[..., 0]])
-        options = {"order": 1, "mode": "grid-constant", "prefilter": False}
-        return lambda: self.lib.map_coordinates(image, coordinates, **options)
+        image, options, sample = a.input.reshape(case.spatial), self.options(case), self.lib.map_coordinates
+        coordinates = np.ascontiguousarray(np.moveaxis(a.grid[0, ..., ::-1], -1, 0))
+        return lambda: sample(image, coordinates, **options)
+
+    def warp_affine(self, case: Case, a: Arrays) -> Call:
+        image, options, warp = a.input.reshape(case.spatial), self.options(case), self.lib.affine_transform
+        rows_first = a.matrix[-2::-1]
+        matrix, offset = np.ascontiguousarray(rows_first[:, -2::-1]), np.ascontiguousarray(rows_first[:, -1])
+        return lambda: warp(image, matrix, offset, case.size, **options)
 
     def results(self, case: Case, result: Array) -> list[Array]:
-        return [result[None, ..., None]]
+        return [result.reshape(case.output_shape)]
 
 
 class ScikitImage(Peer):
@@ -225,14 +306,19 @@ class ScikitImage(Peer):
 
         self.lib, self.version = skimage.transform, version("scikit-image")
 
-    def stn(self, case: Case, a: Arrays) -> Call:
-        # A matrix takes the fast path of warp; a stored map would go to SciPy.
-        image, matrix, warp = a.input[0, ..., 0], a.matrix, self.lib.warp
-        options = {"order": 1, "mode": "constant", "clip": False, "preserve_range": True}
-        return lambda: warp(image, matrix, **options)
+    def warp_affine(self, case: Case, a: Arrays) -> Call:
+        # A matrix takes the fast path of warp, with Keys' cubic; a stored map would go to SciPy.
+        image, matrix, warp = a.input[0], a.matrix, self.lib.warp
+        if case.shape[1] == 1:
+            image = image[..., 0]
+        order = {"linear": 1, "keys": 3}[case.mode]
+        options = {"order": order, "mode": "constant", "clip": False, "preserve_range": True}
+        return lambda: warp(image, matrix, output_shape=case.size, **options)
+
+    warp_projective = warp_affine
 
     def results(self, case: Case, result: Array) -> list[Array]:
-        return [result[None, ..., None]]
+        return [result.reshape(case.output_shape)]
 
 
 PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (Torch, OpenCV, SciPy, ScikitImage)}

@@ -1,6 +1,8 @@
-"""The bench as a program: what it writes, and that a wrong result is an error. Nothing about time."""
+"""The bench as a program: its table, what it writes, and that a wrong result is an error. Nothing about time."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pystn
 
 torch = pytest.importorskip("torch", reason="the bench compares with PyTorch")
 
-SMALL = ["--filter", "small call: grid_sample", "--threads", "1", "--rounds", "2"]
+SMALL = ["--filter", "small call: grid_sample 1x1x28x28", "--threads", "1", "--rounds", "2"]
 
 
 @pytest.fixture
@@ -92,6 +94,55 @@ def test_list(bench, capsys):
     quick = capsys.readouterr().out.splitlines()
     assert bench(["--list"]) == 0
     everything = capsys.readouterr().out.splitlines()
-    assert len(set(everything)) == len(everything)
-    assert set(quick) < set(everything)
+    names = [line.partition("  [")[0] for line in everything]
+    assert len(set(names)) == len(names)
+    assert {line.partition("  [")[0] for line in quick} < set(names)
     assert bench(["--filter", "no such case"]) == 2
+
+
+def test_table():
+    from bench import cases, peers
+
+    everything = cases.select()
+    assert {case.operation for case in everything} == set(cases.OPERATIONS)
+    assert {case.grid for case in everything} == set(cases.GRIDS)
+    for case in everything:
+        assert re.fullmatch(r"[\w, +]+ \d+(x\d+)+( [\w=]+)*", case.label), case.label
+        assert case.peers
+        assert len(set(case.peers)) == len(case.peers)
+        for peer in case.peers:
+            assert hasattr(peers.PEERS[peer], case.operation), f"{peer} has nothing for {case.name}"
+        assert hasattr(peers.Pystn, case.operation), case.name
+    quick = cases.select(quick=True)
+    assert {case.section for case in quick} >= {"whole transform", "image by a matrix, HWC"}
+    assert {peer for case in quick for peer in case.peers} == set(peers.PEERS)
+
+
+def tiny():
+    """One case of every kind in the table, as small as shows anything."""
+    from bench.cases import select
+
+    kinds = {}
+    for case in select():
+        n, c, *sides = case.shape
+        shape = (min(n, 2), min(c, 5), *(min(side, 12) + i for i, side in enumerate(sides)))
+        small = replace(case, shape=shape)
+        known = kinds.get(small, small)
+        kinds[small] = replace(small, peers=tuple(dict.fromkeys(known.peers + small.peers)))
+    return sorted(kinds.values(), key=lambda case: case.name)
+
+
+@pytest.mark.parametrize("operation", dict.fromkeys(case.operation for case in tiny()))
+def test_every_operation_agrees_with_its_peers(operation, bench, monkeypatch):
+    from bench import peers, run
+    from bench.arrays import Arrays
+
+    monkeypatch.setattr(run, "interleaved", lambda calls, rounds: {})
+    cases = [case for case in tiny() if case.operation == operation]
+    present, _ = peers.load(dict.fromkeys(peer for case in cases for peer in case.peers))
+    mine, compared = peers.Pystn(), 0
+    for case in cases:
+        for row in run.measure(case, Arrays(case), mine, present, threads=1, rounds=1):
+            assert row.problem is None, f"{case.name}, {row.peer}: {row.problem}"
+            compared += 1
+    assert compared
