@@ -13,7 +13,7 @@ from bench.cases import select
 from bench.machine import Meter, context, processors
 from bench.peers import Pystn, load
 from bench.report import summary, table, write_json
-from bench.run import Row, measure
+from bench.run import Row, measure, with_peaks
 
 
 def thread_counts(text: str) -> list[int]:
@@ -42,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
         "--threads", type=thread_counts, default="1,all", metavar="N,M", help="thread counts (default: 1,all)"
     )
     result.add_argument("--rounds", type=rounds, metavar="N", help="rounds (default: 7, with --quick 5)")
+    result.add_argument(
+        "--memory", action="store_true", help="the peak memory of every call too, each in a process of its own"
+    )
     result.add_argument("--json", type=Path, metavar="FILE", help="write every number, and where it is from")
     result.add_argument("--chart", type=Path, metavar="FILE", help="draw the ratios as a PNG")
     return result
@@ -79,9 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     for number, case in enumerate(cases, 1):
         progress(f"[{number}/{len(cases)}] {case.name}")
-        arrays = Arrays(case)
+        arrays, measured = Arrays(case), []
         for threads in given.threads:
-            rows += measure(case, arrays, pystn, peers, threads, given.rounds or (5 if given.quick else 7))
+            measured += measure(case, arrays, pystn, peers, threads, given.rounds or (5 if given.quick else 7))
+        rows += with_peaks(measured) if given.memory else measured
     progress(f"{len(cases)} cases done")
     if sys.stderr.isatty():
         print(file=sys.stderr)

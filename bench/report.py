@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +36,36 @@ def cell(row: Row | None) -> str:
     return f"{timed(row.theirs)}  {timed(row.ours)}  {row.ratio or 0:>6.2f}"
 
 
+def megabytes(size: int | None) -> str:
+    return f"{'-' if size is None else f'{size / 1e6:.2f}':>8}"
+
+
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """Lines: one for each case and peer, thread counts beside each other, section by section."""
     counts = sorted({row.threads for row in rows})
+    peaks = any(row.our_peak is not None or row.their_peak is not None for row in rows)
     lines: dict[tuple[Case, str], dict[int, Row]] = {}
     for row in rows:
         lines.setdefault((row.case, row.peer), {})[row.threads] = row
     width = max((len(case.label) for case, _ in lines), default=0)
     titles = "   ".join(f"{f'{n} thread' + 's' * (n > 1):^{CELL}}" for n in counts)
     heads = "   ".join(f"{'peer ms ±%':>12}  {'pystn ms ±%':>12}  {'ratio':>6}" for _ in counts)
-    yield f"{'':<{width}}           {titles}      extra"
-    yield f"{'':<{width}}  {'peer':<7}  {heads}         MB"
+    yield f"{'':<{width}}           {titles}      extra" + "           peak MB" * peaks
+    yield f"{'':<{width}}  {'peer':<7}  {heads}         MB" + "      peer     pystn" * peaks
     section = None
     for (case, peer), by_threads in lines.items():
         if case.section != section:
             section = case.section
-            yield f"-- {section} {'-' * max(0, len(titles) + width + 18 - len(section))}"
+            yield f"-- {section} {'-' * max(0, len(titles) + width + 18 + 20 * peaks - len(section))}"
+        problems = dict.fromkeys(row.problem for row in by_threads.values())
+        if len(problems) == 1 and None not in problems:
+            yield f"{case.label:<{width}}  {peer:<7}  {next(iter(problems))}"
+            continue
         cells = "   ".join(cell(by_threads.get(n)) for n in counts)
-        extra = max(row.extra_bytes for row in by_threads.values()) / 1e6
-        yield f"{case.label:<{width}}  {peer:<7}  {cells}   {extra:>8.2f}"
+        extra = max(row.extra_bytes for row in by_threads.values())
+        row = next(iter(by_threads.values()))
+        both = f"  {megabytes(row.their_peak)}  {megabytes(row.our_peak)}" if peaks else ""
+        yield f"{case.label:<{width}}  {peer:<7}  {cells}   {megabytes(extra)}{both}"
 
 
 def summary(rows: Iterable[Row], against: str = "torch") -> str:
@@ -101,7 +113,10 @@ def as_json(row: Row) -> dict[str, Any]:
         "ratio": row.ratio,
         "peer_seconds": seconds(row.theirs),
         "pystn_seconds": seconds(row.ours),
+        "pixel_channels": prod(case.output_shape),
         "extra_bytes": row.extra_bytes,
+        "peer_peak_bytes": row.their_peak,
+        "pystn_peak_bytes": row.our_peak,
         "difference": row.agreement and row.agreement.difference,
         "tolerance": row.agreement and row.agreement.tolerance,
         "strays": row.agreement and row.agreement.strays,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.agreement import Agreement, compare
 from bench.arrays import Arrays
 from bench.cases import Case
-from bench.peers import Peer
+from bench.memory import peak_bytes
+from bench.peers import Peer, Pystn
 from bench.timing import Timing, interleaved
 
-__all__ = ["Row", "measure"]
+__all__ = ["Row", "measure", "with_peaks"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Row:
     ours: Timing | None = None
     theirs: Timing | None = None
     problem: str | None = None
+    our_peak: int | None = None  # bytes, see memory.py
+    their_peak: int | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -93,6 +96,14 @@ def measure(
         )
         for peer in present
     ]
+
+
+def with_peaks(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a case with the peak memory of both libraries, on as many threads as any of them."""
+    threads = max((row.threads for row in rows), default=1)
+    libraries = dict.fromkeys(name for row in rows for name in (Pystn.name, row.peer))
+    peaks = {name: peak_bytes(row.case, name, threads) for row in rows[:1] for name in libraries}
+    return [replace(row, our_peak=peaks[Pystn.name], their_peak=peaks[row.peer]) for row in rows]
 
 
 def failure(library: Peer, error: Exception) -> str:

@@ -146,3 +146,15 @@ def test_every_operation_agrees_with_its_peers(operation, bench, monkeypatch):
             assert row.problem is None, f"{case.name}, {row.peer}: {row.problem}"
             compared += 1
     assert compared
+
+
+def test_memory(bench, tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    few = ["--filter", "linear, zeros: grid_sample 8x3x256x256 jitter", "--threads", "1", "--rounds", "1"]
+    assert bench([*few, "--memory", "--json", str(path)]) == 0
+    assert "peak MB" in capsys.readouterr().out
+    (row,) = json.loads(path.read_text())["rows"]
+    output = 8 * 3 * 256 * 256 * 4
+    if Path("/proc/self/clear_refs").exists():
+        assert 0.8 * output < row["pystn_peak_bytes"] < 2 * output
+        assert 0.8 * output < row["peer_peak_bytes"]
