@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from bench import scaling
 from bench.arrays import Arrays
 from bench.cases import select
 from bench.machine import Meter, context, processors
@@ -23,7 +24,7 @@ def thread_counts(text: str) -> list[int]:
     return sorted(counts)
 
 
-def rounds(text: str) -> int:
+def positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError("at least one round")
     return int(text)
@@ -36,17 +37,18 @@ def parser() -> argparse.ArgumentParser:
         "what disagrees is not timed, and the exit code is 1.",
     )
     result.add_argument("--quick", action="store_true", help="the cases that matter most: about a minute")
+    result.add_argument("--scaling", action="store_true", help="how time grows with pixels, channels and threads")
     result.add_argument("--filter", default="", metavar="TEXT", help="only cases or peers of such a name")
     result.add_argument("--list", action="store_true", help="print the cases and their peers, and stop")
     result.add_argument(
         "--threads", type=thread_counts, default="1,all", metavar="N,M", help="thread counts (default: 1,all)"
     )
-    result.add_argument("--rounds", type=rounds, metavar="N", help="rounds (default: 7, with --quick 5)")
+    result.add_argument("--rounds", type=positive, metavar="N", help="rounds (default: 7, with --quick or --scaling 5)")
     result.add_argument(
         "--memory", action="store_true", help="the peak memory of every call too, each in a process of its own"
     )
     result.add_argument("--json", type=Path, metavar="FILE", help="write every number, and where it is from")
-    result.add_argument("--chart", type=Path, metavar="FILE", help="draw the ratios as a PNG")
+    result.add_argument("--chart", type=Path, metavar="FILE", help="draw the ratios, or the scaling, as a PNG")
     return result
 
 
@@ -59,7 +61,9 @@ def progress(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     given = parser().parse_args(arguments)
-    cases = select(given.quick, given.filter)
+    if given.scaling and given.quick:
+        parser().error("--scaling has no --quick; --filter shortens it")
+    cases = scaling.select(given.filter) if given.scaling else select(given.quick, given.filter)
     if not cases:
         print(f"no case has {given.filter!r} in its name; see --list", file=sys.stderr)
         return 2
@@ -78,13 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pystn = Pystn()
     about = context(pystn, peers, arguments)
 
-    meter = Meter()
+    meter, rounds = Meter(), given.rounds or (5 if given.quick or given.scaling else 7)
     rows: list[Row] = []
     for number, case in enumerate(cases, 1):
         progress(f"[{number}/{len(cases)}] {case.name}")
         arrays, measured = Arrays(case), []
-        for threads in given.threads:
-            measured += measure(case, arrays, pystn, peers, threads, given.rounds or (5 if given.quick else 7))
+        for threads in scaling.thread_counts(case, given.threads) if given.scaling else given.threads:
+            measured += measure(case, arrays, pystn, peers, threads, rounds)
         rows += with_peaks(measured) if given.memory else measured
     progress(f"{len(cases)} cases done")
     if sys.stderr.isatty():
@@ -98,13 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         doubt = ": rows of several threads are in doubt" if others > 0.05 else ""
         print(f"Other processes took {100 * others:.0f} % of the processors meanwhile{doubt}.")
     print("Ratio: time of the peer / time of pystn. Medians; ± half the distance between quartiles, in %.\n")
-    print("\n".join(table(rows)))
+    print("\n".join((scaling.table if given.scaling else table)(rows)))
     if given.json:
         write_json(given.json, about, rows)
     if given.chart:
-        from bench.chart import draw
+        from bench import chart
 
-        draw(given.chart, rows, about)
+        (chart.draw_scaling if given.scaling else chart.draw)(given.chart, rows, about)
     print(f"\n{summary(rows)}")
     return 1 if any(row.problem for row in rows) else 0
 

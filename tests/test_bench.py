@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,50 @@ def test_memory(bench, tmp_path, capsys):
     if Path("/proc/self/clear_refs").exists():
         assert 0.8 * output < row["pystn_peak_bytes"] < 2 * output
         assert 0.8 * output < row["peer_peak_bytes"]
+
+
+def test_scaling(bench, tmp_path, capsys):
+    path, picture = tmp_path / "bench.json", tmp_path / "bench.png"
+    few = ["--scaling", "--filter", "8x1x64x64", "--threads", "1,2", "--rounds", "1", "--json", str(path)]
+    chart = ["--chart", str(picture)] if find_spec("matplotlib") else []
+    assert bench([*few, *chart]) == 0
+    assert "ns per pixel and channel" in capsys.readouterr().out
+    rows = json.loads(path.read_text())["rows"]
+    assert {row["channels"] for row in rows} == {"first", "last"}
+    assert {row["threads"] for row in rows} == {1, 2}
+    assert all(row["pixel_channels"] == 8 * 64 * 64 for row in rows)
+    assert picture.exists() == bool(chart)
+
+
+def test_scaling_over_threads(bench):
+    from bench import scaling
+
+    (case, *_) = (case for case in scaling.select("threads, a batch"))
+    counts = scaling.thread_counts(case, [1])
+    assert counts[0] == 1
+    assert counts[-1] == scaling.processors()
+    (case, *_) = scaling.select("pixels")
+    assert scaling.thread_counts(case, [1, 5]) == [1, 5]
+    with pytest.raises(SystemExit):
+        bench(["--scaling", "--quick"])
+
+
+def test_many_ratios_are_drawn_as_dots(tmp_path):
+    pytest.importorskip("matplotlib", reason="the chart needs Matplotlib")
+    from bench import chart
+    from bench.cases import select
+    from bench.run import Row
+    from bench.timing import Timing
+
+    rows = [
+        Row(case, peer, threads, ours=Timing(1, [1.0]), theirs=Timing(1, [1.0 + number % 7]))
+        for number, case in enumerate(select())
+        for peer in case.peers
+        for threads in (1, 2)
+    ]
+    machine = {"processor": "one", "instruction_set": "v0"}
+    about = {"machine": machine, "versions": {}, "date": "2026-01-01", "command": "python -m bench"}
+    chart.draw(tmp_path / "bench.png", rows, about)
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    labels = [label for label, found in chart.lines_of(rows, lambda row: row.case.operation) if found]
+    assert len(labels) < chart.BARS
