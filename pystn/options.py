@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -50,6 +50,9 @@ class SamplingOptions:
     flat: bool = field(init=False, repr=False)  # every kernel is piecewise constant
     prefilters: bool = field(init=False, repr=False)
     _codes: dict[int, tuple[tuple[Any, ...], ...]] = field(init=False, repr=False)
+    # Brief calls made with these options, which a backend can do again: each takes the arrays, and
+    # the size of the output where no grid gives it, and answers None if they are of another kind.
+    repeats: list[Callable[[Any, Any, Any], Any]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         modes = self.mode if isinstance(self.mode, tuple) else (self.mode,)
@@ -60,6 +63,7 @@ class SamplingOptions:
             "flat": all(mode.plan().taps == 1 for mode in modes),
             "prefilters": any(isinstance(mode, BSpline) and mode.prefilter and mode.order > 1 for mode in modes),
             "_codes": {},
+            "repeats": [],
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)

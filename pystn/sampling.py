@@ -6,7 +6,7 @@ Each function is options resolved, arrays checked, backend called.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 from pystn.backends import backend_of
 from pystn.derivatives import (
@@ -195,6 +195,10 @@ def grid_sample(
     array([[[1.167, 1.5  , 2.   ]]])
     """
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    if out is None and return_mask is False:
+        for repeat in options.repeats:
+            if (again := repeat(input, grid, None)) is not None:
+                return cast(Array, again)
     backend = backend_of({"input": input, "grid": grid}, {"out": out})
     check_sampling(input, grid, options)
     if out is not None:

@@ -208,8 +208,12 @@ def warp_affine(
     array([[[[0.5],
              [2.5]]]])
     """
-    backend_of({"input": input, "theta": theta})
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    if out is None and return_mask is False:
+        for repeat in options.repeats:
+            if (again := repeat(input, theta, size)) is not None:
+                return again
+    backend_of({"input": input, "theta": theta})
     return warp(input, affine(input, theta, size, options), options, return_mask, out)
 
 

@@ -1,7 +1,7 @@
 """The CPU backend: NumPy arrays in, memory allocated, kernels chosen and run.
 
 Arguments have been checked. Arrays are read where they lie, whatever their strides; only one that
-is not aligned to its own itemsize is copied first.
+is not aligned to its own itemsize is copied first, by the compiled module.
 """
 
 from __future__ import annotations
@@ -62,27 +62,14 @@ __all__ = [
 current_level, levels = _cpu.current_level, _cpu.levels
 max_threads, openmp_version = _cpu.max_threads, _cpu.openmp_version
 
+REPEATS = 4  # calls that are remembered per set of options
+
 LEVEL_VARIABLE = "PYSTN_CPU_LEVEL"
 if os.environ.get(LEVEL_VARIABLE):
     try:
         _cpu.use_level(os.environ[LEVEL_VARIABLE])
     except ValueError as error:
         raise ImportError(f"{LEVEL_VARIABLE}: {error}") from None
-
-
-def readable(array: Array) -> Array:
-    flags = array.flags
-    if flags.aligned and (flags.c_contiguous or not any(s % array.itemsize for s in array.strides)):
-        return array
-    return array.copy()
-
-
-def readable_coordinates(grid: Coordinates) -> Coordinates:
-    return grid if isinstance(grid, MatrixCoordinates) else readable(grid)
-
-
-def optional(array: Array | None) -> Array | None:
-    return None if array is None else readable(array)
 
 
 def new_mask(input: Array, grid: Coordinates, wanted: bool) -> Array | None:
@@ -93,7 +80,7 @@ def new_mask(input: Array, grid: Coordinates, wanted: bool) -> Array | None:
 def coefficients(image: Array, options: SamplingOptions) -> Array:
     """What the kernels sample: the image, or its spline coefficients."""
     if not options.prefilters:
-        return readable(image)
+        return image
     axes = options.spline_axes(image.ndim - 2)
     return spline_filter(image, axes, sum_dtype(image.dtype), options.channel_axis, False, None)
 
@@ -135,9 +122,21 @@ def grid_sample(
 ) -> tuple[Array, Array | None]:
     output = np.empty(sample_shape(input, grid, options), input.dtype) if out is None else out
     mask = new_mask(input, grid, return_mask)
-    pixels, coordinates = coefficients(input, options), readable_coordinates(grid)
-    _cpu.grid_sample(pixels, coordinates, output, mask, options, threads.get_num_threads())
+    pixels = coefficients(input, options)
+    call = _cpu.grid_sample(pixels, grid, output, mask, options, threads.get_num_threads())
+    if out is None and mask is None and pixels is input:
+        remember(call, input, grid, output, options)
     return output, mask
+
+
+def remember(call: Any, input: Array, grid: Coordinates, output: Array, options: SamplingOptions) -> None:
+    """Keep a brief call, to be repeated on arrays of the same kind without the checks it has passed."""
+    if isinstance(grid, MatrixCoordinates):
+        repeat = None if grid.projective else _cpu.Repeat.of(call, input, grid.theta, output, grid.size)
+    else:
+        repeat = _cpu.Repeat.of(call, input, grid, output, None)
+    if repeat is not None:
+        options.repeats[:] = [repeat, *options.repeats[: REPEATS - 1]]
 
 
 def grid_sample_vjp(
@@ -150,11 +149,10 @@ def grid_sample_vjp(
     out: tuple[Array | None, ...],
 ) -> tuple[Array | None, Array | None]:
     """Gradients to the input and to the grid, or to the matrices that the coordinates are made from."""
-    grad_output, grad_mask, grid = readable(grad_output), optional(grad_mask), readable_coordinates(grid)
     made = isinstance(grid, MatrixCoordinates)
     written = new_gradient(grid, out[1]) if wanted[1] else None
     moving = written is not None and not options.flat
-    pixels = coefficients(input, options) if moving else readable(input)
+    pixels = coefficients(input, options) if moving else input
     sums: list[Array] = []
 
     def fill(grad_input: Array | None) -> None:
@@ -193,10 +191,10 @@ def grid_sample_vjp_options(
     groups = max(1, min(64, grad_output.size // 8192))
     partial = np.zeros((groups, channels + sum(counts)))
     _cpu.grid_sample_vjp_options(
-        readable(grad_output),
-        optional(grad_mask),
+        grad_output,
+        grad_mask,
         coefficients(input, options),
-        readable_coordinates(grid),
+        grid,
         partial,
         options,
         threads.get_num_threads(),
@@ -230,9 +228,9 @@ def grid_sample_jvp(
     else:
         _cpu.grid_sample_jvp(
             coefficients(input, options),
-            readable_coordinates(grid),
+            grid,
             optional_coefficients(d_input, options),
-            optional(d_grid),
+            d_grid,
             d_fill,
             d_kernel[::-1],
             output,
@@ -261,12 +259,6 @@ def grid_sample_vjp2(
     if wanted[0]:
         has_mask = grad_mask is not None
         to_output, to_mask = grid_sample_jvp(input, grid, gg_input, gg_grid, None, none, options, has_mask, None)
-    grad_output, grad_mask, grid, gg_grid = (
-        readable(grad_output),
-        optional(grad_mask),
-        readable(grid),
-        optional(gg_grid),
-    )
     if wanted[1]:
         tangent = tangent_dtype(input.dtype)
         if gg_grid is None:
@@ -317,8 +309,7 @@ def grid_push(
             image.fill(0)
             return
         count = threads.get_num_threads()
-        pushed, moved, step = optional(values), optional(along), optional(d_grid)
-        _cpu.grid_push(pushed, moved, None, readable(grid), step, image, shape[0], options, count)
+        _cpu.grid_push(values, along, None, grid, d_grid, image, shape[0], options, count)
 
     return added_image(fill, shape, dtype, options, out)
 
@@ -332,7 +323,7 @@ def grid_push_vjp(
     out: tuple[Array | None, ...],
 ) -> tuple[Array | None, Array | None]:
     """Sampling: the image is the cotangent, and the values are what weighs its slopes."""
-    image, grid = coefficients(grad_output, options), readable(grid)
+    image = coefficients(grad_output, options)
     grad_values, grad_grid = None, None
     if wanted[0]:
         batch = batch_of(values, grid)
@@ -351,9 +342,7 @@ def grid_push_vjp(
         if options.flat:
             grad_grid.fill(0)
         else:
-            _cpu.grid_sample_vjp(
-                readable(values), None, image, grid, None, grad_grid, False, options, threads.get_num_threads()
-            )
+            _cpu.grid_sample_vjp(values, None, image, grid, None, grad_grid, False, options, threads.get_num_threads())
     return grad_values, grad_grid
 
 
@@ -363,7 +352,7 @@ def grid_gradient(input: Array, grid: Array, options: SamplingOptions, out: Arra
     if options.flat:
         gradient.fill(0)
     else:
-        _cpu.grid_gradient(coefficients(input, options), readable(grid), gradient, options, threads.get_num_threads())
+        _cpu.grid_gradient(coefficients(input, options), grid, gradient, options, threads.get_num_threads())
     return gradient
 
 
@@ -375,7 +364,6 @@ def grid_gradient_vjp(
     wanted: tuple[bool, ...],
     out: tuple[Array | None, ...],
 ) -> tuple[Array | None, Array | None]:
-    grad_output, grid = readable(grad_output), readable(grid)
     grad_input, grad_grid = None, None
     if wanted[0]:
 
@@ -413,9 +401,9 @@ def grid_gradient_jvp(
     else:
         _cpu.grid_gradient_jvp(
             coefficients(input, options),
-            readable(grid),
+            grid,
             optional_coefficients(d_input, options),
-            optional(d_grid),
+            d_grid,
             d_gradient,
             options,
             threads.get_num_threads(),
@@ -464,10 +452,9 @@ def warp_project_vjp(
     if reduce == "mean":
         grad_output = (grad_output / depth).astype(grad_output.dtype, copy=False)
     chosen = reduce_depth(input, coordinates, reduce, options, None)[1] if reduce == "max" else None
-    grad_output = readable(grad_output)
     grad_theta = new_gradient(coordinates, out[1]) if wanted[1] else None
     moving = grad_theta is not None and not options.flat
-    pixels = coefficients(input, options) if moving else readable(input)
+    pixels = coefficients(input, options) if moving else input
     sums: list[Array] = []
 
     def fill(grad_input: Array | None) -> None:
@@ -543,7 +530,7 @@ def affine_grid_vjp(
     if grad_grid.size == 0:
         grad_theta.fill(0)
         return grad_theta
-    flat = readable(stacked(grad_grid, len(size) + 1))
+    flat = stacked(grad_grid, len(size) + 1)
     chunks = _cpu.affine_grid_row_chunks(flat)
     partial = np.empty((flat.shape[0], chunks, *theta.shape[-2:]), np.float64)
     _cpu.affine_grid_vjp(flat, partial, align_corners, threads.get_num_threads())
@@ -562,18 +549,16 @@ def spline_filter(
     output = np.empty(input.shape, dtype) if out is None else out
     if output.size == 0:
         return output
-    source = readable(input)
+    source = input
     if not axes or source.dtype != dtype:
         output[...] = source
         source = output
     first = 2 if channel_axis == 1 else 1
-    parts = 2 if dtype.kind == "c" else 1
     for along in axes:  # the first reads the input, all write the output
         _cpu.spline_filter(
             source,
             output,
             first + along.axis,
-            parts,
             along.order,
             along.boundary,
             transposed,

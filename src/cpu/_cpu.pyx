@@ -7,13 +7,15 @@ only what memory safety needs. Chunks have boundaries that follow from the shape
 depends on which thread runs which.
 """
 
-from cpython.buffer cimport PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
+cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 import numpy as np
+
+cnp.import_array()
 
 cdef extern from *:
     """
@@ -269,103 +271,124 @@ cdef void run_lattice(LatticeChunk body, const LatticeJob* job, int64_t count, i
             body(job[0], i)
 
 
-cdef int64_t stride_of(const Py_buffer* view, int axis, int parts=1) noexcept:
+cdef int64_t stride_of(cnp.ndarray array, int axis, int parts=1) noexcept:
     """Stride in elements, or parts of them; 0 on axes of length 1, whatever they say."""
-    return 0 if view.shape[axis] == 1 else view.strides[axis] // view.itemsize * parts
+    if cnp.PyArray_DIM(array, axis) == 1:
+        return 0
+    return cnp.PyArray_STRIDE(array, axis) // cnp.PyArray_ITEMSIZE(array) * parts
 
 
-# Elements of arrays by the character of their dtype; a complex one is two of its parts.
-cdef dict ELEMENTS = {"f": 0, "d": 1, "e": 2, "B": 4, "h": 5, "H": 6, "F": 0, "D": 1}
+cdef bint is_readable(cnp.ndarray array) noexcept:
+    """Whether all elements are at multiples of their size."""
+    cdef int a, itemsize = <int> cnp.PyArray_ITEMSIZE(array)
+    if not cnp.PyArray_ISALIGNED(array):
+        return False
+    for a in range(cnp.PyArray_NDIM(array)):
+        if cnp.PyArray_STRIDE(array, a) % itemsize:
+            return False
+    return True
 
 
-cdef class Call:
-    """One job of the sampler and the buffers it reads and writes.
+cdef Element element_of(cnp.ndarray array) noexcept:
+    """What an array is made of; a complex number is two of its parts."""
+    cdef int number = cnp.PyArray_TYPE(array)
+    if number == cnp.NPY_FLOAT or number == cnp.NPY_CFLOAT:
+        return Element.f32
+    if number == cnp.NPY_DOUBLE or number == cnp.NPY_CDOUBLE:
+        return Element.f64
+    if number == cnp.NPY_FLOAT16:
+        return Element.f16
+    if number == cnp.NPY_UBYTE:
+        return Element.u8
+    if number == cnp.NPY_SHORT:
+        return Element.i16
+    if number == cnp.NPY_USHORT:
+        return Element.u16
+    return Element.bf16  # the one type that is not NumPy's
 
-    Every array is held by its buffer, and every table of doubles (fill values, parameters, their
-    tangents) kept alive, until the job is done.
-    """
+
+cdef int parts_of(cnp.ndarray array) noexcept:
+    return 2 if cnp.PyArray_ISCOMPLEX(array) else 1
+
+
+cdef class Holder:
+    """Keeps the arrays of a job alive until it is done."""
+    cdef list held
+
+    def __cinit__(self):
+        self.held = []
+
+    cdef cnp.ndarray hold(self, array):
+        """The array, or a copy if it is not aligned: none that is written is like that."""
+        cdef cnp.ndarray kept = array
+        if not is_readable(kept):
+            kept = kept.copy()
+        self.held.append(kept)
+        return kept
+
+    cdef const double* doubles(self, array) except? NULL:
+        """A contiguous array of doubles, or NULL for None."""
+        if array is None:
+            return NULL
+        return <const double*> cnp.PyArray_DATA(self.hold(array))
+
+
+cdef class Call(Holder):
+    """One job of the sampler and the arrays it reads and writes."""
     cdef SampleJob job
-    cdef Py_buffer views[24]
-    cdef int held
     cdef bint channels_last
     cdef int inserted  # axis of the job's shape that samples do not have; -1: none
 
     def __cinit__(self):
-        self.held = 0
         self.inserted = -1
         memset(&self.job, 0, sizeof(SampleJob))
 
     def __dealloc__(self):
         free(self.job.reach)
-        for i in range(self.held):
-            PyBuffer_Release(&self.views[i])
 
-    cdef Py_buffer* hold(self, array, bint writable, Element* element, int* parts) except NULL:
-        """The buffer of an array, and what it is made of."""
-        cdef Py_buffer* view = &self.views[self.held]
-        cdef str char = array.dtype.char
-        if char in ELEMENTS:
-            element[0] = <Element> (<int> ELEMENTS[char])
-        else:  # bfloat16, which has no buffers: its bits
-            element[0] = Element.bf16
-            array = array.view("u2")
-        parts[0] = 2 if char in "FD" else 1
-        PyObject_GetBuffer(array, view, PyBUF_STRIDED if writable else PyBUF_STRIDED_RO)
-        self.held += 1
-        return view
-
-    cdef const double* doubles(self, array) except? NULL:
-        """A contiguous array of doubles, or NULL for None."""
-        cdef Element element
-        cdef int parts
-        if array is None:
-            return NULL
-        return <const double*> self.hold(array, False, &element, &parts).buf
-
-    cdef int image(self, ImageArray* to, array, bint writable) except -1:
+    cdef int image(self, ImageArray* to, array) except -1:
         if array is None:
             return 0
-        cdef int parts = 1
-        cdef Py_buffer* view = self.hold(array, writable, &to.type, &parts)
-        cdef int ndim = self.job.ndim, a
-        to.data = view.buf
-        to.batch = stride_of(view, 0, parts)
-        to.channel = stride_of(view, ndim + 1 if self.channels_last else 1, parts)
+        cdef cnp.ndarray pixels = self.hold(array)
+        cdef int ndim = self.job.ndim, a, parts = parts_of(pixels)
+        to.data = cnp.PyArray_DATA(pixels)
+        to.type = element_of(pixels)
+        to.batch = stride_of(pixels, 0, parts)
+        to.channel = stride_of(pixels, ndim + 1 if self.channels_last else 1, parts)
         for a in range(ndim):
-            to.axis[a] = stride_of(view, (ndim if self.channels_last else ndim + 1) - a, parts)
+            to.axis[a] = stride_of(pixels, (ndim if self.channels_last else ndim + 1) - a, parts)
         return 0
 
-    cdef int samples(self, SampleArray* to, array, bint writable, bint channels=True, bint components=False) except -1:
+    cdef int samples(self, SampleArray* to, array, bint channels=True, bint components=False) except -1:
         """Samples (N, C, *shape) or (N, *shape, C), without channels (N, *shape), with components
         one axis more at the end."""
         if array is None:
             return 0
-        cdef int parts = 1
-        cdef Py_buffer* view = self.hold(array, writable, &to.type, &parts)
-        cdef int rank = view.ndim - 1 - channels - components, a, first = 1
-        to.data = view.buf
-        to.batch = stride_of(view, 0, parts)
+        cdef cnp.ndarray values = self.hold(array)
+        cdef int ndim = cnp.PyArray_NDIM(values), parts = parts_of(values)
+        cdef int rank = ndim - 1 - channels - components, a, first = 1
+        to.data = cnp.PyArray_DATA(values)
+        to.type = element_of(values)
+        to.batch = stride_of(values, 0, parts)
         if channels:
-            to.channel = stride_of(view, rank + 1 if self.channels_last else 1, parts)
+            to.channel = stride_of(values, rank + 1 if self.channels_last else 1, parts)
             first = 1 if self.channels_last else 2
         for a in range(rank):
-            to.axis[a + (0 <= self.inserted <= a)] = stride_of(view, a + first, parts)
+            to.axis[a + (0 <= self.inserted <= a)] = stride_of(values, a + first, parts)
         if components:
-            to.component = stride_of(view, view.ndim - 1, parts)
+            to.component = stride_of(values, ndim - 1, parts)
         return 0
 
-    cdef int grid(self, GridArray* to, array, bint writable) except -1:
+    cdef int grid(self, GridArray* to, array) except -1:
         if array is None:
             return 0
-        cdef Element element
-        cdef int parts = 1
-        cdef Py_buffer* view = self.hold(array, writable, &element, &parts)
-        cdef int rank = view.ndim - 2, a
-        to.data = view.buf
-        to.batch = stride_of(view, 0)
-        to.component = stride_of(view, rank + 1)
+        cdef cnp.ndarray coordinates = self.hold(array)
+        cdef int rank = cnp.PyArray_NDIM(coordinates) - 2, a
+        to.data = cnp.PyArray_DATA(coordinates)
+        to.batch = stride_of(coordinates, 0)
+        to.component = stride_of(coordinates, rank + 1)
         for a in range(rank):
-            to.axis[a] = stride_of(view, a + 1)
+            to.axis[a] = stride_of(coordinates, a + 1)
         return 0
 
     cdef int describe(self, tuple image_shape, int64_t batch, grid, options, element) except -1:
@@ -412,7 +435,7 @@ cdef class Call:
         if options.has_fill:
             job.fill = self.doubles(fill_table(options.fill_value, job))
         if stored:
-            self.grid(&job.grid, grid, False)
+            self.grid(&job.grid, grid)
         self.cut()
         if not stored:
             self.matrices(grid)
@@ -440,7 +463,7 @@ cdef class Call:
     cdef int steps(self, grid, d_grid) except -1:
         """The tangent of the coordinates: of the grid, or of the matrices they are made from."""
         if isinstance(grid, np.ndarray):
-            return self.grid(&self.job.d_grid, d_grid, False)
+            return self.grid(&self.job.d_grid, d_grid)
         if d_grid is not None:
             self.job.source.d_theta = self.doubles(np.ascontiguousarray(d_grid, np.float64))
         return 0
@@ -451,8 +474,9 @@ cdef class Call:
 
     cdef object matrix_sums(self, coordinates):
         """Room for the sums of the gradient to the matrices, by groups of chunks."""
-        shape = coordinates.theta.shape
-        partial = np.zeros((*shape[:-2], self.groups_per_matrix(), *shape[-2:]))
+        cdef tuple shape = coordinates.theta.shape
+        cdef int last = <int> len(shape) - 2
+        partial = np.zeros((*shape[:last], self.groups_per_matrix(), *shape[last:]))
         self.job.source.partial = <double*> self.doubles(partial)
         return partial
 
@@ -473,12 +497,6 @@ cdef class Call:
         self.inserted = self.job.rank - 3
         self.job.projected = True
         return 0
-
-    cdef int choice(self, chosen, bint writable) except -1:
-        """The array, int32, of the depths that a maximum was found at."""
-        if chosen is None:
-            return 0
-        return self.samples(&self.job.chosen, chosen.view(np.float32), writable)  # any type of that size
 
     cdef void flatten(self) noexcept:
         """Merge axes of the output whose memory allows it, for kernels to which rows mean nothing."""
@@ -597,26 +615,119 @@ cdef object fill_table(value, const SampleJob* job):
 
 
 def grid_sample(input, grid, output, mask, options, int threads):
-    """`output` may have the batch 1, and then receives the sum over it."""
+    """`output` may have the batch 1, and then receives the sum over it. Returns what was done, which
+    `Repeat` can do again."""
     cdef Call call = Call()
     cdef int64_t batch = max(input.shape[0], grid.shape[0]) if input.shape[0] and grid.shape[0] else 0
     call.describe(input.shape, batch, grid, options, input.dtype.char)
-    call.image(&call.job.input, input, False)
-    call.samples(&call.job.output, output, True)
-    call.samples(&call.job.mask, mask, True, channels=False)
+    call.image(&call.job.input, input)
+    call.samples(&call.job.output, output)
+    call.samples(&call.job.mask, mask, channels=False)
     call.job.output_batch = output.shape[0]
     if call.job.channels == 1 and isinstance(grid, np.ndarray):
         call.flatten()
     call.run_chunks(Direction.forward, call.job.output_batch, threads)
+    return call
+
+
+cdef int MAX_AXES = 8  # of the arrays of calls that are repeated
+cdef int MAX_ENTRIES = 256  # of their matrices
+
+
+cdef bint is_packed(cnp.ndarray array) noexcept:
+    return cnp.PyArray_IS_C_CONTIGUOUS(array) and cnp.PyArray_ISALIGNED(array) and cnp.PyArray_NDIM(array) <= MAX_AXES
+
+
+cdef struct Kind:
+    int ndim, type
+    cnp.npy_intp shape[8]
+
+
+cdef void note(Kind* kind, cnp.ndarray array) noexcept:
+    cdef int a
+    kind.ndim = cnp.PyArray_NDIM(array)
+    kind.type = cnp.PyArray_TYPE(array)
+    for a in range(kind.ndim):
+        kind.shape[a] = cnp.PyArray_DIM(array, a)
+
+
+cdef bint is_of(const Kind* kind, object array) noexcept:
+    """Whether an array is packed and of a type and shape noted before."""
+    cdef int a
+    if not cnp.PyArray_CheckExact(array):
+        return False
+    if cnp.PyArray_NDIM(array) != kind.ndim or cnp.PyArray_TYPE(array) != kind.type:
+        return False
+    for a in range(kind.ndim):
+        if cnp.PyArray_DIM(array, a) != kind.shape[a]:
+            return False
+    return cnp.PyArray_ISCARRAY_RO(array)
+
+
+cdef class Repeat:
+    """A brief forward call, to be done again on other arrays of the same kind: what depends on their
+    types and shapes has been checked and resolved. Arrays of another kind get None for an answer."""
+    cdef SampleJob job
+    cdef const Level* level
+    cdef SampleChunk body
+    cdef int64_t count
+    cdef Kind input, source, output
+    cdef object size, tables
+
+    @staticmethod
+    def of(Call call, input, source, output, size):
+        """`source` is the grid, or the matrices for an output of `size`. None if the call is of a kind
+        that is not repeated."""
+        cdef Repeat self
+        if call.work() >= PARALLEL_FROM or cnp.PyArray_SIZE(source) > MAX_ENTRIES and size is not None:
+            return None
+        if not (is_packed(input) and is_packed(source) and is_packed(output)) or element_of(output) == Element.bf16:
+            return None
+        self = Repeat()
+        self.job = call.job
+        self.level = level
+        self.body = level.sample(Direction.forward, call.job)
+        self.count = call.chunks(call.job.output_batch)
+        note(&self.input, input)
+        note(&self.source, source)
+        note(&self.output, output)
+        self.size = size
+        self.tables = [held for held in call.held if held is not input and held is not source and held is not output]
+        return self
+
+    def __call__(self, input, source, size):
+        cdef SampleJob job
+        cdef double matrices[256]
+        cdef int64_t i
+        if self.level != level or not is_of(&self.input, input) or not is_of(&self.source, source):
+            return None
+        if size is not None and type(size) is not tuple or self.size != size:
+            return None
+        output = cnp.PyArray_EMPTY(self.output.ndim, self.output.shape, self.output.type, 0)
+        job = self.job
+        job.input.data = cnp.PyArray_DATA(input)
+        job.output.data = cnp.PyArray_DATA(output)
+        if size is None:
+            job.grid.data = cnp.PyArray_DATA(source)
+        else:
+            for i in range(cnp.PyArray_SIZE(source)):
+                if job.grid_type == Element.f64:
+                    matrices[i] = (<double*> cnp.PyArray_DATA(source))[i]
+                else:
+                    matrices[i] = (<float*> cnp.PyArray_DATA(source))[i]
+            job.source.theta = matrices
+        for i in range(self.count):
+            self.body(job, i)
+        return output
 
 
 def project(input, coordinates, output, chosen, options, int threads):
     """Sums of samples along the depth of their lattice; or the largest, and `chosen`, int32, says which."""
     cdef Call call = Call()
     call.describe_projection(input.shape, output.shape[0], coordinates, options, input.dtype.char)
-    call.image(&call.job.input, input, False)
-    call.samples(&call.job.output, output, True)
-    call.choice(chosen, True)
+    call.image(&call.job.input, input)
+    call.samples(&call.job.output, output)
+    call.samples(&call.job.chosen, chosen)
     call.job.maximum = chosen is not None
     call.job.planes = call.job.source.size[2]
     call.run_chunks(Direction.forward, call.job.batch, threads)
@@ -626,11 +737,11 @@ def project_jvp(input, coordinates, d_input, d_theta, d_output, chosen, options,
     """`chosen` as filled by `project`, or None for sums."""
     cdef Call call = Call()
     call.describe_projection(input.shape, d_output.shape[0], coordinates, options, input.dtype.char)
-    call.image(&call.job.input, input, False)
-    call.image(&call.job.d_input, d_input, False)
+    call.image(&call.job.input, input)
+    call.image(&call.job.d_input, d_input)
     call.steps(coordinates, d_theta)
-    call.samples(&call.job.output, d_output, True)
-    call.choice(chosen, False)
+    call.samples(&call.job.output, d_output)
+    call.samples(&call.job.chosen, chosen)
     call.job.planes = call.job.source.size[2]
     call.run_chunks(Direction.jvp, call.job.batch, threads)
 
@@ -639,15 +750,15 @@ def project_vjp(grad_output, input, coordinates, grad_input, bint to_matrices, c
     """Fills grad_input unless it is None; returns the sums for the matrices if they are wanted."""
     cdef Call call = Call()
     call.describe_projection(input.shape, grad_output.shape[0], coordinates, options, input.dtype.char)
-    call.samples(&call.job.output, grad_output, False)
-    call.choice(chosen, False)
+    call.samples(&call.job.output, grad_output)
+    call.samples(&call.job.chosen, chosen)
     if grad_input is not None:
-        call.image(&call.job.grad_input, grad_input, True)
+        call.image(&call.job.grad_input, grad_input)
         call.run_parts(Direction.vjp_input, threads)
         call.job.grad_input.data = NULL
     if not to_matrices:
         return None
-    call.image(&call.job.input, input, False)
+    call.image(&call.job.input, input)
     partial = call.matrix_sums(coordinates)
     call.run_groups(Direction.vjp_grid, threads)
     return partial.sum(axis=-3)
@@ -657,15 +768,15 @@ def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_
     cdef Call call = Call()
     cdef int a
     call.describe(input.shape, d_output.shape[0], grid, options, input.dtype.char)
-    call.image(&call.job.input, input, False)
-    call.image(&call.job.d_input, d_input, False)
+    call.image(&call.job.input, input)
+    call.image(&call.job.d_input, d_input)
     call.steps(grid, d_grid)
     if d_fill is not None:
         call.job.d_fill = call.doubles(fill_table(d_fill, &call.job))
     for a in range(call.job.ndim):
         call.job.d_kernel[a] = call.doubles(d_kernel[a])
-    call.samples(&call.job.output, d_output, True)
-    call.samples(&call.job.mask, d_mask, True, channels=False)
+    call.samples(&call.job.output, d_output)
+    call.samples(&call.job.mask, d_mask, channels=False)
     call.run_chunks(Direction.jvp, call.job.batch, threads)
 
 
@@ -675,11 +786,11 @@ def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, 
     that the coordinates are made from, if these are wanted."""
     cdef Call call = Call()
     call.describe(input.shape, grad_output.shape[0], grid, options, input.dtype.char)
-    call.image(&call.job.input, input, False)
-    call.samples(&call.job.output, grad_output, False)
-    call.samples(&call.job.mask, grad_mask, False, channels=False)
-    call.image(&call.job.grad_input, grad_input, True)
-    call.grid(&call.job.grad_grid, grad_grid, True)
+    call.image(&call.job.input, input)
+    call.samples(&call.job.output, grad_output)
+    call.samples(&call.job.mask, grad_mask, channels=False)
+    call.image(&call.job.grad_input, grad_input)
+    call.grid(&call.job.grad_grid, grad_grid)
     partial = call.matrix_sums(grid) if to_matrices else None
     cdef bint to_grid = to_matrices or grad_grid is not None
     cdef int used = threads_for(call.work(), threads)
@@ -707,9 +818,9 @@ def grid_sample_vjp_options(grad_output, grad_mask, input, grid, partial, option
     """Partial sums (groups, channels + parameters), double, of the gradients to the options."""
     cdef Call call = Call()
     call.describe(input.shape, grad_output.shape[0], grid, options, input.dtype.char)
-    call.image(&call.job.input, input, False)
-    call.samples(&call.job.output, grad_output, False)
-    call.samples(&call.job.mask, grad_mask, False, channels=False)
+    call.image(&call.job.input, input)
+    call.samples(&call.job.output, grad_output)
+    call.samples(&call.job.mask, grad_mask, channels=False)
     call.job.partial = <double*> call.doubles(partial)
     call.job.groups, call.job.partial_row = partial.shape
     call.run(Direction.vjp_options, call.job.groups, threads_for(call.work(), threads))
@@ -718,12 +829,12 @@ def grid_sample_vjp_options(grad_output, grad_mask, input, grid, partial, option
 def grid_sample_vjp2_grid(gg_input, gg_grid, grad_output, grad_mask, input, grid, grad_grid, options, int threads):
     cdef Call call = Call()
     call.describe(input.shape, grad_output.shape[0], grid, options, input.dtype.char)
-    call.image(&call.job.input, input, False)
-    call.image(&call.job.d_input, gg_input, False)
-    call.grid(&call.job.d_grid, gg_grid, False)
-    call.samples(&call.job.output, grad_output, False)
-    call.samples(&call.job.mask, grad_mask, False, channels=False)
-    call.grid(&call.job.grad_grid, grad_grid, True)
+    call.image(&call.job.input, input)
+    call.image(&call.job.d_input, gg_input)
+    call.grid(&call.job.d_grid, gg_grid)
+    call.samples(&call.job.output, grad_output)
+    call.samples(&call.job.mask, grad_mask, channels=False)
+    call.grid(&call.job.grad_grid, grad_grid)
     call.run_chunks(Direction.vjp2_grid, call.job.grid_batch, threads)
 
 
@@ -735,11 +846,11 @@ def grid_push(values, along, gradient, grid, d_grid, image, int64_t batch, optio
     cdef Call call = Call()
     given = values if values is not None else along if along is not None else gradient
     call.describe(image.shape, batch, grid, options, given.dtype.char)
-    call.image(&call.job.grad_input, image, True)
-    call.samples(&call.job.output, values, False)
-    call.samples(&call.job.values, along, False)
-    call.samples(&call.job.gradient, gradient, False, channels=True, components=True)
-    call.grid(&call.job.d_grid, d_grid, False)
+    call.image(&call.job.grad_input, image)
+    call.samples(&call.job.output, values)
+    call.samples(&call.job.values, along)
+    call.samples(&call.job.gradient, gradient, channels=True, components=True)
+    call.grid(&call.job.d_grid, d_grid)
     if along is None and gradient is None:
         call.run_parts(Direction.vjp_input, threads)
     else:
@@ -749,57 +860,51 @@ def grid_push(values, along, gradient, grid, d_grid, image, int64_t batch, optio
 def grid_gradient(input, grid, gradient, options, int threads):
     cdef Call call = Call()
     call.describe(input.shape, gradient.shape[0], grid, options, input.dtype.char)
-    call.image(&call.job.input, input, False)
-    call.samples(&call.job.gradient, gradient, True, channels=True, components=True)
+    call.image(&call.job.input, input)
+    call.samples(&call.job.gradient, gradient, channels=True, components=True)
     call.run_chunks(Direction.gradient, call.job.batch, threads)
 
 
 def grid_gradient_jvp(input, grid, d_input, d_grid, d_gradient, options, int threads):
     cdef Call call = Call()
     call.describe(input.shape, d_gradient.shape[0], grid, options, input.dtype.char)
-    call.image(&call.job.input, input, False)
-    call.image(&call.job.d_input, d_input, False)
-    call.grid(&call.job.d_grid, d_grid, False)
-    call.samples(&call.job.gradient, d_gradient, True, channels=True, components=True)
+    call.image(&call.job.input, input)
+    call.image(&call.job.d_input, d_input)
+    call.grid(&call.job.d_grid, d_grid)
+    call.samples(&call.job.gradient, d_gradient, channels=True, components=True)
     call.run_chunks(Direction.gradient_jvp, call.job.batch, threads)
 
 
 def grid_gradient_vjp_grid(grad_gradient, input, grid, grad_grid, options, int threads):
     cdef Call call = Call()
     call.describe(input.shape, grad_gradient.shape[0], grid, options, input.dtype.char)
-    call.image(&call.job.input, input, False)
-    call.samples(&call.job.gradient, grad_gradient, False, channels=True, components=True)
-    call.grid(&call.job.grad_grid, grad_grid, True)
+    call.image(&call.job.input, input)
+    call.samples(&call.job.gradient, grad_gradient, channels=True, components=True)
+    call.grid(&call.job.grad_grid, grad_grid)
     call.run_chunks(Direction.gradient_vjp_grid, call.job.grid_batch, threads)
 
 
-cdef class LatticeCall:
+cdef class LatticeCall(Holder):
     cdef LatticeJob job
-    cdef Py_buffer theta, grid, partial
 
-    def __dealloc__(self):
-        PyBuffer_Release(&self.theta)
-        PyBuffer_Release(&self.grid)
-        PyBuffer_Release(&self.partial)
-
-    cdef int describe(self, grid, bint writable, bint align_corners) except -1:
-        """`grid` (M, *size, ndim)"""
+    cdef int describe(self, array, bint align_corners) except -1:
+        """A grid (M, *size, ndim)."""
         cdef LatticeJob* job = &self.job
+        cdef cnp.ndarray grid = self.hold(array)
         cdef int a
-        PyObject_GetBuffer(grid, &self.grid, PyBUF_STRIDED if writable else PyBUF_STRIDED_RO)
-        job.ndim = self.grid.ndim - 2
-        job.count = self.grid.shape[0]
-        job.type = Element.f64 if self.grid.itemsize == 8 else Element.f32
+        job.ndim = cnp.PyArray_NDIM(grid) - 2
+        job.count = cnp.PyArray_DIM(grid, 0)
+        job.type = element_of(grid)
         job.align_corners = align_corners
-        job.grid = self.grid.buf
-        job.grid_matrix = stride_of(&self.grid, 0)
-        job.grid_component = stride_of(&self.grid, job.ndim + 1)
+        job.grid = cnp.PyArray_DATA(grid)
+        job.grid_matrix = stride_of(grid, 0)
+        job.grid_component = stride_of(grid, job.ndim + 1)
         job.rows = 1
         for a in range(job.ndim):
-            job.size[a] = self.grid.shape[job.ndim - a]
+            job.size[a] = cnp.PyArray_DIM(grid, job.ndim - a)
             job.full[a] = job.size[a]
             job.origin[a] = 0
-            job.grid_axis[a] = stride_of(&self.grid, job.ndim - a)
+            job.grid_axis[a] = stride_of(grid, job.ndim - a)
             if a:
                 job.rows *= job.size[a]
         job.chunk_rows = max(1, min(job.rows, 2 * CHUNK_PIXELS // max(1, job.size[0])))
@@ -813,9 +918,8 @@ cdef class LatticeCall:
 def affine_grid(theta, grid, bint align_corners, int threads):
     """theta (M, ndim, ndim + 1) contiguous -> grid (M, *size, ndim)"""
     cdef LatticeCall call = LatticeCall()
-    call.describe(grid, True, align_corners)
-    PyObject_GetBuffer(theta, &call.theta, PyBUF_STRIDED_RO)
-    call.job.theta = call.theta.buf
+    call.describe(grid, align_corners)
+    call.job.theta = cnp.PyArray_DATA(call.hold(theta))
     cdef LatticeChunk body = level.affine_grid(call.job)
     cdef int used = threads_for(call.work(), threads)
     with nogil:
@@ -825,16 +929,15 @@ def affine_grid(theta, grid, bint align_corners, int threads):
 def affine_grid_row_chunks(grid):
     """How many partial sums affine_grid_vjp makes per matrix."""
     cdef LatticeCall call = LatticeCall()
-    call.describe(grid, False, False)
+    call.describe(grid, False)
     return call.job.row_chunks
 
 
 def affine_grid_vjp(grad_grid, partial, bint align_corners, int threads):
     """partial (M, row_chunks, ndim, ndim + 1), double: to be summed over its second axis."""
     cdef LatticeCall call = LatticeCall()
-    call.describe(grad_grid, False, align_corners)
-    PyObject_GetBuffer(partial, &call.partial, PyBUF_STRIDED)
-    call.job.partial = <double*> call.partial.buf
+    call.describe(grad_grid, align_corners)
+    call.job.partial = <double*> call.doubles(partial)
     cdef LatticeChunk body = level.affine_grid_vjp(call.job)
     cdef int used = threads_for(call.work(), threads)
     with nogil:
@@ -845,54 +948,50 @@ def affine_grid_vjp(grad_grid, partial, bint align_corners, int threads):
 cdef int64_t LONG_LINE = 1 << 15
 
 
-cdef class SplineCall:
+cdef class SplineCall(Holder):
     """One axis of the spline filter, with what it needs beside the output: the factors of the
     axis and one buffer per task."""
     cdef SplineJob job
-    cdef Py_buffer source, target
 
     def __dealloc__(self):
         free(self.job.factors)
         free(self.job.buffer)
-        PyBuffer_Release(&self.source)
-        PyBuffer_Release(&self.target)
 
-    cdef int describe(self, source, target, int axis, int parts) except -1:
-        """`parts` is 2 for complex numbers: each is two lines side by side."""
+    cdef int describe(self, read, written, int axis) except -1:
+        """A complex number is two lines side by side."""
         cdef SplineJob* job = &self.job
-        cdef int a, at
+        cdef cnp.ndarray source = self.hold(read), target = self.hold(written)
+        cdef int ndim = cnp.PyArray_NDIM(target), parts = parts_of(target), a, at
         cdef int64_t stride
-        PyObject_GetBuffer(source, &self.source, PyBUF_STRIDED_RO)
-        PyObject_GetBuffer(target, &self.target, PyBUF_STRIDED)
-        if self.target.ndim > max_ndim + 2 or axis >= self.target.ndim or self.source.ndim != self.target.ndim:
-            raise ValueError(f"no kernel for axis {axis} of arrays of shapes {source.shape} and {target.shape}")
-        job.type = Element.f64 if self.target.itemsize // parts == 8 else Element.f32
-        job.length = self.target.shape[axis]
-        job.source = self.source.buf
-        job.target = self.target.buf
-        job.source_step = parts * stride_of(&self.source, axis)
-        job.target_step = parts * stride_of(&self.target, axis)
+        if ndim > max_ndim + 2 or axis >= ndim or cnp.PyArray_NDIM(source) != ndim:
+            raise ValueError(f"no kernel for axis {axis} of arrays of shapes {read.shape} and {written.shape}")
+        job.type = element_of(target)
+        job.length = cnp.PyArray_DIM(target, axis)
+        job.source = cnp.PyArray_DATA(source)
+        job.target = cnp.PyArray_DATA(target)
+        job.source_step = stride_of(source, axis, parts)
+        job.target_step = stride_of(target, axis, parts)
         job.rank = 0
         job.lines = parts
         if parts > 1:
             job.shape[0] = parts
             job.source_stride[0] = job.target_stride[0] = 1
             job.rank = 1
-        for a in range(self.target.ndim):
-            if a == axis or self.target.shape[a] == 1:
+        for a in range(ndim):
+            if a == axis or cnp.PyArray_DIM(target, a) == 1:
                 continue
-            stride = parts * stride_of(&self.target, a)
+            stride = stride_of(target, a, parts)
             at = job.rank
             while at > 0 and abs(job.target_stride[at - 1]) > abs(stride):
                 job.shape[at] = job.shape[at - 1]
                 job.source_stride[at] = job.source_stride[at - 1]
                 job.target_stride[at] = job.target_stride[at - 1]
                 at -= 1
-            job.shape[at] = self.target.shape[a]
-            job.source_stride[at] = parts * stride_of(&self.source, a)
+            job.shape[at] = cnp.PyArray_DIM(target, a)
+            job.source_stride[at] = stride_of(source, a, parts)
             job.target_stride[at] = stride
             job.rank += 1
-            job.lines *= self.target.shape[a]
+            job.lines *= cnp.PyArray_DIM(target, a)
         return 0
 
     cdef int allocate(self, int threads) except -1:
@@ -915,10 +1014,10 @@ cdef void run_spline(SplineChunk body, const SplineJob* job) noexcept nogil:
             body(job[0], i)
 
 
-def spline_filter(source, target, int axis, int parts, int order, int boundary, bint transposed, int threads):
+def spline_filter(source, target, int axis, int order, int boundary, bint transposed, int threads):
     """Fills `target`, which may be `source`; neither is empty, and the order is 2 to 7."""
     cdef SplineCall call = SplineCall()
-    call.describe(source, target, axis, parts)
+    call.describe(source, target, axis)
     call.job.order = order
     call.job.boundary = boundary
     call.job.transposed = transposed

@@ -21,7 +21,7 @@ inline bool has_steps(const SampleJob& job) { return is_stored(job) ? job.d_grid
 // The row of a lattice that a span of one row lies on.
 template <class R>
 struct LatticeSpan {
-  R at[max_ndim];  // target coordinates, x first; that of x is not set
+  R at[max_ndim] = {};  // target coordinates, x first; that of x is not set
   int64_t matrix;  // offset of the matrix among all
 
   LatticeSpan(const SampleJob& job, int64_t n, const Span& span) {
@@ -55,7 +55,7 @@ PYSTN_APART void make_coordinates(const SampleJob& job, int64_t n, const Span& s
     return;
   }
   const Horizon<R> horizon = horizon_of<R>(job);
-  for (int i = 0; i < span.count; ++i) to[i] = horizon.project(row(a, to[i]), row(job.ndim, to[i]));
+  for (int i = 0; i < span.count; ++i) to[i] = horizon.project(row(a, to[i]), row(2, to[i]));
 }
 
 // Their tangent along that of the matrix.
@@ -71,8 +71,8 @@ PYSTN_APART void make_tangents(const SampleJob& job, int64_t n, const Span& span
   const MatrixRow<R> row = lattice.under(job, job.source.theta);
   const Horizon<R> horizon = horizon_of<R>(job);
   for (int i = 0; i < span.count; ++i) {
-    const R q = row(job.ndim, to[i]);
-    const R step = (d_row(a, to[i]) - row(a, to[i]) / q * d_row(job.ndim, to[i])) / q;
+    const R q = row(2, to[i]);
+    const R step = (d_row(a, to[i]) - row(a, to[i]) / q * d_row(2, to[i])) / q;
     to[i] = horizon.hides(q) ? R(0) : step;
   }
 }
@@ -96,21 +96,20 @@ PYSTN_APART void add_to_matrix(const SampleJob& job, int64_t n, int64_t chunk, c
   const LatticeSpan<R> lattice(job, n, span);
   target_columns(job, span.column, span.count, x);
   const int rows = matrix_rows(job), padded = (span.count + lanes - 1) / lanes * lanes;
-  if (is_projective(job)) {
-    const MatrixRow<R> row = lattice.under(job, job.source.theta);
-    const Horizon<R> horizon = horizon_of<R>(job);
-    for (int i = 0; i < span.count; ++i) {
-      const R q = row(ND, x[i]);
-      R sum = R(0);
-      for (int a = 0; a < ND; ++a) {
-        through[a][i] = horizon.hides(q) ? R(0) : g[a][i] / q;
-        sum += g[a][i] * (row(a, x[i]) / q);
+  for (int a = 0; a < ND; ++a)
+    for (int i = 0; i < span.count; ++i) through[a][i] = g[a][i];
+  if constexpr (ND == 2) {
+    if (is_projective(job)) {
+      const MatrixRow<R> row = lattice.under(job, job.source.theta);
+      const Horizon<R> horizon = horizon_of<R>(job);
+      for (int i = 0; i < span.count; ++i) {
+        const R q = row(2, x[i]), gx = g[0][i] / q, gy = g[1][i] / q;
+        const bool hidden = horizon.hides(q);
+        through[0][i] = hidden ? R(0) : gx;
+        through[1][i] = hidden ? R(0) : gy;
+        through[2][i] = hidden ? R(0) : -(gx * (row(0, x[i]) / q) + gy * (row(1, x[i]) / q));
       }
-      through[ND][i] = horizon.hides(q) ? R(0) : -sum / q;
     }
-  } else {
-    for (int a = 0; a < ND; ++a)
-      for (int i = 0; i < span.count; ++i) through[a][i] = g[a][i];
   }
   double* to = sums_of(job, chunk);
   for (int r = 0; r < rows; ++r, to += ND + 1) {
