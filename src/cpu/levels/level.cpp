@@ -1,7 +1,8 @@
 // The chunk bodies of one instruction set. Compiled once per level with PYSTN_LEVEL naming it; the
 // only symbol that leaves is the level's table.
-#include <initializer_list>
+#include <type_traits>
 
+#include "blocks.hpp"
 #include "grids.hpp"
 #include "job.hpp"
 #include "sampling.hpp"
@@ -50,7 +51,8 @@ SampleChunk rare(Direction direction) {
 
 // The number of taps on every axis, or 0 if they differ.
 int taps_of(Direction direction, const SampleJob& job) {
-  const bool slopes = direction == Direction::jvp || direction == Direction::vjp_grid;
+  const bool slopes = direction == Direction::jvp || direction == Direction::vjp_grid ||
+                      direction == Direction::vjp2_grid || direction == Direction::push;
   int taps = job.kernel[0].taps;
   for (int a = 0; a < job.ndim; ++a) {
     if (job.kernel[a].taps != taps) return 0;
@@ -60,8 +62,41 @@ int taps_of(Direction direction, const SampleJob& job) {
   return taps;
 }
 
+#if defined(PYSTN_BLOCKS)
+template <class S>
+SampleChunk in_blocks(Direction direction) {
+  switch (direction) {
+    case Direction::vjp2_grid:
+      return S::vjp2_grid;
+    case Direction::push:
+      return S::push;
+    default:
+      return frequent<S>(direction);
+  }
+}
+
+template <class R, int ND>
+SampleChunk with_blocks(Direction direction, const SampleJob& job) {
+  if (!fits_blocks(job) || (direction == Direction::forward && job.output_batch != job.batch)) return nullptr;
+  switch (taps_of(direction, job)) {
+    case 1:
+      return in_blocks<BlockSampler<R, 1, ND>>(direction);
+    case 2:
+      return in_blocks<BlockSampler<R, 2, ND>>(direction);
+    case 4:
+      return in_blocks<BlockSampler<R, 4, ND>>(direction);
+    default:
+      return nullptr;
+  }
+}
+#endif
+
 template <class T, class R, int ND>
 SampleChunk with_taps(Direction direction, const SampleJob& job) {
+#if defined(PYSTN_BLOCKS)
+  if constexpr (std::is_same<T, R>::value)
+    if (const SampleChunk body = with_blocks<R, ND>(direction, job)) return body;
+#endif
   if constexpr (Elements<T>::typed) {
     SampleChunk body = nullptr;
     switch (taps_of(direction, job)) {

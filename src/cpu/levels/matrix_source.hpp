@@ -22,7 +22,7 @@ inline bool has_steps(const SampleJob& job) { return is_stored(job) ? job.d_grid
 template <class R>
 struct LatticeSpan {
   R at[max_ndim] = {};  // target coordinates, x first; that of x is not set
-  int64_t matrix;  // offset of the matrix among all
+  int64_t matrix;       // offset of the matrix among all
 
   LatticeSpan(const SampleJob& job, int64_t n, const Span& span) {
     matrix = span.outer * job.rows + span.row;

@@ -1,8 +1,8 @@
 // Ownership of the gradient to the input. A task owns an image of the batch (or the one image that
 // the batch shares), a block of channels and a band of rows along the slowest axis; nobody else
 // writes there, so there are no atomics and no private copies, and however the parts are cut each
-// element receives its terms in the order of the output's pixels: bitwise the same for any number
-// of threads.
+// element receives its terms in an order that follows from the shapes: run by run of the output,
+// and within a run as the body has it. So it is bitwise the same for any number of threads.
 #pragma once
 
 #include "elements.hpp"

@@ -165,10 +165,11 @@ struct Sampler {
 
   // Calls body(span) for the runs of a chunk, placed.
   template <int order, class Body>
-  static void for_each_placed(const SampleJob& job, int64_t n, int64_t chunk, Run<R, ND>& run, Body&& body) {
+  static void for_each_placed(const SampleJob& job, int64_t n, int64_t chunk, Run<R, ND>& run, Body&& body,
+                              int lanes = 1) {
     for_each_strip(job, chunk, [&](const Span& strip) {
       for_each_run(job, strip, [&](const Span& span) {
-        run.template place<order>(job, n, span);
+        run.template place<order>(job, n, span, lanes);
         body(span);
       });
     });

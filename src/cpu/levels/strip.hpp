@@ -101,6 +101,14 @@ inline int table_columns(int taps) {
   return taps * strip_columns <= table_entries ? strip_columns : table_entries / taps;
 }
 
+using Flag = int;  // as wide as what it is computed with, for loops that vectorise
+
+inline bool all_of(const Flag* flags, int count) {
+  Flag all = 1;
+  for (int i = 0; i < count; ++i) all &= flags[i];
+  return all;
+}
+
 // The number of a kernel's taps if the compiler knows it, else 0: of &Kernel::taps.
 template <class Kernel>
 constexpr int known_taps(const int*) {
@@ -111,15 +119,16 @@ constexpr int known_taps(int Kernel::*) {
   return 0;
 }
 
-using Flag = int;  // as wide as what it is computed with, for loops that vectorise
+// Whether indices along so many pixels, or beyond them as far as taps go, fit an int.
+inline bool is_narrow(int64_t length) { return length < int64_t(1) << 29; }
 
 // The taps of a run on one axis, as loops over its pixels want them: tap k of pixel i is entry
 // k * columns + i.
 template <class R>
 struct AxisTable {
   int taps, columns;
-  Flag whole[strip_columns];                                     // all taps of the pixel are in the image
-  Flag adjacent[strip_columns];                                  // and follow the first, whose index fits an int
+  alignas(64) Flag whole[strip_columns];                         // all taps of the pixel are in the image
+  alignas(64) Flag adjacent[strip_columns];                      // and follow the first, whose index fits an int
   alignas(64) R position[strip_columns], factor[strip_columns];  // in pixels; d position / d coordinate
   alignas(64) R w[table_entries], dw[table_entries], d2w[table_entries];
   alignas(64) int first[strip_columns];  // index of the first tap, where they are adjacent
@@ -185,7 +194,7 @@ struct AxisTable {
       columns = table_columns(taps);
       weigh<order>(kernel, count, cell);
     });
-    const bool narrow = job.full[a] < Index(1) << 29;
+    const bool narrow = is_narrow(job.full[a]);
     for (int i = 0; i < count; ++i) adjacent[i] = narrow;
     for (int k = 0; taps > 2 && k < taps; ++k)
       for (int i = 0; i < count; ++i) adjacent[i] &= !idle<order>(entry(i, k));
@@ -193,8 +202,13 @@ struct AxisTable {
                       [&](const auto& map) {
                         if (narrow) set_first(job, a, map, count, cell);
                         for (int i = 0; i < count; ++i) whole[i] = adjacent[i];
-                        for (int i = 0; i < count; ++i)
-                          if (!adjacent[i]) list_taps<order>(job, a, map, i, cell[i]);
+                        constexpr int some = 16;
+                        for (int i = 0; i < count; i += some) {
+                          const int end = i + some < count ? i + some : count;
+                          if (all_of(adjacent + i, end - i)) continue;
+                          for (int l = i; l < end; ++l)
+                            if (!adjacent[l]) list_taps<order>(job, a, map, l, cell[l]);
+                        }
                       });
   }
 
@@ -264,7 +278,6 @@ struct AxisTable {
 inline int run_columns(const SampleJob& job) {
   int most = 1;
   for (int a = 0; a < job.ndim; ++a) most = job.kernel[a].taps > most ? job.kernel[a].taps : most;
-  most = most == 2 && job.subgradient ? 3 : most;
   return table_columns(most);
 }
 
@@ -294,25 +307,28 @@ inline double grid_element(const SampleJob& job, const GridArray& grid, int64_t 
 template <class R, int ND>
 struct Run {
   AxisTable<R> axis[ND];
-  AxisTable<R> cover[ND];     // the same with nothing read outside, if a mask is wanted
-  Flag cut[strip_columns];    // replaced whole by the fill value
-  Flag whole[strip_columns];  // all taps are in the image
+  AxisTable<R> cover[ND];                 // the same with nothing read outside, if a mask is wanted
+  alignas(64) Flag cut[strip_columns];    // replaced whole by the fill value
+  alignas(64) Flag whole[strip_columns];  // all taps are in the image
+  int placed;  // pixels: those of the span, and its last again up to a multiple of some lanes
 
   template <int order>
-  PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span) {
+  PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
     alignas(64) R x[strip_columns];
-    for (int i = 0; i < span.count; ++i) cut[i] = false;
-    for (int i = 0; i < span.count; ++i) whole[i] = true;
+    placed = (span.count + lanes - 1) / lanes * lanes;
+    for (int i = 0; i < placed; ++i) cut[i] = false;
+    for (int i = 0; i < placed; ++i) whole[i] = true;
     for (int a = 0; a < ND; ++a) {
       load_coordinates(job, n, span, a, x);
-      set_cut(job, a, span.count, x);
+      for (int i = span.count; i < placed; ++i) x[i] = x[span.count - 1];
+      set_cut(job, a, placed, x);
       const Boundary boundary = Boundary(job.boundary[a]);
-      axis[a].set_positions(job, a, boundary, span.count, x);
-      axis[a].template set_taps<order>(job, a, boundary, span.count);
-      for (int i = 0; i < span.count; ++i) whole[i] &= axis[a].whole[i];
+      axis[a].set_positions(job, a, boundary, placed, x);
+      axis[a].template set_taps<order>(job, a, boundary, placed);
+      for (int i = 0; i < placed; ++i) whole[i] &= axis[a].whole[i];
       if (job.mask.data) {
-        cover[a].set_positions(job, a, Boundary::zeros, span.count, x);
-        cover[a].template set_taps<order>(job, a, Boundary::zeros, span.count);
+        cover[a].set_positions(job, a, Boundary::zeros, placed, x);
+        cover[a].template set_taps<order>(job, a, Boundary::zeros, placed);
       }
     }
   }
@@ -376,8 +392,8 @@ struct Run {
     alignas(64) R d[strip_columns] = {};
     for (int a = 0; a < ND; ++a) {
       if (has_steps(job)) load_tangents(job, n, span, a, d);
-      turn(job, a, span.count, d, axis[a]);
-      if (job.mask.data) turn(job, a, span.count, d, cover[a]);
+      turn(job, a, placed, d, axis[a]);
+      if (job.mask.data) turn(job, a, placed, d, cover[a]);
     }
   }
 

@@ -1,0 +1,753 @@
+// The sampler's second stage on blocks of output pixels, one pixel a lane of the widest vector that
+// the instruction set has: images of the arithmetic's type with neighbours next to each other along
+// x, 1, 2 or 4 taps on every axis. It is the loop of sampling.hpp over vectors instead of numbers, and
+// gives the same bits.
+//
+// Taps of a pixel are neighbours in memory: a row of them is one load, and a transpose turns those of
+// a block's pixels into one vector per tap. Processors gather from memory more slowly. What is left
+// are blocks at the border, whose taps are read one by one; and the scatter, which adds one tap of
+// all pixels of a run before the next, so that no addition waits for the one before it.
+#pragma once
+
+#if defined(__GNUC__)
+#define PYSTN_BLOCKS 1
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "sampling.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+
+template <class R>
+struct Vectors;
+template <>
+struct Vectors<float> {
+  static constexpr int lanes = vector_bytes / 4;
+  typedef float V __attribute__((vector_size(vector_bytes)));
+  typedef int Ints __attribute__((vector_size(vector_bytes)));  // as many
+};
+template <>
+struct Vectors<double> {
+  static constexpr int lanes = vector_bytes / 8;
+  typedef double V __attribute__((vector_size(vector_bytes)));
+  typedef int Ints __attribute__((vector_size(vector_bytes / 2)));
+};
+
+#if defined(__SSE2__)
+#if defined(__AVX512F__)
+#define PYSTN_WIDE(operation) _mm512_##operation
+using WideFloat = __m512;
+using WideDouble = __m512d;
+#elif defined(__AVX__)
+#define PYSTN_WIDE(operation) _mm256_##operation
+using WideFloat = __m256;
+using WideDouble = __m256d;
+#else
+#define PYSTN_WIDE(operation) _mm_##operation
+using WideFloat = __m128;
+using WideDouble = __m128d;
+#endif
+
+// A vector of the quarters part(0), part(1), ...
+template <class Part>
+PYSTN_HD WideFloat join(Part&& part) {
+#if defined(__AVX512F__)
+  const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(part(0)), part(1), 1);
+  const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(part(2)), part(3), 1);
+  return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+#elif defined(__AVX__)
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(part(0)), part(1), 1);
+#else
+  return part(0);
+#endif
+}
+
+PYSTN_HD WideFloat low_pairs(WideFloat a, WideFloat b) {
+  return PYSTN_WIDE(castpd_ps)(PYSTN_WIDE(unpacklo_pd)(PYSTN_WIDE(castps_pd)(a), PYSTN_WIDE(castps_pd)(b)));
+}
+PYSTN_HD WideFloat high_pairs(WideFloat a, WideFloat b) {
+  return PYSTN_WIDE(castpd_ps)(PYSTN_WIDE(unpackhi_pd)(PYSTN_WIDE(castps_pd)(a), PYSTN_WIDE(castps_pd)(b)));
+}
+#endif
+
+// tap[k] = element k of the rows of S that begin at offsets `first` of a block's lanes.
+template <int S>
+struct Rows {
+  template <class R, class V>
+  static PYSTN_HD void read(const R* from, const int* first, V (&tap)[S]) {
+    alignas(vector_bytes) R buffer[S][Vectors<R>::lanes];
+    for (int k = 0; k < S; ++k) {
+      for (int l = 0; l < Vectors<R>::lanes; ++l) buffer[k][l] = from[first[l] + k];
+      __builtin_memcpy(&tap[k], buffer[k], sizeof tap[k]);
+    }
+  }
+};
+
+#if defined(__SSE2__)
+template <>
+struct Rows<2> {
+  template <class V>
+  static PYSTN_HD void read(const float* from, const int* first, V (&tap)[2]) {
+    // Pairs of two pixels in each quarter of `a`, of the next two in `b`.
+    const auto pairs = [&](int l) {
+      const __m128 one = _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + first[l])));
+      return _mm_loadh_pi(one, reinterpret_cast<const __m64*>(from + first[l + 1]));
+    };
+    const WideFloat a = join([&](int q) { return pairs(4 * q); }), b = join([&](int q) { return pairs(4 * q + 2); });
+    tap[0] = V(PYSTN_WIDE(shuffle_ps)(a, b, 0x88));
+    tap[1] = V(PYSTN_WIDE(shuffle_ps)(a, b, 0xdd));
+  }
+  template <class V>
+  static PYSTN_HD void read(const double* from, const int* first, V (&tap)[2]) {
+    const auto pair = [&](int l) { return _mm_castpd_ps(_mm_loadu_pd(from + first[l])); };
+    const WideFloat a = join([&](int q) { return pair(2 * q); }), b = join([&](int q) { return pair(2 * q + 1); });
+    tap[0] = V(low_pairs(a, b));
+    tap[1] = V(high_pairs(a, b));
+  }
+};
+
+template <>
+struct Rows<4> {
+  template <class V>
+  static PYSTN_HD void read(const float* from, const int* first, V (&tap)[4]) {
+    WideFloat row[4];  // of pixels 0, 4, 8, 12; 1, 5, ...
+    for (int j = 0; j < 4; ++j) row[j] = join([&](int q) { return _mm_loadu_ps(from + first[4 * q + j]); });
+    const WideFloat a = PYSTN_WIDE(unpacklo_ps)(row[0], row[1]), b = PYSTN_WIDE(unpacklo_ps)(row[2], row[3]);
+    const WideFloat c = PYSTN_WIDE(unpackhi_ps)(row[0], row[1]), d = PYSTN_WIDE(unpackhi_ps)(row[2], row[3]);
+    tap[0] = V(low_pairs(a, b));
+    tap[1] = V(high_pairs(a, b));
+    tap[2] = V(low_pairs(c, d));
+    tap[3] = V(high_pairs(c, d));
+  }
+  template <class V>
+  static PYSTN_HD void read(const double* from, const int* first, V (&tap)[4]) {
+    V pair[2];
+    for (int k = 0; k < 4; k += 2) {
+      Rows<2>::read(from + k, first, pair);
+      tap[k] = pair[0];
+      tap[k + 1] = pair[1];
+    }
+  }
+};
+#undef PYSTN_WIDE
+#endif
+
+template <class R, int S, int ND>
+struct BlockSampler : Sampler<R, R, S, ND> {
+  using General = Sampler<R, R, S, ND>;
+  using V = typename Vectors<R>::V;
+  static constexpr int lanes = Vectors<R>::lanes;
+  static constexpr bool flat = General::flat;
+  static constexpr int products = flat ? power(S, ND) : 1;
+  using Ints = typename Vectors<R>::Ints;
+
+  template <class Vector, class Number>
+  static PYSTN_HD Vector load(const Number* from) {
+    Vector v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+  }
+  static PYSTN_HD V load(const R* from) { return load<V>(from); }
+
+  // How a block is read.
+  enum class Reading { nothing, adjacent, one_by_one };
+
+  // What a run's blocks are.
+  struct Blocks {
+    bool adjacent, nothing;                      // all of them are
+    alignas(64) Flag neighbours[strip_columns];  // pixels whose taps are adjacent
+    alignas(64) Flag reads[strip_columns];       // that read anything
+    // Of pixels in blocks that are not adjacent.
+    alignas(64) Flag inside[ND][S][strip_columns];
+
+    void set(const Run<R, ND>& run, int count) {
+      for (int i = 0; i < count; ++i) {
+        Flag whole = !run.cut[i];
+        for (int a = 0; a < ND; ++a) whole &= run.axis[a].adjacent[i];
+        neighbours[i] = reads[i] = whole;
+      }
+      adjacent = all_of(neighbours, count);
+      nothing = false;
+      if (adjacent) return;
+      for_each_apart(count, [&](int i) {
+        reads[i] = !run.cut[i];
+        for (int a = 0; a < ND; ++a) {
+          Flag any = 0;
+          for (int k = 0; k < S; ++k) any |= inside[a][k][i] = run.axis[a].index_of(i, k) >= 0;
+          reads[i] &= any;
+        }
+      });
+      Flag any = 0;
+      for (int i = 0; i < count; ++i) any |= reads[i];
+      nothing = !any;
+    }
+
+    // Calls body(i) for the pixels of blocks that are not adjacent.
+    template <class Body>
+    void for_each_apart(int count, Body&& body) const {
+      for (int i = 0; !adjacent && i < count; i += lanes) {
+        const int end = i + lanes < count ? i + lanes : count;
+        if (all_of(neighbours + i, end - i)) continue;
+        for (int l = i; l < end; ++l) body(l);
+      }
+    }
+
+    PYSTN_HD Reading reading(int i) const {
+      if (adjacent) return Reading::adjacent;
+      Flag all = 1, any = 0;
+      for (int l = i; l < i + lanes; ++l) all &= neighbours[l], any |= reads[l];
+      return all ? Reading::adjacent : any ? Reading::one_by_one : Reading::nothing;
+    }
+  };
+
+  // Where the taps of a run are in an image.
+  struct Places {
+    const R* image;
+    Index batch, channel;
+    Index stride[ND];
+    alignas(64) int first[strip_columns];  // offset of the first tap, where taps are adjacent
+    alignas(64) int along[ND][S][strip_columns];
+
+    explicit Places(const ImageArray& array)
+        : image(static_cast<const R*>(array.data)), batch(array.batch), channel(array.channel) {
+      for (int a = 0; a < ND; ++a) stride[a] = array.axis[a];
+    }
+
+    void set(const Run<R, ND>& run, int count, const Blocks& blocks) {
+      for (int i = 0; i < count; ++i) {
+        unsigned offset = 0;  // any bits where taps are not adjacent
+        for (int a = 0; a < ND; ++a) offset += unsigned(run.axis[a].first[i]) * unsigned(stride[a]);
+        first[i] = int(offset);
+      }
+      blocks.for_each_apart(count, [&](int i) {
+        for (int a = 0; a < ND; ++a)
+          for (int k = 0; k < S; ++k) {
+            const Index index = run.axis[a].index_of(i, k);
+            along[a][k][i] = index < 0 ? 0 : int(index * stride[a]);
+          }
+        if (S > 1) return;
+        first[i] = 0;
+        for (int a = 0; a < ND; ++a) first[i] += along[a][0][i];
+      });
+    }
+  };
+
+  // Reads rows of taps of the block at pixel i of a run: the taps so far are where the cursor is.
+  struct Adjacent {
+    const R* at;
+    const Places& places;
+    int i;
+
+    PYSTN_HD Adjacent(const Places& places, const Blocks&, int i, int64_t n, int64_t c)
+        : at(places.image + n * places.batch + c * places.channel), places(places), i(i) {}
+    PYSTN_HD Adjacent next(int a, int k) const {
+      Adjacent there = *this;
+      there.at += k * places.stride[a];
+      return there;
+    }
+    PYSTN_HD void row(V (&tap)[S]) const { Rows<S>::read(at, places.first + i, tap); }
+  };
+
+  struct OneByOne {
+    const R* at;
+    const Places& places;
+    const Blocks& blocks;
+    int i;
+    Ints offset, inside;
+
+    PYSTN_HD OneByOne(const Places& places, const Blocks& blocks, int i, int64_t n, int64_t c)
+        : at(places.image + n * places.batch + c * places.channel),
+          places(places),
+          blocks(blocks),
+          i(i),
+          offset(Ints{}),
+          inside(load<Ints>(blocks.reads + i)) {}
+    PYSTN_HD OneByOne next(int a, int k) const {
+      OneByOne there = *this;
+      there.offset += load<Ints>(places.along[a][k] + i);
+      there.inside &= load<Ints>(blocks.inside[a][k] + i);
+      return there;
+    }
+    PYSTN_APART void row(V (&tap)[S]) const {
+      for (int k = 0; k < S; ++k) {
+        const OneByOne there = next(0, k);
+        for (int l = 0; l < lanes; ++l) {
+          const R x = there.at[there.offset[l]];  // of a tap outside, one that is somewhere inside
+          tap[k][l] = there.inside[l] ? x : R(0);
+        }
+      }
+    }
+  };
+
+  // The sum over the taps of a block on the first L axes, with derivatives up to `order`.
+  template <int order, int L, class Cursor>
+  static PYSTN_HD Jet<V, L> gather(const Cursor& at, const Run<R, ND>& run) {
+    Jet<V, L> sum;
+    const AxisTable<R>& table = run.axis[L - 1];
+    const auto add = [&](const Jet<V, L - 1>& inner, int k) {
+      const int e = k * strip_columns + at.i;
+      sum.template add<order>(inner, load(table.w + e), order >= 1 ? load(table.dw + e) : V{},
+                              order >= 2 ? load(table.d2w + e) : V{});
+    };
+    if constexpr (L == 1) {
+      V tap[S];
+      at.row(tap);
+      for (int k = 0; k < S; ++k) {
+        Jet<V, 0> pixel;
+        pixel.value = tap[k];
+        add(pixel, k);
+      }
+    } else if constexpr (S == 2) {
+      add(gather<order, L - 1>(at.next(L - 1, 0), run), 0);
+      add(gather<order, L - 1>(at.next(L - 1, 1), run), 1);
+    } else {
+#pragma GCC unroll 1
+      for (int k = 0; k < S; ++k) add(gather<order, L - 1>(at.next(L - 1, k), run), k);
+    }
+    return sum;
+  }
+
+  // The taps of a block on the first L axes.
+  template <int L, class Cursor>
+  static PYSTN_HD void read(const Cursor& at, V* tap) {
+    if constexpr (L == 1) {
+      V row[S];
+      at.row(row);
+      for (int k = 0; k < S; ++k) tap[k] = row[k];
+    } else {
+      for (int k = 0; k < S; ++k) read<L - 1>(at.next(L - 1, k), tap + k * power(S, L - 1));
+    }
+  }
+
+  // Products of the axes' weights, and the sum over the axes of the products with one slope.
+  template <bool slopes>
+  struct FlatWeights {
+    V weight[products], slope[slopes ? products : 1];
+
+    PYSTN_HD FlatWeights(const Run<R, ND>& run, int i) {
+      for (int k = 0; k < products; ++k) {
+        V w[ND], dw[ND], sum = {};
+        for (int a = 0, rest = k; a < ND; ++a, rest /= S) {
+          const int e = rest % S * strip_columns + i;
+          w[a] = load(run.axis[a].w + e);
+          if (slopes) dw[a] = load(run.axis[a].dw + e);
+        }
+        weight[k] = w[0];
+        for (int a = 1; a < ND; ++a) weight[k] *= w[a];
+        for (int a = 0; slopes && a < ND; ++a) {
+          V s = dw[a];
+          for (int b = 0; b < ND; ++b)
+            if (b != a) s *= w[b];
+          sum += s;
+        }
+        if (slopes) slope[k] = sum;
+      }
+    }
+  };
+
+  static PYSTN_HD V contract(const V (&weight)[products], const V (&tap)[products]) {
+    V sum = weight[0] * tap[0];
+    for (int k = 1; k < products; ++k) sum += weight[k] * tap[k];
+    return sum;
+  }
+
+  template <class Cursor>
+  static PYSTN_HD V value(const Cursor& at, const Run<R, ND>& run, const V (&weight)[products]) {
+    if constexpr (flat) {
+      V tap[products];
+      read<ND>(at, tap);
+      return contract(weight, tap);
+    } else {
+      return gather<0, ND>(at, run).value;
+    }
+  }
+
+  // Calls body(way of the cursor's type) for a block that reads anything.
+  template <class Cursor_>
+  struct Way {
+    using Cursor = Cursor_;
+  };
+  template <class Body>
+  static PYSTN_HD void by_reading(Reading reading, Body&& body) {
+    if (reading == Reading::adjacent)
+      body(Way<Adjacent>{});
+    else
+      body(Way<OneByOne>{});
+  }
+
+  // Pixels that read nothing have the value 0, whatever their weights.
+  static PYSTN_HD V where_read(const Blocks& blocks, Reading reading, int i, V x) {
+    for (int l = 0; reading == Reading::one_by_one && l < lanes; ++l) x[l] = blocks.reads[i + l] ? x[l] : R(0);
+    return x;
+  }
+
+  // One block of a row of samples: up to `count` pixels.
+  static PYSTN_HD void store(V x, R* to, Index column, int count) {
+    if (column == 1 && count >= lanes) {
+      __builtin_memcpy(to, &x, sizeof x);
+      return;
+    }
+    alignas(vector_bytes) R buffer[lanes];
+    __builtin_memcpy(buffer, &x, sizeof x);
+    for (int l = 0; l < lanes && l < count; ++l) to[l * column] = buffer[l];
+  }
+  static PYSTN_HD V load(const R* from, Index column, int count) {
+    if (column == 1 && count >= lanes) return load(from);
+    alignas(vector_bytes) R buffer[lanes] = {};
+    for (int l = 0; l < lanes && l < count; ++l) buffer[l] = from[l * column];
+    return load(buffer);
+  }
+
+  static R* samples_of(const SampleJob& job, const SampleArray& samples, int64_t n, const Span& span) {
+    return static_cast<R*>(samples.data) + General::place_of(job, samples, n, span, 0);
+  }
+
+  // Calls body(span) for the runs of a chunk, placed for whole blocks.
+  template <int order, class Body>
+  static void for_each_placed(const SampleJob& job, int64_t n, int64_t chunk, Run<R, ND>& run, Blocks& blocks,
+                              Body&& body) {
+    General::template for_each_placed<order>(
+        job, n, chunk, run,
+        [&](const Span& span) {
+          blocks.set(run, run.placed);
+          body(span);
+        },
+        lanes);
+  }
+
+  // output_c = values(way, c, i, weights), for the blocks of a run.
+  template <bool slopes, class Values>
+  static PYSTN_HD void put_blocks(const SampleJob& job, int64_t n, const Span& span, const Run<R, ND>& run,
+                                  const Blocks& blocks, Values&& values) {
+    R* const output = samples_of(job, job.output, n, span);
+    const Index column = column_stride(job, job.output.axis);
+    for (int i = 0; i < span.count; i += lanes) {
+      const Reading reading = blocks.reading(i);
+      const auto put = [&](int64_t c, V x) {
+        store(x, output + i * column + c * job.output.channel, column, span.count - i);
+      };
+      if (reading == Reading::nothing) {
+        for (int64_t c = 0; c < job.channels; ++c) put(c, V{});
+        continue;
+      }
+      const FlatWeights<slopes> weights(run, i);
+      by_reading(reading, [&](auto way) {
+        for (int64_t c = 0; c < job.channels; ++c) put(c, where_read(blocks, reading, i, values(way, c, i, weights)));
+      });
+    }
+  }
+
+  // The same of one tap, whose weight is 1: a copy.
+  static void put_pixels(const SampleJob& job, int64_t n, const Span& span, const Places& from, const Blocks& blocks) {
+    R* const output = samples_of(job, job.output, n, span);
+    const Index column = column_stride(job, job.output.axis);
+    for (int64_t c = 0; c < job.channels; ++c) {
+      const R* const image = from.image ? from.image + n * from.batch + c * from.channel : nullptr;
+      R* const to = output + c * job.output.channel;
+      if (image && blocks.adjacent)
+        for (int i = 0; i < span.count; ++i) to[i * column] = image[from.first[i]];
+      else
+        for (int i = 0; i < span.count; ++i) to[i * column] = image && blocks.reads[i] ? image[from.first[i]] : R(0);
+    }
+  }
+
+  static void forward(const SampleJob& job, int64_t chunk) {
+    const int64_t n = chunk / chunks_per_image(job);
+    Run<R, ND> run;
+    Blocks blocks;
+    Places places(job.input);
+    for_each_placed<0>(job, n, chunk % chunks_per_image(job), run, blocks, [&](const Span& span) {
+      places.set(run, run.placed, blocks);
+      if constexpr (S == 1)
+        put_pixels(job, n, span, places, blocks);
+      else
+        put_blocks<false>(job, n, span, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
+          return value(typename decltype(way)::Cursor(places, blocks, i, n, c), run, weights.weight);
+        });
+    });
+  }
+
+  // output = V(Z) + the derivative of V(U) along d_grid and the parameters' tangents
+  static void jvp(const SampleJob& job, int64_t chunk) {
+    const int64_t n = chunk / chunks_per_image(job);
+    bool turns = has_steps(job);
+    for (int a = 0; a < ND; ++a) turns = turns || job.d_kernel[a];
+    Run<R, ND> run;
+    Blocks blocks;
+    Places places(job.input), tangents(job.d_input);
+    for_each_placed<1>(job, n, chunk % chunks_per_image(job), run, blocks, [&](const Span& span) {
+      if (job.d_input.data) tangents.set(run, run.placed, blocks);
+      if constexpr (S == 1) {
+        put_pixels(job, n, span, tangents, blocks);
+      } else {
+        run.turn(job, n, span);
+        if (turns) places.set(run, run.placed, blocks);
+        put_blocks<true>(job, n, span, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
+          using Cursor = typename decltype(way)::Cursor;
+          V d = {};
+          if (job.d_input.data) d = value(Cursor(tangents, blocks, i, n, c), run, weights.weight);
+          if (!turns) return d;
+          const Cursor at(places, blocks, i, n, c);
+          if constexpr (flat) {
+            d += value(at, run, weights.slope);
+          } else {
+            const Jet<V, ND> moved = gather<1, ND>(at, run);
+            for (int a = 0; a < ND; ++a) d += moved.slope[a];
+          }
+          return d;
+        });
+      }
+    });
+  }
+
+  // grad_grid_a = sum_c output_c slope_ca, as slopes(way, n, c, i, slope) has them for a block, over the
+  // batch too if it shares a grid; place(span) comes before.
+  template <int order, class Place, class Slopes>
+  static PYSTN_HD void put_slopes(const SampleJob& job, int64_t chunk, Run<R, ND>& run, Blocks& blocks, Place&& place,
+                                  Slopes&& slopes) {
+    const int64_t n0 = chunk / chunks_per_image(job);
+    const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
+    const Index column = column_stride(job, job.output.axis);
+    alignas(64) R sums[ND][strip_columns] = {};
+    for_each_placed<order>(job, n0, chunk % chunks_per_image(job), run, blocks, [&](const Span& span) {
+      if constexpr (S > 1) {  // nearest has no slope
+        place(n0, span);
+        for (int i = 0; i < span.count; i += lanes) {
+          V sum[ND] = {};
+          const Reading reading = blocks.reading(i);
+          if (reading != Reading::nothing)
+            by_reading(reading, [&](auto way) {
+              for (int64_t n = n0; n < n1; ++n) {
+                const R* const cotangent = samples_of(job, job.output, n, span) + i * column;
+                for (int64_t c = 0; c < job.channels; ++c) {
+                  const V g = load(cotangent + c * job.output.channel, column, span.count - i);
+                  V slope[ND];
+                  slopes(way, n, c, i, slope);
+                  for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
+                }
+              }
+            });
+          for (int a = 0; a < ND; ++a) {
+            sum[a] = where_read(blocks, reading, i, sum[a]);
+            __builtin_memcpy(sums[a] + i, &sum[a], sizeof sum[a]);
+          }
+        }
+      }
+      put_grad_grid<R, ND>(job, n0, chunk, span, run, sums, nullptr);
+    });
+  }
+
+  static void vjp_grid(const SampleJob& job, int64_t chunk) {
+    Run<R, ND> run;
+    Blocks blocks;
+    Places places(job.input);
+    put_slopes<1>(
+        job, chunk, run, blocks, [&](int64_t, const Span&) { places.set(run, run.placed, blocks); },
+        [&](auto way, int64_t n, int64_t c, int i, V(&slope)[ND]) {
+          const Jet<V, ND> moved = gather<1, ND>(typename decltype(way)::Cursor(places, blocks, i, n, c), run);
+          for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
+        });
+  }
+
+  // grad_grid_a = sum_c output_c (V_a(Z_c) + sum_b d_grid_b V_ab(U_c))
+  static void vjp2_grid(const SampleJob& job, int64_t chunk) {
+    Run<R, ND> run;
+    Blocks blocks;
+    Places places(job.input), tangents(job.d_input);
+    alignas(64) R step[ND][strip_columns];
+    put_slopes<2>(
+        job, chunk, run, blocks,
+        [&](int64_t n, const Span& span) {
+          if (job.d_input.data) tangents.set(run, run.placed, blocks);
+          if (!job.d_grid.data) return;
+          places.set(run, run.placed, blocks);
+          set_steps(job, n, span, run, step);
+        },
+        [&](auto way, int64_t n, int64_t c, int i, V(&slope)[ND]) {
+          using Cursor = typename decltype(way)::Cursor;
+          for (int a = 0; a < ND; ++a) slope[a] = V{};
+          if (job.d_input.data) {
+            const Jet<V, ND> moved = gather<1, ND>(Cursor(tangents, blocks, i, n, c), run);
+            for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
+          }
+          if (!job.d_grid.data) return;
+          const Jet<V, ND> curved = gather<2, ND>(Cursor(places, blocks, i, n, c), run);
+          for (int a = 0; a < ND; ++a)
+            for (int b = 0; b < ND; ++b) slope[a] += load(step[b] + i) * curved.curve[a][b];
+        });
+  }
+
+  // The tangents of positions: d_grid, in pixels.
+  static void set_steps(const SampleJob& job, int64_t n, const Span& span, const Run<R, ND>& run,
+                        R (*step)[strip_columns]) {
+    for (int a = 0; a < ND; ++a) {
+      load_tangents(job, n, span, a, step[a]);
+      for (int i = span.count; i < run.placed; ++i) step[a][i] = R(0);
+      const R* const factor = run.axis[a].factor;
+      for (int i = 0; i < span.count; ++i) step[a][i] = factor[i] == R(0) ? R(0) : factor[i] * step[a][i];
+    }
+  }
+
+  // A row of taps of one pixel, its weights and slopes on the first axis.
+  typedef R Row __attribute__((vector_size(S * sizeof(R))));
+  struct RowWeights {
+    alignas(64) R w[strip_columns][S], dw[strip_columns][S];
+
+    void set(const AxisTable<R>& table, int count, bool slopes) {
+      for (int i = 0; i < count; ++i)
+        for (int k = 0; k < S; ++k) w[i][k] = table.w[k * strip_columns + i];
+      for (int i = 0; slopes && i < count; ++i)
+        for (int k = 0; k < S; ++k) dw[i][k] = table.dw[k * strip_columns + i];
+    }
+  };
+
+  // Adds value * w + sum_a slope_a * w_a to the taps of a run on the first L axes, row of taps by row.
+  // Neighbours among the pixels, which mostly add to the same elements, are taken far apart, so that
+  // none waits for the one before. An element receives its terms in this order whether all taps are in
+  // a task's part or not.
+  template <bool slopes, int L>
+  static void scatter(R* to, const Places& places, const Blocks& blocks, const Run<R, ND>& run, const RowWeights& row,
+                      int count, const R* value, const R (*slope)[strip_columns], int (&tap)[ND]) {
+    if constexpr (L > 1) {
+      constexpr int a = L - 1;
+      alignas(64) R next[strip_columns], inner[slopes ? a : 1][strip_columns];
+      for (int k = 0; k < S; ++k) {
+        const R* const w = run.axis[a].w + k * strip_columns;
+        const R* const dw = run.axis[a].dw + k * strip_columns;
+        for (int i = 0; i < count; ++i) next[i] = slopes ? value[i] * w[i] + slope[a][i] * dw[i] : value[i] * w[i];
+        for (int b = 0; slopes && b < a; ++b)
+          for (int i = 0; i < count; ++i) inner[b][i] = slope[b][i] * w[i];
+        tap[a] = k;
+        scatter<slopes, L - 1>(to + k * places.stride[a], places, blocks, run, row, count, next, inner, tap);
+      }
+    } else {
+      constexpr int apart = 8;
+      for (int j = 0; j < apart && j < count; ++j)
+        for (int i = j; i < count; i += apart) {
+          Row terms = load<Row>(row.w[i]) * value[i];
+          if (slopes) terms += load<Row>(row.dw[i]) * slope[0][i];
+          if (blocks.adjacent || blocks.neighbours[i]) {
+            R* const at = to + places.first[i];
+            terms += load<Row>(at);
+            __builtin_memcpy(at, &terms, sizeof terms);
+          } else if (blocks.reads[i]) {
+            scatter_one_by_one(to, places, blocks, i, terms, tap);
+          }
+        }
+    }
+  }
+
+  // The same for one pixel, some of whose taps are not where the others say.
+  static void scatter_one_by_one(R* to, const Places& places, const Blocks& blocks, int i, Row terms,
+                                 const int (&tap)[ND]) {
+    Index offset = 0;
+    for (int a = 1; a < ND; ++a) {
+      if (!blocks.inside[a][tap[a]][i]) return;
+      offset += places.along[a][tap[a]][i] - tap[a] * places.stride[a];  // `to` is ahead by so much
+    }
+    for (int k = 0; k < S; ++k)
+      if (blocks.inside[0][k][i]) to[offset + places.along[0][k][i]] += terms[k];
+  }
+
+  // Adds the terms of a part's runs: terms(n, c, span, value, slope) sets them for a channel, after
+  // place(n, span).
+  template <bool slopes, class Place, class Terms>
+  static PYSTN_HD void add_terms(const SampleJob& job, int64_t task, Run<R, ND>& run, Place&& place, Terms&& terms) {
+    const Part part(job, task);
+    part.clear(job);
+    R* const image = static_cast<R*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
+    Blocks blocks;
+    Places places(job.grad_input);
+    alignas(64) R value[strip_columns], slope[slopes ? ND : 1][strip_columns];
+    RowWeights row;
+    General::template for_each_of_part<slopes ? 1 : 0>(job, part, run, [&](int64_t n, const Span& span) {
+      blocks.set(run, span.count);
+      if (blocks.nothing) return;
+      places.set(run, span.count, blocks);
+      row.set(run.axis[0], span.count, slopes);
+      place(n, span);
+      for (int64_t c = part.channel0; c < part.channel1; ++c) {
+        terms(n, c, span, value, slope);
+        int tap[ND] = {};
+        scatter<slopes, ND>(image + c * job.grad_input.channel, places, blocks, run, row, span.count, value, slope,
+                            tap);
+      }
+    });
+  }
+
+  static void load_samples(const SampleJob& job, const SampleArray& samples, int64_t n, int64_t c, const Span& span,
+                           R* to) {
+    load_row<0>(samples_of(job, samples, n, span) + c * samples.channel, column_stride(job, samples.axis), span.count,
+                to);
+  }
+
+  // grad_input += output w
+  static void vjp_input(const SampleJob& job, int64_t task) {
+    Run<R, ND> run;
+    add_terms<false>(
+        job, task, run, [](int64_t, const Span&) {},
+        [&](int64_t n, int64_t c, const Span& span, R* value, auto&) {
+          load_samples(job, job.output, n, c, span, value);
+        });
+  }
+
+  // grad_input += output w + sum_a (values d_grid_a + gradient_a) w_a
+  static void push(const SampleJob& job, int64_t task) {
+    Run<R, ND> run;
+    alignas(64) R step[ND][strip_columns], more[strip_columns];
+    add_terms<true>(
+        job, task, run,
+        [&](int64_t n, const Span& span) {
+          run.placed = span.count;
+          if (job.values.data && job.d_grid.data) set_steps(job, n, span, run, step);
+        },
+        [&](int64_t n, int64_t c, const Span& span, R* value, R(&slope)[ND][strip_columns]) {
+          for (int i = 0; i < span.count; ++i) value[i] = R(0);
+          if (job.output.data) load_samples(job, job.output, n, c, span, value);
+          for (int a = 0; a < ND; ++a)
+            for (int i = 0; i < span.count; ++i) slope[a][i] = R(0);
+          if (job.values.data && job.d_grid.data) {
+            load_samples(job, job.values, n, c, span, more);
+            for (int a = 0; a < ND; ++a)
+              for (int i = 0; i < span.count; ++i) slope[a][i] = step[a][i] == R(0) ? R(0) : more[i] * step[a][i];
+          }
+          if (!job.gradient.data) return;
+          for (int a = 0; a < ND; ++a) {
+            const R* const factor = run.axis[a].factor;
+            const R* const from =
+                samples_of(job, job.gradient, n, span) + c * job.gradient.channel + a * job.gradient.component;
+            load_row<0>(from, column_stride(job, job.gradient.axis), span.count, more);
+            for (int i = 0; i < span.count; ++i) slope[a][i] += factor[i] == R(0) ? R(0) : factor[i] * more[i];
+          }
+        });
+  }
+};
+
+// Whether blocks can do what a job asks for, but for its direction and kernels.
+inline bool fits_blocks(const SampleJob& job) {
+  if (job.components != 1 || job.fill || job.d_fill || job.mask.data || job.projected) return false;
+  const ImageArray* const images[] = {&job.input, &job.d_input, &job.grad_input};
+  for (const ImageArray* image : images) {
+    if (!image->data) continue;
+    int64_t reach = 0;  // the largest offset
+    for (int a = 0; a < job.ndim; ++a)
+      reach += (job.size[a] - 1) * (image->axis[a] < 0 ? -image->axis[a] : image->axis[a]);
+    if ((image->axis[0] != 1 && job.size[0] > 1) || reach >= int64_t(1) << 31) return false;
+  }
+  for (int a = 0; a < job.ndim; ++a)
+    if (!is_narrow(job.full[a])) return false;
+  return true;
+}
+
+}  // namespace pystn::PYSTN_LEVEL
+#endif
