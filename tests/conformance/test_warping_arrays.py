@@ -303,7 +303,7 @@ def test_out_of_any_stride(backend, warp, arrays, order, step):
         windows.append(inner[(slice(None, None, step),) * a.ndim])
         windows[-1][...] = np.nan
     outs = [backend.array(window) for window in windows]
-    found = results(backend, warp, arrays, outs)
+    found = results(backend, warp, arrays, tuple(outs))
     for result, out, expected in zip(found, outs, plain, strict=True):
         assert result is out
         near(backend.numpy(out), expected)
