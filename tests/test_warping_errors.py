@@ -211,6 +211,17 @@ def test_reductions(bad, error):
     given.refused(error, "reduce", "'sum'", "'mean'", "'max'", repr(bad))
 
 
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+def test_complex_numbers_have_no_maximum(dtype):
+    given = Given(WARPS["project-max"])
+    given.input, given.output = given.input.astype(dtype), given.output.astype(dtype)
+    given.refused((TypeError, ValueError), "max", str(given.input.dtype))
+    for reduce in ("sum", "mean"):
+        given.options = {"reduce": reduce}
+        for call in given.calls().values():
+            call()
+
+
 NOT_TAKEN = {
     "warp_affine": ("min_denominator", "cull_behind", "reduce"),
     "warp_projective": ("reduce",),

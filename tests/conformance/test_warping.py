@@ -854,6 +854,34 @@ def test_a_matrix_that_is_not_finite_warps_nothing(backend, rng, warp, bad, dtyp
         assert backend.numpy(mask)[kept].any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_quotient_that_overflows_is_outside(backend, rng, dtype, padding_mode):
+    """Of finite matrices: infinitely far, with zero gradient to all nine entries, and no tangent."""
+    largest = np.finfo(dtype).max
+    far = np.array([[1, 0, 0], [0, largest, 0], [0, 0, 1e-3]])  # but for y = 0
+    theta = np.array([np.eye(3), far, far[[1, 0, 2]]]).astype(dtype)
+    theta[2, 0] = largest / 2  # along both axes of the output
+    input, d_input = rng.standard_normal((2, 1, 2, 4, 5)).astype(dtype)
+    u, d_theta = rng.standard_normal((3, 2, 3, 20)).astype(dtype), np.ones((3, 3, 3), dtype)
+    options = {"coords": "pixel", "padding_mode": padding_mode, "fill_value": 5.0}
+    arrays, size = [backend.array(a) for a in (input, theta)], (3, 20)
+    value, mask = pystn.warp_projective(*arrays, size, return_mask=True, **options)
+    hidden = np.zeros((3, 1, *size), bool)
+    hidden[1, :, 1:], hidden[2] = True, True
+    assert (backend.numpy(value)[np.broadcast_to(hidden, u.shape)] == 5).all()
+    assert not backend.numpy(mask)[hidden[:, 0]].any()
+    assert backend.numpy(mask)[0].any()
+    moved = pystn.warp_projective_jvp(*arrays, backend.array(d_input), backend.array(d_theta), size, **options)
+    assert not backend.numpy(moved)[np.broadcast_to(hidden, u.shape)].any()
+    broken, silent = np.where(hidden, np.nan, u).astype(dtype), np.where(hidden, 0, u).astype(dtype)
+    found, expected = (pystn.warp_projective_vjp(backend.array(g), *arrays, size, **options) for g in (broken, silent))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(backend.numpy(a), backend.numpy(b))
+        assert np.isfinite(backend.numpy(b)).all()
+    assert not backend.numpy(found[1])[2].any()
+    assert backend.numpy(found[1])[0].any()
+
+
 # ---------------------------------------------------------------------------------------------
 # The maximum
 

@@ -118,11 +118,12 @@ class Single:
         """Of each result, element by element."""
         step = 2 * self.largest  # no slope of a sample is larger, a pixel along one axis
         moved = self.shift.sum(axis=-1)  # what the weights of a sample may be off by
-        along = np.abs(self.cotangent).sum(axis=1, dtype=float)[..., None]
+        along = np.abs(self.cotangent).sum(axis=1, dtype=float)[..., None]  # of all channels
         # The slope along one axis moves with the position along the other, and jumps at kinks of its own.
         off = step * (2 * moved[..., None] + ROUNDINGS * EPS + self.kinked)
-        slopes = self.per_unit * off * along
-        by_theta = np.einsum("npa,pb->nab", slopes.reshape(len(slopes), -1, 2), self.targets)
+        # Errors know nothing of the cotangents, whose signs are random: sums of them grow as their root.
+        slopes = (self.per_unit * off * along).reshape(len(along), -1, 2)
+        by_theta = 6 * np.sqrt(np.einsum("npa,pb->nab", slopes**2, self.targets**2))
         by_theta += EPS * np.abs(self.exact["grad_theta"])
         by_grid = self.per_unit * self.d_grid
         by_grid = (by_grid * (off + ROUNDINGS * EPS * step)).sum(axis=-1)
