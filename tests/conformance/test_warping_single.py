@@ -85,7 +85,7 @@ class Single:
             "value": pystn.grid_sample(input, grid, **self.options),
             "mask": pystn.grid_sample(input, grid, return_mask=True, **self.options)[1],
             "grad_input": grad_input,
-            "grad_theta": self.points.vjp(grad_grid),
+            "grad_theta": np.einsum("npa,pb->nab", grad_grid.reshape(len(grad_grid), -1, 2), self.points.targets),
             "d_output": pystn.grid_sample_jvp(input, grid, d_input, d_grid, **self.options),
         }
 
@@ -176,7 +176,7 @@ CONVENTIONS = [(False, "normalized"), (True, "normalized"), (False, "pixel")]
 def test_random_affine_maps(backend, kind, align_corners, coords, padding_mode):
     """Images and outputs of 7 to 70 pixels, so that the last tile of a row has any number of them."""
     rng = np.random.default_rng([KINDS.index(kind), CONVENTIONS.index((align_corners, coords))])
-    for _ in range(3):
+    for _ in range(2):
         image, size = rng.integers(7, 71, 2), rng.integers(7, 71, 2)
         thetas = np.stack([matrix(rng, kind) for _ in range(2)])
         if coords == "pixel":
