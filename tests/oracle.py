@@ -793,3 +793,177 @@ def affine_grid_vjp(grad_grid, theta, size, align_corners):
     points = targets(size, align_corners).reshape(-1, len(size) + 1)
     g = np.asarray(grad_grid, np.float64).reshape(*theta.shape[:-2], len(points), len(size))
     return np.swapaxes(g, -1, -2) @ points
+
+
+# ---------------------------------------------------------------------------------------------
+# Warps: coordinates from matrices. Options beside those of sampling: projective, min_denominator, cull_behind.
+
+
+def pixel_targets(size, align_corners=False, coords="normalized"):
+    """Homogeneous coordinates (P, ndim + 1) of the pixels of an output, (x[, y[, z]], 1), one after the other."""
+    rows = []
+    for index in np.ndindex(*size):
+        row = []
+        for j, m in zip(index[::-1], size[::-1], strict=True):
+            if coords == "pixel":
+                row.append(float(j))
+            elif align_corners:
+                row.append(2 * j / (m - 1) - 1 if m > 1 else 0.0)
+            else:
+                row.append((2 * j + 1) / m - 1)
+        rows.append([*row, 1.0])
+    return np.array(rows).reshape(-1, len(size) + 1)
+
+
+class Map:
+    """Where matrices (N, *K, rows, ndim + 1) send the pixels of an output, and the derivatives to them.
+
+    A point that is hidden, too near the horizon or behind it, has the coordinates NaN and no derivative.
+    """
+
+    def __init__(
+        self,
+        theta,
+        size,
+        align_corners=False,
+        coords="normalized",
+        projective=False,
+        min_denominator=None,
+        cull_behind=False,
+    ):
+        self.theta, self.size, self.ndim = theta, tuple(size), len(size)
+        self.targets = pixel_targets(size, align_corners, coords)
+        self.projective = projective
+        self.q = np.einsum("...ab,pb->...pa", np.asarray(theta, np.float64), self.targets)
+        self.points = self.q
+        if projective:
+            if min_denominator is None:
+                min_denominator = 1e-8 if theta.dtype == np.float64 else 1e-6
+            denominator = self.q[..., 2]
+            hidden = ~(np.abs(denominator) >= min_denominator)  # NaN is
+            if cull_behind:
+                hidden |= ~(denominator > 0)
+            self.denominator = np.where(hidden, np.nan, denominator)
+            self.points = self.q[..., :2] / self.denominator[..., None]
+        self.seen = np.isfinite(self.points).all(axis=-1)
+
+    def grid(self):
+        """(N, *K, *size, ndim)"""
+        return self.points.reshape(*self.theta.shape[:-2], *self.size, self.ndim)
+
+    def vjp(self, grad_grid):
+        """The gradient to the matrices: sums of r (x, y, 1) over the points."""
+        g = np.asarray(grad_grid, np.float64).reshape(self.points.shape)
+        total = np.zeros(self.theta.shape)
+        for at in np.ndindex(*self.theta.shape[:-2]):
+            for p, target in enumerate(self.targets):
+                if not self.seen[at][p]:
+                    continue
+                r = g[at][p]
+                if self.projective:
+                    (gx, gy), (x, y), d = r, self.points[at][p], self.denominator[at][p]
+                    r = np.array([gx / d, gy / d, -(gx * x + gy * y) / d])
+                total[at] += np.outer(r, target)
+        return total
+
+    def jvp(self, d_theta):
+        """How the points move with the matrices, 0 for those that are hidden."""
+        dq = np.einsum("...ab,pb->...pa", np.asarray(d_theta, np.float64), self.targets)
+        moved = dq
+        if self.projective:
+            moved = (dq[..., :2] - self.points * dq[..., 2:]) / self.denominator[..., None]
+        return np.where(self.seen[..., None], moved, 0.0).reshape(*self.theta.shape[:-2], *self.size, self.ndim)
+
+
+MAPS = ("projective", "min_denominator", "cull_behind")
+
+
+def map_and_options(theta, size, options):
+    """The map of a warp, and the options of the sampler after it."""
+    of_map = {name: options[name] for name in (*MAPS, "align_corners", "coords") if name in options}
+    with np.errstate(all="ignore"):  # matrices that are not finite
+        return Map(theta, size, **of_map), {name: value for name, value in options.items() if name not in MAPS}
+
+
+def warp(input, theta, size, fill_value=0.0, **options):
+    points, sampling = map_and_options(theta, size, options)
+    return grid_sample(input, points.grid(), fill_value, **sampling)
+
+
+def warp_mask(input, theta, size, **options):
+    points, sampling = map_and_options(theta, size, options)
+    return grid_sample_mask(input, points.grid(), **sampling)
+
+
+def warp_vjp(grad_output, input, theta, size, fill_value=0.0, wrt=("input", "theta"), grad_mask=None, **options):
+    """Gradients to input and theta, and if named in `wrt` to the fill value and the kernels, as `grid_sample_vjp`."""
+    points, sampling = map_and_options(theta, size, options)
+    grid = points.grid()
+    grad_input, grad_grid, *others = grid_sample_vjp(grad_output, input, grid, fill_value, wrt, **sampling)
+    if grad_mask is not None:
+        by_mask, kernels = grid_sample_mask_vjp(grad_mask, input, grid, **sampling)
+        grad_grid = grad_grid + by_mask
+        if "kernel" in wrt:
+            others[-1] = [a + b for a, b in zip(others[-1], kernels, strict=True)]
+    return grad_input, points.vjp(grad_grid), *others
+
+
+def warp_jvp(input, theta, d_input, d_theta, size, fill_value=0.0, d_fill_value=None, d_kernel=None, **options):
+    points, sampling = map_and_options(theta, size, options)
+    d_grid = None if d_theta is None else points.jvp(d_theta)
+    return grid_sample_jvp(input, points.grid(), d_input, d_grid, fill_value, d_fill_value, d_kernel, **sampling)
+
+
+def warp_mask_jvp(input, theta, d_theta, size, d_kernel=None, **options):
+    points, sampling = map_and_options(theta, size, options)
+    return grid_sample_mask_jvp(input, points.grid(), points.jvp(d_theta), d_kernel, **sampling)
+
+
+# ---------------------------------------------------------------------------------------------
+# Projections along the depth of a warped volume (N, C, *K, D, H, W)
+
+
+def planes(volume):
+    return [volume[..., plane, :, :] for plane in range(volume.shape[-3])]
+
+
+def shares(volume, reduce):
+    """Of every plane, the derivative of the projection to it."""
+    found = planes(volume)
+    if reduce == "sum":
+        return [np.ones(plane.shape) for plane in found]
+    if reduce == "mean":
+        return [np.full(plane.shape, 1 / len(found)) for plane in found]
+    first = np.zeros(found[0].shape, int)  # the first plane that attains the maximum, which NaN is
+    best = found[0].copy()
+    for at, plane in enumerate(found[1:], 1):
+        larger = ~np.isnan(best) & (np.isnan(plane) | (plane > best))
+        first[larger], best[larger] = at, plane[larger]
+    return [(first == at) * 1.0 for at in range(len(found))]
+
+
+def projected(volume, weights):
+    """Sum of the planes, each by its weight; what has none adds nothing, not even NaN."""
+    total = np.zeros((*volume.shape[:-3], *volume.shape[-2:]))
+    for plane, weight in zip(planes(volume), weights, strict=True):
+        total += np.where(weight == 0, 0.0, plane * weight)
+    return total
+
+
+def warp_project(input, theta, size, reduce="sum", fill_value=0.0, **options):
+    volume = warp(input, theta, size, fill_value, **options)
+    return projected(volume, shares(volume, reduce))
+
+
+def warp_project_vjp(grad_output, input, theta, size, reduce="sum", fill_value=0.0, **options):
+    volume = warp(input, theta, size, fill_value, **options)
+    g = np.asarray(grad_output, np.float64)
+    grad_volume = np.zeros(volume.shape)
+    for at, weight in enumerate(shares(volume, reduce)):
+        grad_volume[..., at, :, :] = np.where(weight == 0, 0.0, weight * g)
+    return warp_vjp(grad_volume, input, theta, size, fill_value, **options)
+
+
+def warp_project_jvp(input, theta, d_input, d_theta, size, reduce="sum", fill_value=0.0, **options):
+    volume = warp(input, theta, size, fill_value, **options)
+    return projected(warp_jvp(input, theta, d_input, d_theta, size, fill_value, **options), shares(volume, reduce))

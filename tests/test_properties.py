@@ -10,6 +10,7 @@ from conftest import CELLS, EVERY_PADDING_MODE, KERNELS, SUBGRADIENTS, kernel_fo
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from warps import WARPS, matrices
 
 import pystn
 
@@ -255,6 +256,17 @@ class Trial:
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
             a = self.rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+        elif name == "theta":
+            a = self.rng.uniform(-1.5, 1.5, shape)
+            a = np.where(self.rng.random(shape) < 0.2, np.rint(2 * a) / 2, a)
+            if shape[-1] == shape[-2]:  # a homography, whose horizon is here and there in the output
+                a[..., -1, :-1] *= 0.4
+                a[..., -1, -1] += 1
+            if self.options["coords"] == "pixel":
+                a[..., -1] *= 4
+            with np.errstate(over="ignore"):
+                chosen = self.rng.choice(NUMBERS, shape)
+                a = np.where(self.rng.random(shape) < self.special / shape[-1], chosen, a).astype(dtype)
         elif name == "grid":
             a = self.rng.uniform(-2, 2, shape)
             if self.options["coords"] == "pixel":
@@ -274,25 +286,25 @@ class Trial:
         for name, (array, before) in self.read.items():
             assert array.tobytes() == before, f"{what} wrote its argument {name}"
 
-    def checked(self, what, result, shape, dtype):
+    def checked(self, what, result, shape, dtype, finite=True):
         assert isinstance(result, np.ndarray), what
         assert result.shape == shape, what
         assert result.dtype == dtype, what
         wide = result.astype(np.complex128 if result.dtype.kind == "c" else np.float64)
-        assert np.isfinite(wide).all(), f"{what} is not finite"
+        assert not finite or np.isfinite(wide).all(), f"{what} is not finite"
         return wide
 
-    def call(self, function, arguments, expected, options, outs=None):
+    def call(self, function, arguments, expected, options, outs=None, finite=True):
         """Results of the shapes and dtypes expected; then the same into `out`, and nowhere else.
 
         `expected` is a pair for each result, of which the first `outs` are those of `out`: the one
-        array itself if 0.
+        array itself if 0. Where not `finite`, numbers may overflow and are not looked at.
         """
         what = function.__name__
         results = function(*arguments, **options)
         results = results if isinstance(results, tuple) else (results,)
         assert len(results) == len(expected), what
-        wide = [self.checked(what, r, *e) for r, e in zip(results, expected, strict=True)]
+        wide = [self.checked(what, r, *e, finite) for r, e in zip(results, expected, strict=True)]
         self.finished(what)
         if outs is None:
             return
@@ -303,6 +315,8 @@ class Trial:
         for (view, untouched), r, w in zip(given, again, wide, strict=False):
             assert r is view, what
             assert untouched(), f"{what} wrote beside its out"
+            if not finite:
+                continue
             difference = np.abs(self.checked(f"{what} into out", r, r.shape, r.dtype) - w).max(initial=0)
             bound = 1 if r.dtype.kind in "iu" else BOUND[f"f{real_dtype(r.dtype).itemsize}"]
             assert difference <= bound * max(1, np.abs(w).max(initial=0)), f"{what} into out"
@@ -384,6 +398,48 @@ class Trial:
         self.call(pystn.forward_warp_vjp, (cotangent, values, grid, size), [(shape, dtype), grids], options)
         self.call(pystn.forward_warp_jvp, (values, grid, size, d_values, d_grid), [image], options)
 
+    def fused(self, name, reduce, full):
+        """A warp and its derivatives; the shape is that of the axes K and of the output."""
+        projective, several, size = name == "warp_projective", self.shape[: -self.ndim], self.shape[-self.ndim :]
+        tangent = np.dtype(np.float32) if self.dtype.kind in "iu" else self.dtype
+        thetas = ((self.batches[1], *several, self.ndim + projective, self.ndim + 1), self.coordinate)
+        images = self.laid_out(self.batches[0], self.size)
+        samples = self.laid_out(self.batch, (*several, *(size if reduce is None else size[1:])))
+        masks = ((self.batch, *self.shape), real_dtype(tangent))
+        input, theta = self.drawn("input", images, self.dtype), self.drawn("theta", *thetas)
+        d_input, d_theta = self.drawn("d_input", images, tangent), self.drawn("d_theta", *thetas)
+        cotangent, d_mask = self.drawn("grad_output", samples, tangent), self.drawn("grad_mask", *masks)
+        options = {**self.options, **self.sampling, **({} if reduce is None else {"reduce": reduce})}
+        if full:
+            size = (self.batches[1], self.channels, *size)
+        forward, vjp, jvp = (getattr(pystn, name + derivative) for derivative in ("", "_vjp", "_jvp"))
+        pair = [(images, tangent), thetas]
+        # A quotient may be as large as numbers are, and then its derivative larger.
+        finite = not (projective and self.special)
+        self.call(forward, (input, theta, size), [(samples, self.dtype)], options, 0)
+        self.call(vjp, (cotangent, input, theta, size), pair, options, 2, finite)
+        gradient, nothing = vjp(cotangent, input, theta, size, **options, wrt="input")
+        self.checked(f"{name}_vjp to the input", gradient, *pair[0])
+        assert nothing is None
+        self.call(jvp, (input, theta, d_input, d_theta, size), [(samples, tangent)], options, 0, finite)
+        if reduce is not None:
+            return
+        masked = {**options, "return_mask": True}
+        self.call(forward, (input, theta, size), [(samples, self.dtype), masks], masked, 0)
+        wrt = ("input", "theta", "fill_value", *self.kernel_wrt())
+        found = vjp((cotangent, d_mask), input, theta, size, **masked, wrt=wrt)
+        self.checked(f"{name}_vjp of everything", found[0], *pair[0])
+        self.checked(f"{name}_vjp of everything", found[1], *pair[1], finite)
+        assert found[2].shape == np.shape(options["fill_value"])
+        for gradient in found[2:]:
+            for part in gradient if isinstance(gradient, tuple) else (gradient,):
+                assert part is None or np.isfinite(part).all()
+        of_options = {"d_fill_value": 0.5, **masked}
+        if self.kernel_wrt():
+            of_options["d_kernel"] = found[3]
+        self.call(jvp, (input, theta, None, None, size), [(samples, tangent), masks], of_options)
+        self.finished(name)
+
     def spline(self, order, axes):
         shape = self.laid_out(self.batches[0], self.size)
         coefficients = np.dtype(np.float32) if self.dtype.itemsize <= 2 else self.dtype
@@ -399,12 +455,19 @@ class Trial:
 
 
 @st.composite
-def trials(draw):
-    ndim = draw(st.integers(1, 3))
+def trials(draw, ndim=None, warped=False):
+    """Points of any shape, or for the warps of axes K and as many axes as the image has."""
+    ndim = draw(st.integers(1, 3)) if ndim is None else ndim
     batch = draw(st.sampled_from([1, 2, 3, 2, 0]))
     shared = draw(st.sampled_from(["none", "none", "image", "grid"]))
     shape = tuple(draw(st.lists(st.sampled_from([1, 2, 3, 5, 7, 0]), max_size=3)))
-    if draw(st.sampled_from([False] * 5 + [True])):
+    if warped:
+        several = draw(st.sampled_from([(), (), (2,), (3,), (1, 2), (0,)]))
+        lengths = st.sampled_from([1, 2, 3, 5, 7, 2, 3, 0])
+        shape = (*several, *draw(st.lists(lengths, min_size=ndim, max_size=ndim)))
+        if draw(st.sampled_from([False] * 2 + [True])):
+            shape = (*shape[:-1], draw(st.sampled_from([17, 64, 130])))
+    elif draw(st.sampled_from([False] * 5 + [True])):
         shape = (draw(st.sampled_from([17, 64, 130])), *shape[1:])  # strips and tiles, and parts of them
     assume(math.prod(shape) <= 600)
     batches = (1 if shared == "image" else batch, 1 if shared == "grid" else batch)
@@ -458,6 +521,68 @@ def test_splatting_takes_anything(trial):
     """The same of push, count and the forward warp."""
     trial.push(trial.dtype if trial.dtype.kind not in "iu" else np.dtype(np.float16))
     trial.warp(np.dtype(f"c{2 * trial.coordinate.itemsize}") if trial.dtype.kind == "c" else trial.coordinate)
+
+
+@st.composite
+def warpings(draw):
+    """A warp's name, its reduction, whether the size is given in full, and its trial."""
+    name, reduce, ndim = draw(
+        st.sampled_from(
+            [("warp_affine", None, n) for n in (1, 2, 2, 3)]
+            + [("warp_projective", None, 2)] * 2
+            + [("warp_project", reduce, 3) for reduce in ("sum", "mean", "max")]
+        )
+    )
+    trial = draw(trials(ndim, warped=True))
+    empty, unordered = trial.shape[-ndim] == 0, trial.dtype.kind == "c"
+    if (reduce == "max" and unordered) or (reduce is not None and empty):
+        reduce = "sum"  # there is no mean or maximum of nothing, and none of complex numbers
+    full = trial.batches[1] == trial.batch and draw(st.booleans())
+    return name, reduce, full, trial
+
+
+@settings(max_examples=250)
+@given(warpings())
+def test_warping_takes_anything(warping):
+    """The same of the fused warps, with matrices of any numbers."""
+    name, reduce, full, trial = warping
+    trial.fused(name, reduce, full)
+
+
+@settings(max_examples=100)
+@given(
+    st.sampled_from(sorted(WARPS)),
+    st.integers(0, 2**32),
+    st.sampled_from(EVERY_PADDING_MODE),
+    st.sampled_from([(False, "normalized"), (True, "normalized"), (False, "pixel")]),
+    st.sampled_from(["nearest", "linear", "linear", "cubic"]),
+    st.sampled_from([(), (), (2,), (2, 1)]),
+    st.sampled_from([(1, 1), (2, 2), (1, 2), (2, 1)]),
+    st.booleans(),
+)
+def test_warps_of_any_size_equal_the_oracle(name, seed, padding_mode, convention, mode, several, batch, last):
+    """With arrays of any strides."""
+    warp, rng = WARPS[name], np.random.default_rng(seed)
+    most = {1: 60, 2: 14, 3: 5}[warp.ndim]
+    image, size = (tuple(rng.integers(1, most + 1, warp.ndim)) for _ in range(2))
+    options = {"padding_mode": padding_mode, "align_corners": convention[0], "coords": convention[1], "mode": mode}
+    theta = matrices(rng, warp, (batch[1], *several), image, size, *convention)
+    input, u = (
+        rng.standard_normal((batch[0], 2, *image)),
+        rng.standard_normal((max(batch), 2, *several, *warp.spatial(size))),
+    )
+    given_ = [np.moveaxis(a, 1, -1) if last else a for a in (u, input)] + [theta]
+    given_ = [scattered(rng, a, repeated=False) for a in given_]
+    axis = -1 if last else 1
+    value = warp.forward(*given_[1:], size, channel_axis=axis, **options)
+    expected = warp.expected("", input, theta, size, **options)
+    bound = 1e-12 * max(1, np.abs(expected).max())
+    np.testing.assert_allclose(np.moveaxis(value, axis, 1), expected, rtol=0, atol=bound)
+    gradients = warp.vjp(*given_, size, channel_axis=axis, **options)
+    wanted = warp.expected("_vjp", u, input, theta, size, **options)
+    for i, (a, b) in enumerate(zip(gradients, wanted, strict=True)):
+        a = np.moveaxis(a, axis, 1) if i == 0 else a
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-11 * max(1, np.abs(b).max()))
 
 
 @settings(max_examples=80)

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from conftest import EVERY_PADDING_MODE, KERNELS, kernel_for
+from warps import WARPS
 
 import pystn
 
@@ -392,3 +393,122 @@ def test_the_spline_filter_is_bitwise_equal_for_any_number(padding_mode, order, 
             "gradient": lambda: pystn.spline_filter_vjp(cotangent, image, order, padding_mode)[0],
         }
     )
+
+
+# ---------------------------------------------------------------------------------------------
+# Warps
+
+# Image, matrices (of one image each, or of several), output: cut by rows, by matrices, by images and by channels.
+WARPED = {
+    "one image": ((1, 1), (170, 160), (1,), (129, 130)),
+    "one image, wide output": ((1, 2), (40, 50), (1,), (7, 1200)),
+    "several matrices": ((1, 2), (60, 50), (1, 5), (40, 42)),
+    "shared image": ((1, 1), (130, 60), (3,), (75, 76)),
+    "shared matrix": ((3, 2), (60, 50), (1,), (53, 54)),
+    "many images": ((20, 1), (28, 28), (20,), (29, 30)),
+    "many channels": ((1, 40), (30, 32), (1,), (20, 21)),
+}
+MAPS = {"turned": 0.9, "shrunk": 5.0, "enlarged": 0.1}  # into bands of the image that many, few or all samples reach
+
+
+def warp_matrices(rng, warp, leading, scale):
+    theta = 0.1 * rng.standard_normal((*leading, warp.rows, warp.ndim + 1))
+    theta[..., : warp.ndim, : warp.ndim] += scale * np.linalg.qr(rng.standard_normal((warp.ndim, warp.ndim)))[0]
+    if warp.projective:
+        theta[..., -1, -1] += 1
+    return theta
+
+
+def warp_calls(rng, warp, batch, size, leading, shape, scale, dtype, mode, **options):
+    """Calls of a warp and all its derivatives, with and without the mask."""
+    dtype = np.dtype(dtype)
+    coordinate = np.dtype("f8" if dtype in ("f8", "c16") else "f4")
+
+    def drawn(*lengths):
+        a = rng.standard_normal(lengths)
+        return (a + 1j * rng.standard_normal(lengths) if dtype.kind == "c" else a).astype(dtype)
+
+    theta = warp_matrices(rng, warp, leading, scale).astype(coordinate)
+    (n, channels), options = batch, {"mode": mode, "fill_value": 0.5, **options}
+    last = options.get("channel_axis") == -1
+
+    def laid_out(n, middle):
+        return drawn(n, *middle, channels) if last else drawn(n, channels, *middle)
+
+    samples = laid_out(max(n, leading[0]), (*leading[1:], *warp.spatial(shape)))
+    assert samples.size * (1 if warp.reduce is None else shape[0]) >= 16384  # below which one thread does it
+    image, d_image = laid_out(n, size), laid_out(n, size)
+    read, d_theta = (image, theta), rng.standard_normal(theta.shape).astype(coordinate)
+    calls = {
+        "value": lambda: warp.forward(*read, shape, **options),
+        "grad_input": lambda: warp.vjp(samples, *read, shape, wrt="input", **options)[0],
+        "grad_theta": lambda: warp.vjp(samples, *read, shape, wrt="theta", **options)[1],
+        "both, grad_input": lambda: warp.vjp(samples, *read, shape, **options)[0],
+        "both, grad_theta": lambda: warp.vjp(samples, *read, shape, **options)[1],
+        "tangent": lambda: warp.jvp(*read, d_image, d_theta, shape, **options),
+    }
+    if warp.reduce is not None:
+        return calls
+    masked = {**options, "return_mask": True}
+    d_mask = samples[..., 0].real.copy() if last else samples[:, 0].real.copy()
+    wrt = ("input", "theta", "fill_value") + ("kernel",) * (mode != "linear" and mode != "nearest")
+    calls["mask"] = lambda: warp.forward(*read, shape, **masked)[1]
+    calls["tangent of the mask"] = lambda: warp.jvp(*read, d_image, d_theta, shape, **masked)[1]
+    for at, name in enumerate(wrt):
+        calls[f"with the mask, grad_{name}"] = lambda at=at: warp.vjp(
+            (samples, d_mask), *read, shape, wrt=wrt, **masked
+        )[at]
+    return calls
+
+
+EVERY_WARPED = [("affine-2d", name, scale) for name in WARPED for scale in MAPS]
+EVERY_WARPED += [("projective", name, list(MAPS)[at % 3]) for at, name in enumerate(WARPED)]
+
+
+@pytest.mark.parametrize("kind, name, scale", EVERY_WARPED)
+def test_warps_are_bitwise_equal_for_any_number(kind, name, scale):
+    """Types, kernels and boundaries take turns."""
+    batch, size, leading, shape = WARPED[name]
+    turn = list(WARPED).index(name) + list(MAPS).index(scale) + (kind == "projective")
+    mode, padding_mode = ("linear", "cubic", "nearest", "linear")[turn % 4], ("zeros", "wrap", "border")[turn % 3]
+    dtype = ("float32", "float64", "float32", "float16", "complex64")[turn % 5]
+    rng = np.random.default_rng(turn)
+    calls = warp_calls(
+        rng, WARPS[kind], batch, size, leading, shape, MAPS[scale], dtype, mode, padding_mode=padding_mode
+    )
+    bitwise_equal(calls)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("channels, channel_axis", [(1, 1), (3, 1), (3, -1), (1, -1)])
+def test_a_large_linear_warp_is_bitwise_equal_for_any_number(dtype, channels, channel_axis):
+    """The common case: one image, whose gradient is shared out by bands."""
+    rng = np.random.default_rng(21)
+    options = {"channel_axis": channel_axis}
+    calls = warp_calls(
+        rng, WARPS["affine-2d"], (1, channels), (110, 120), (1,), (128, 133), 0.9, dtype, "linear", **options
+    )
+    bitwise_equal(calls)
+
+
+@pytest.mark.parametrize(
+    "kind, batch, size, leading, shape",
+    [
+        ("affine-1d", (1, 1), (3000,), (1,), (17000,)),
+        ("affine-1d", (2, 3), (300,), (2, 2), (1400,)),
+        ("affine-3d", (1, 1), (19, 18, 33), (1,), (25, 26, 28)),
+        ("affine-3d", (1, 2), (9, 18, 13), (2,), (9, 24, 20)),
+        ("project-sum", (1, 1), (19, 18, 33), (1,), (25, 26, 28)),
+        ("project-sum", (1, 1), (3, 100, 90), (1,), (2, 130, 129)),
+        ("project-max", (1, 1), (3, 100, 90), (1,), (2, 130, 129)),
+        ("project-mean", (2, 2), (9, 18, 13), (2, 2), (9, 15, 17)),
+        ("project-max", (1, 1), (19, 18, 33), (1,), (25, 26, 28)),
+        ("project-max", (1, 3), (9, 18, 13), (2,), (40, 7, 11)),
+    ],
+)
+def test_signals_volumes_and_projections_are_bitwise_equal_for_any_number(kind, batch, size, leading, shape):
+    turn = len(kind) + sum(batch)
+    scale = list(MAPS.values())[turn % 2]
+    dtype, mode = ("float32", "float64", "float16")[turn % 3], ("linear", "cubic", "linear", "nearest")[turn % 4]
+    rng = np.random.default_rng(turn)
+    bitwise_equal(warp_calls(rng, WARPS[kind], batch, size, leading, shape, scale, dtype, mode, padding_mode="mirror"))
