@@ -411,11 +411,16 @@ def grid_gradient_jvp(
     return d_gradient
 
 
+def depth_dtype(dtype: np.dtype[Any], coordinates: MatrixCoordinates) -> np.dtype[Any]:
+    """Of what is reduced along the depth: that of the arithmetic."""
+    return np.result_type(sum_dtype(dtype), coordinates.dtype)
+
+
 def reduce_depth(
     input: Array, coordinates: MatrixCoordinates, reduce: str, options: SamplingOptions, out: Array | None
 ) -> tuple[Array, Array | None]:
     """The reduced samples in the dtype of their sums, `out` if it has that; and where each maximum is."""
-    shape, sums = projected_shape(input, coordinates, options), sum_dtype(input.dtype)
+    shape, sums = projected_shape(input, coordinates, options), depth_dtype(input.dtype, coordinates)
     output = np.empty(shape, sums) if out is None or out.dtype != sums else out
     chosen = np.empty(shape, np.int32) if reduce == "max" else None
     if coordinates.size[0] == 0:
@@ -486,7 +491,7 @@ def warp_project_jvp(
     out: Array | None,
 ) -> Array:
     depth, dtype = coordinates.size[0], tangent_dtype(input.dtype)
-    shape, sums = projected_shape(input, coordinates, options), sum_dtype(dtype)
+    shape, sums = projected_shape(input, coordinates, options), depth_dtype(dtype, coordinates)
     output = np.empty(shape, sums) if out is None or out.dtype != sums else out
     if options.flat:
         d_theta = None

@@ -71,9 +71,9 @@ PYSTN_APART void make_tangents(const SampleJob& job, int64_t n, const Span& span
   const MatrixRow<R> row = lattice.under(job, job.source.theta);
   const Horizon<R> horizon = horizon_of<R>(job);
   for (int i = 0; i < span.count; ++i) {
-    const R q = row(2, to[i]);
-    const R step = (d_row(a, to[i]) - row(a, to[i]) / q * d_row(2, to[i])) / q;
-    to[i] = horizon.hides(q) ? R(0) : step;
+    const R q = row(2, to[i]), at = horizon.project(row(a, to[i]), q);
+    const R step = (d_row(a, to[i]) - at * d_row(2, to[i])) / q;
+    to[i] = is_finite(at) ? step : R(0);
   }
 }
 
@@ -103,11 +103,13 @@ PYSTN_APART void add_to_matrix(const SampleJob& job, int64_t n, int64_t chunk, c
       const MatrixRow<R> row = lattice.under(job, job.source.theta);
       const Horizon<R> horizon = horizon_of<R>(job);
       for (int i = 0; i < span.count; ++i) {
-        const R q = row(2, x[i]), gx = g[0][i] / q, gy = g[1][i] / q;
-        const bool hidden = horizon.hides(q);
-        through[0][i] = hidden ? R(0) : gx;
-        through[1][i] = hidden ? R(0) : gy;
-        through[2][i] = hidden ? R(0) : -(gx * (row(0, x[i]) / q) + gy * (row(1, x[i]) / q));
+        const R q = row(2, x[i]);
+        const R at[2] = {horizon.project(row(0, x[i]), q), horizon.project(row(1, x[i]), q)};
+        const bool lost = !is_finite(at[0]) || !is_finite(at[1]);
+        const R gx = g[0][i] / q, gy = g[1][i] / q;
+        through[0][i] = lost ? R(0) : gx;
+        through[1][i] = lost ? R(0) : gy;
+        through[2][i] = lost ? R(0) : -(gx * at[0] + gy * at[1]);
       }
     }
   }
