@@ -7,6 +7,7 @@ only what memory safety needs. Chunks have boundaries that follow from the shape
 depends on which thread runs which.
 """
 
+cimport cython
 cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
@@ -696,29 +697,31 @@ cdef class Repeat:
         return self
 
     def __call__(self, input, source, size):
-        cdef SampleJob job
-        cdef double matrices[256]
-        cdef int64_t i
         if self.level != level or not is_of(&self.input, input) or not is_of(&self.source, source):
             return None
         if size is not None and type(size) is not tuple or self.size != size:
             return None
         output = cnp.PyArray_EMPTY(self.output.ndim, self.output.shape, self.output.type, 0)
-        job = self.job
-        job.input.data = cnp.PyArray_DATA(input)
-        job.output.data = cnp.PyArray_DATA(output)
-        if size is None:
-            job.grid.data = cnp.PyArray_DATA(source)
+        with cython.critical_section(self):  # nobody else changes the job before it is done
+            self.run(input, source, output)
+        return output
+
+    cdef void run(self, cnp.ndarray input, cnp.ndarray source, cnp.ndarray output) noexcept:
+        cdef double matrices[256]
+        cdef int64_t i
+        self.job.input.data = cnp.PyArray_DATA(input)
+        self.job.output.data = cnp.PyArray_DATA(output)
+        if self.size is None:
+            self.job.grid.data = cnp.PyArray_DATA(source)
         else:
             for i in range(cnp.PyArray_SIZE(source)):
-                if job.grid_type == Element.f64:
+                if self.job.grid_type == Element.f64:
                     matrices[i] = (<double*> cnp.PyArray_DATA(source))[i]
                 else:
                     matrices[i] = (<float*> cnp.PyArray_DATA(source))[i]
-            job.source.theta = matrices
+            self.job.source.theta = matrices
         for i in range(self.count):
-            self.body(job, i)
-        return output
+            self.body(self.job, i)
 
 
 def project(input, coordinates, output, chosen, options, int threads):
