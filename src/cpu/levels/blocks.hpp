@@ -34,13 +34,11 @@ template <>
 struct Vectors<float> {
   static constexpr int lanes = vector_bytes / 4;
   typedef float V __attribute__((vector_size(vector_bytes)));
-  typedef int Ints __attribute__((vector_size(vector_bytes)));  // as many
 };
 template <>
 struct Vectors<double> {
   static constexpr int lanes = vector_bytes / 8;
   typedef double V __attribute__((vector_size(vector_bytes)));
-  typedef int Ints __attribute__((vector_size(vector_bytes / 2)));
 };
 
 #if defined(__SSE2__)
@@ -149,7 +147,6 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   static constexpr int lanes = Vectors<R>::lanes;
   static constexpr bool flat = General::flat;
   static constexpr int products = flat ? power(S, ND) : 1;
-  using Ints = typename Vectors<R>::Ints;
 
   template <class Vector, class Number>
   static PYSTN_HD Vector load(const Number* from) {
@@ -160,7 +157,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   static PYSTN_HD V load(const R* from) { return load<V>(from); }
 
   // How a block is read.
-  enum class Reading { nothing, adjacent, one_by_one };
+  enum class Reading { nothing, adjacent, mixed };
 
   // What a run's blocks are.
   struct Blocks {
@@ -206,7 +203,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       if (adjacent) return Reading::adjacent;
       Flag all = 1, any = 0;
       for (int l = i; l < i + lanes; ++l) all &= neighbours[l], any |= reads[l];
-      return all ? Reading::adjacent : any ? Reading::one_by_one : Reading::nothing;
+      return all ? Reading::adjacent : any ? Reading::mixed : Reading::nothing;
     }
   };
 
@@ -235,6 +232,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
             const Index index = run.axis[a].index_of(i, k);
             along[a][k][i] = index < 0 ? 0 : int(index * stride[a]);
           }
+        if (!blocks.neighbours[i]) first[i] = 0;  // its row of taps is another
         if (S > 1) return;
         first[i] = 0;
         for (int a = 0; a < ND; ++a) first[i] += along[a][0][i];
@@ -258,34 +256,48 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     PYSTN_HD void row(V (&tap)[S]) const { Rows<S>::read(at, places.first + i, tap); }
   };
 
-  struct OneByOne {
+  // The same where some pixels' taps are not adjacent: theirs are read one by one. The others are
+  // read as above, with rows that are certain to exist in place of those few.
+  struct Mixed {
+    const R* image;
     const R* at;
     const Places& places;
     const Blocks& blocks;
-    int i;
-    Ints offset, inside;
+    int i, tap[ND] = {};
 
-    PYSTN_HD OneByOne(const Places& places, const Blocks& blocks, int i, int64_t n, int64_t c)
-        : at(places.image + n * places.batch + c * places.channel),
+    PYSTN_HD Mixed(const Places& places, const Blocks& blocks, int i, int64_t n, int64_t c)
+        : image(places.image + n * places.batch + c * places.channel),
+          at(image),
           places(places),
           blocks(blocks),
-          i(i),
-          offset(Ints{}),
-          inside(load<Ints>(blocks.reads + i)) {}
-    PYSTN_HD OneByOne next(int a, int k) const {
-      OneByOne there = *this;
-      there.offset += load<Ints>(places.along[a][k] + i);
-      there.inside &= load<Ints>(blocks.inside[a][k] + i);
+          i(i) {}
+    PYSTN_HD Mixed next(int a, int k) const {
+      Mixed there = *this;
+      there.at += k * places.stride[a];
+      there.tap[a] = k;
       return there;
     }
-    PYSTN_APART void row(V (&tap)[S]) const {
-      for (int k = 0; k < S; ++k) {
-        const OneByOne there = next(0, k);
-        for (int l = 0; l < lanes; ++l) {
-          const R x = there.at[there.offset[l]];  // of a tap outside, one that is somewhere inside
-          tap[k][l] = there.inside[l] ? x : R(0);
-        }
+    PYSTN_APART void row(V (&to)[S]) const {
+      alignas(vector_bytes) R buffer[S][lanes];
+      bool any = false;
+      for (int l = i; l < i + lanes; ++l) any |= blocks.neighbours[l];
+      if (any) {  // so the image has room for a row from its first pixel on
+        Rows<S>::read(at, places.first + i, to);
+        __builtin_memcpy(buffer, to, sizeof buffer);
       }
+      for (int l = 0; l < lanes; ++l)
+        if (!blocks.neighbours[i + l]) row_of(i + l, &buffer[0][l]);
+      __builtin_memcpy(to, buffer, sizeof buffer);
+    }
+    void row_of(int pixel, R* to) const {
+      Index offset = 0;
+      Flag inside = blocks.reads[pixel];
+      for (int a = 1; a < ND; ++a) {
+        offset += places.along[a][tap[a]][pixel];
+        inside &= blocks.inside[a][tap[a]][pixel];
+      }
+      for (int k = 0; k < S; ++k)
+        to[k * lanes] = inside && blocks.inside[0][k][pixel] ? image[offset + places.along[0][k][pixel]] : R(0);
     }
   };
 
@@ -329,10 +341,10 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   }
 
-  // Products of the axes' weights, and the sum over the axes of the products with one slope.
+  // Products of the axes' weights, those with the slope of one axis, and their sum.
   template <bool slopes>
   struct FlatWeights {
-    V weight[products], slope[slopes ? products : 1];
+    V weight[products], slope[ND][slopes ? products : 1], along[slopes ? products : 1];
 
     PYSTN_HD FlatWeights(const Run<R, ND>& run, int i) {
       for (int k = 0; k < products; ++k) {
@@ -348,9 +360,10 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           V s = dw[a];
           for (int b = 0; b < ND; ++b)
             if (b != a) s *= w[b];
+          slope[a][k] = s;
           sum += s;
         }
-        if (slopes) slope[k] = sum;
+        if (slopes) along[k] = sum;
       }
     }
   };
@@ -382,12 +395,12 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     if (reading == Reading::adjacent)
       body(Way<Adjacent>{});
     else
-      body(Way<OneByOne>{});
+      body(Way<Mixed>{});
   }
 
   // Pixels that read nothing have the value 0, whatever their weights.
   static PYSTN_HD V where_read(const Blocks& blocks, Reading reading, int i, V x) {
-    for (int l = 0; reading == Reading::one_by_one && l < lanes; ++l) x[l] = blocks.reads[i + l] ? x[l] : R(0);
+    for (int l = 0; reading == Reading::mixed && l < lanes; ++l) x[l] = blocks.reads[i + l] ? x[l] : R(0);
     return x;
   }
 
@@ -499,7 +512,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           if (!turns) return d;
           const Cursor at(places, blocks, i, n, c);
           if constexpr (flat) {
-            d += value(at, run, weights.slope);
+            d += value(at, run, weights.along);
           } else {
             const Jet<V, ND> moved = gather<1, ND>(at, run);
             for (int a = 0; a < ND; ++a) d += moved.slope[a];
@@ -510,7 +523,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     });
   }
 
-  // grad_grid_a = sum_c output_c slope_ca, as slopes(way, n, c, i, slope) has them for a block, over the
+  // grad_grid_a = sum_c output_c slope_ca, as slopes(way, n, c, i, weights, slope) has them for a block, over the
   // batch too if it shares a grid; place(span) comes before.
   template <int order, class Place, class Slopes>
   static PYSTN_HD void put_slopes(const SampleJob& job, int64_t chunk, Run<R, ND>& run, Blocks& blocks, Place&& place,
@@ -525,6 +538,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         for (int i = 0; i < span.count; i += lanes) {
           V sum[ND] = {};
           const Reading reading = blocks.reading(i);
+          const FlatWeights<true> weights(run, i);
           if (reading != Reading::nothing)
             by_reading(reading, [&](auto way) {
               for (int64_t n = n0; n < n1; ++n) {
@@ -532,7 +546,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
                 for (int64_t c = 0; c < job.channels; ++c) {
                   const V g = load(cotangent + c * job.output.channel, column, span.count - i);
                   V slope[ND];
-                  slopes(way, n, c, i, slope);
+                  slopes(way, n, c, i, weights, slope);
                   for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
                 }
               }
@@ -553,9 +567,16 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Places places(job.input);
     put_slopes<1>(
         job, chunk, run, blocks, [&](int64_t, const Span&) { places.set(run, run.placed, blocks); },
-        [&](auto way, int64_t n, int64_t c, int i, V(&slope)[ND]) {
-          const Jet<V, ND> moved = gather<1, ND>(typename decltype(way)::Cursor(places, blocks, i, n, c), run);
-          for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
+        [&](auto way, int64_t n, int64_t c, int i, const auto& weights, V(&slope)[ND]) {
+          const typename decltype(way)::Cursor at(places, blocks, i, n, c);
+          if constexpr (flat) {
+            V tap[products];
+            read<ND>(at, tap);
+            for (int a = 0; a < ND; ++a) slope[a] = contract(weights.slope[a], tap);
+          } else {
+            const Jet<V, ND> moved = gather<1, ND>(at, run);
+            for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
+          }
         });
   }
 
@@ -573,7 +594,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           places.set(run, run.placed, blocks);
           set_steps(job, n, span, run, step);
         },
-        [&](auto way, int64_t n, int64_t c, int i, V(&slope)[ND]) {
+        [&](auto way, int64_t n, int64_t c, int i, const auto&, V(&slope)[ND]) {
           using Cursor = typename decltype(way)::Cursor;
           for (int a = 0; a < ND; ++a) slope[a] = V{};
           if (job.d_input.data) {
