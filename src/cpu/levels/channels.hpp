@@ -41,13 +41,13 @@ PYSTN_HD V in_all(R x) {
   return x - V{};
 }
 
-// Calls body(zero, c) for channels c < end, by the widest vectors that fit, then by ever narrower ones.
+// Calls body(zero, c) for channels c < end: by the widest vectors, by vectors of 16 bytes, one by one.
 template <class R, int bytes = widest_channels, class Body>
 PYSTN_HD void across(int64_t c, int64_t end, const Body& body) {
   constexpr int count = bytes / int(sizeof(R));
   for (; c + count <= end; c += count) body(typename Channels<R, bytes>::Vector{}, c);
   if constexpr (bytes > 16)
-    across<R, bytes / 2>(c, end, body);
+    across<R, 16>(c, end, body);
   else
     for (; c < end; ++c) body(R(), c);
 }
@@ -69,10 +69,9 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     int count[ND];
     Index offset[ND][S];
     R w[ND][S], dw[slopes ? ND : 1][S];
-    bool whole, none;
+    bool none;
 
     void place(const Run<R, ND>& run, int i, const int64_t* stride) {
-      whole = true;
       none = run.cut[i];
       for (int a = 0; a < ND; ++a) {
         const AxisTable<R>& table = run.axis[a];
@@ -85,27 +84,27 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
           w[a][slot] = table.w[table.entry(i, k)];
           if (slopes) dw[a][slot] = table.dw[table.entry(i, k)];
         }
-        whole = whole && count[a] == S;
         none = none || count[a] == 0;
       }
     }
 
-    template <int order, int L, bool whole, class V>
+    // Loops over the slower axes stay loops, for the sake of the code's size.
+    template <int order, int L, class V>
     PYSTN_HD Jet<V, L> gather(const R* at) const {
       Jet<V, L> sum;
-      if constexpr (L == 0) {
-        sum.value = load_channels<V>(at);
-      } else {
-        const int taps = whole ? S : count[L - 1];
-        for (int k = 0; k < taps; ++k)
-          sum.template add<order>(gather<order, L - 1, whole, V>(at + offset[L - 1][k]), in_all<V>(w[L - 1][k]),
-                                  in_all<V>(order >= 1 ? dw[L - 1][k] : R(0)), V{});
-      }
+      const auto add = [&](int k) __attribute__((always_inline)) {
+        Jet<V, L - 1> inner;
+        if constexpr (L == 1)
+          inner.value = load_channels<V>(at + offset[0][k]);
+        else
+          inner = gather<order, L - 1, V>(at + offset[L - 1][k]);
+        sum.template add<order>(inner, in_all<V>(w[L - 1][k]), in_all<V>(order >= 1 ? dw[L - 1][k] : R(0)), V{});
+      };
+      if (L == 1 && count[0] == S)
+        for (int k = 0; k < S; ++k) add(k);
+      else
+        for (int k = 0; k < count[L - 1]; ++k) add(k);
       return sum;
-    }
-    template <int order, class V>
-    PYSTN_HD Jet<V, ND> gather(const R* at) const {
-      return whole ? gather<order, ND, true, V>(at) : gather<order, ND, false, V>(at);
     }
 
     template <int L, class V>
@@ -151,7 +150,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       if constexpr (flat)
         return gather_flat<V>(from, products, products.weight);
       else
-        return axes.template gather<0, V>(from).value;
+        return axes.template gather<0, ND, V>(from).value;
     }
   };
 
@@ -203,7 +202,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
             if constexpr (flat) {
               d += gather_flat<V>(image + c, taps.products, along);
             } else {
-              const Jet<V, ND> moved = taps.axes.template gather<1, V>(image + c);
+              const Jet<V, ND> moved = taps.axes.template gather<1, ND, V>(image + c);
               for (int a = 0; a < ND; ++a) d += moved.slope[a];
             }
           }
@@ -246,11 +245,10 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
         Sums sums[ND];
         for (int64_t n = n0; n < n1; ++n) {
           const R* const image = pixels_of(job.input, n);
-          const R* const cotangent =
-              static_cast<const R*>(job.output.data) + n * job.output.batch + first + i * column;
+          const R* const cotangent = static_cast<const R*>(job.output.data) + n * job.output.batch + first + i * column;
           across<R>(0, job.channels, [&](auto zero, int64_t c) __attribute__((always_inline)) {
             using V = decltype(zero);
-            const Jet<V, ND> moved = taps.template gather<1, V>(image + c);
+            const Jet<V, ND> moved = taps.template gather<1, ND, V>(image + c);
             const V g = load_channels<V>(cotangent + c);
             for (int a = 0; a < ND; ++a) sums[a].add(c, V(g * moved.slope[a]));
           });

@@ -93,8 +93,9 @@ struct QuadOf<2> {
     return V(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_insert_epi32(_mm_cvtsi32_si128(bytes[0]), bytes[1], 1))));
   }
   static PYSTN_HD V spread(const float* weight) {
-    const __m256 pair = _mm256_castpd_ps(_mm256_broadcast_sd(reinterpret_cast<const double*>(weight)));
-    return V(_mm256_permutevar_ps(pair, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1)));
+    double both;
+    __builtin_memcpy(&both, weight, sizeof both);
+    return V(_mm256_permutevar_ps(_mm256_castpd_ps(_mm256_set1_pd(both)), _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1)));
   }
   template <int C>
   static PYSTN_HD void store(float* to, const V& v) {
@@ -308,8 +309,8 @@ struct PixelSampler {
   }
 
   // Plain pixels from i to `end` of a run.
-  static PYSTN_HD void put_plain(const SampleJob& job, const T* image, const PixelTaps<S>& taps, int i, int end,
-                                 T* out, Index step) {
+  static PYSTN_HD void put_plain(const SampleJob& job, const T* image, const PixelTaps<S>& taps, int i, int end, T* out,
+                                 Index step) {
     const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
     if constexpr (C == 1) {
       put_bytes(image, row, taps, i, end, out, step);
@@ -358,8 +359,7 @@ struct PixelSampler {
     Flag other[strip_columns];
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       for_each_run(job, strip, [&](const Span& span) {
-        T* const out =
-            static_cast<T*>(job.output.data) + n * job.output.batch + offset_of(job, job.output.axis, span);
+        T* const out = static_cast<T*>(job.output.data) + n * job.output.batch + offset_of(job, job.output.axis, span);
         taps.place(job, n, span);
         int begin = span.count, end = 0;  // of the others
         for (int i = 0, next; i < span.count; i = next) {
