@@ -404,7 +404,7 @@ inline SampleChunk pixels(const SampleJob& job) {
   for (int a = 0; a < 2; ++a) {
     const int64_t stride = job.input.axis[a] < 0 ? -job.input.axis[a] : job.input.axis[a];
     if (job.full[a] >= int64_t(1) << 29) return nullptr;
-    reach += (job.size[a] + 4) * stride;
+    reach += (job.size[a] + 256) * stride;  // first taps are at most 128 pixels outside
   }
   if (reach >= int64_t(1) << 31 || job.size[0] < 2 || job.size[1] < 2) return nullptr;
   if (job.channels == 1) return bytes && job.input.axis[0] == 1 ? sampled_pixels<Byte, 1>(job) : nullptr;
