@@ -3,8 +3,10 @@
 #include <type_traits>
 
 #include "blocks.hpp"
+#include "channels.hpp"
 #include "grids.hpp"
 #include "job.hpp"
+#include "pixels.hpp"
 #include "sampling.hpp"
 #include "spline_lines.hpp"
 #include "tiles.hpp"
@@ -93,8 +95,29 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
 }
 #endif
 
+#if defined(PYSTN_CHANNELS)
+template <class R, int ND>
+SampleChunk with_channels(Direction direction, const SampleJob& job) {
+  if (!fits_channels<R>(direction, job)) return nullptr;
+  switch (taps_of(direction, job)) {
+    case 1:
+      return frequent<ChannelSampler<R, 1, ND>>(direction);
+    case 2:
+      return frequent<ChannelSampler<R, 2, ND>>(direction);
+    case 4:
+      return frequent<ChannelSampler<R, 4, ND>>(direction);
+    default:
+      return nullptr;
+  }
+}
+#endif
+
 template <class T, class R, int ND>
 SampleChunk with_taps(Direction direction, const SampleJob& job) {
+#if defined(PYSTN_CHANNELS)
+  if constexpr (std::is_same<T, R>::value)
+    if (const SampleChunk body = with_channels<R, ND>(direction, job)) return body;
+#endif
 #if defined(PYSTN_BLOCKS)
   if constexpr (std::is_same<T, R>::value)
     if (const SampleChunk body = with_blocks<R, ND>(direction, job)) return body;
@@ -144,6 +167,10 @@ SampleChunk sample(Direction direction, const SampleJob& job) {
   if (direction == Direction::reach) return job.single ? find_reach<float> : find_reach<double>;
 #if defined(PYSTN_TILES)
   if (const SampleChunk special = tiled(direction, job)) return special;
+#endif
+#if defined(PYSTN_PIXELS)
+  if (direction == Direction::forward)
+    if (const SampleChunk special = pixels(job)) return special;
 #endif
   if (all_are(Element::f64, job)) return with_dimensions<double, double>(direction, job);
   if (all_are(Element::f32, job))

@@ -1,0 +1,152 @@
+"""Images whose channels lie next to each other, pixel by pixel in vectors: what only that way of reading could get
+wrong. The channels-first layout, and each channel alone, go other ways."""
+
+import ctypes
+import mmap
+
+import numpy as np
+import pytest
+
+import pystn
+
+PAGE = mmap.PAGESIZE
+MODES = ["nearest", "linear", "cubic"]
+
+
+def guarded(array, at_end=True):
+    """A copy that ends where memory ends, or begins where it begins: the pages beside it may not be read."""
+    size = -(-array.nbytes // PAGE) * PAGE
+    memory = mmap.mmap(-1, size + 2 * PAGE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for page in (address, address + PAGE + size):
+        if libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(PAGE), 0):
+            pytest.skip("no page can be protected here")
+    start = PAGE + (size - array.nbytes if at_end else 0)
+    copy = np.frombuffer(memory, array.dtype, array.size, start).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def drawn(rng, shape, dtype):
+    if dtype == "uint8":
+        return rng.integers(0, 256, shape, np.uint8)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def channels_first(array):
+    return np.ascontiguousarray(np.moveaxis(array, -1, 1))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 19, 31])
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_read_or_written_beside_an_image(rng, dtype, channels, mode):
+    """Every pixel is read, the very first and the very last too; rows are flipped for the other end."""
+    height, width = 9, 11
+    y, x = np.mgrid[-2 : height + 1 : 0.7, -2 : width + 1 : 0.6]
+    grid = np.stack([x, y], -1)[None].astype("float64" if dtype == "float64" else "float32")
+    plain = drawn(rng, (1, height, width, channels), dtype)
+    options = {"mode": mode, "coords": "pixel", "channel_axis": -1}
+    for at_end in (True, False):
+        for step in (1, -1):
+            image = guarded(plain[:, ::step], at_end)[:, ::step]
+            expected = np.concatenate(
+                [pystn.grid_sample(plain[..., c][:, None], grid, mode, coords="pixel") for c in range(channels)], axis=1
+            )
+            out = guarded(np.zeros((1, *grid.shape[1:3], channels), dtype), at_end)
+            pystn.grid_sample(image, grid, **options, out=out)
+            np.testing.assert_array_equal(channels_first(out), expected)
+            if dtype != "uint8":
+                cotangent = guarded(drawn(rng, out.shape, dtype), at_end)
+                grads = guarded(np.zeros(plain.shape, dtype), at_end), guarded(np.zeros(grid.shape, grid.dtype), at_end)
+                pystn.grid_sample_vjp(cotangent, image, grid, **options, out=grads)
+                other = pystn.grid_sample_vjp(
+                    channels_first(cotangent), channels_first(plain), grid, mode, coords="pixel"
+                )
+                tolerance = 1e-5 if dtype == "float32" else 1e-12
+                np.testing.assert_allclose(channels_first(grads[0]), other[0], atol=tolerance)
+                np.testing.assert_allclose(grads[1], other[1], atol=20 * tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7, 64])
+@pytest.mark.parametrize("mode", [*MODES, "lanczos2"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection", "mirror", "wrap"])
+def test_bits_of_the_other_layout(rng, dtype, channels, mode, padding_mode):
+    """Widths beside those of vectors and runs; positions in the image, at its borders, far from it and nowhere."""
+    kernel = pystn.Lanczos(2) if mode == "lanczos2" else mode
+    image = drawn(rng, (2, 23, 17, channels), dtype)
+    for columns in (1, 3, 66, 131):
+        grid = rng.uniform(-1.2, 1.2, (2, 3, columns, 2)).astype("float64" if dtype == "float64" else "float32")
+        grid[:, 0, ::5] *= 0.8
+        grid[:, 1, ::7, 0], grid[:, 2, ::9] = np.nan, 1e9
+        for options in ({}, {"fill_value": 3.0}, {"cutoff": "edge"}):
+            options = {"mode": kernel, "padding_mode": padding_mode, **options}
+            if "fill_value" in options:
+                options["padding_mode"] = "constant" if padding_mode == "zeros" else padding_mode
+            found = pystn.grid_sample(image, grid, channel_axis=-1, **options)
+            expected = pystn.grid_sample(channels_first(image), grid, **options)
+            np.testing.assert_array_equal(channels_first(found), expected)
+            if dtype != "uint8" and mode != "nearest":
+                found = pystn.grid_sample_jvp(image, grid, image[::-1], grid[::-1], channel_axis=-1, **options)
+                first = channels_first(image)
+                expected = pystn.grid_sample_jvp(first, grid, first[::-1], grid[::-1], **options)
+                np.testing.assert_array_equal(channels_first(found), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_bytes_round_half_to_even_and_saturate(channels, mode):
+    """Between pixels that differ by an odd number; a cubic kernel overshoots at an edge, on both sides."""
+    row = np.zeros((8, 256), np.uint8)
+    row[:, ::2], row[:, 1::2] = np.arange(128), np.arange(128) + 1
+    edge = np.zeros((8, 256), np.uint8)
+    edge[:, 128:] = 255
+    for image in (row, edge):
+        pixels = np.repeat(image[None, :, :, None], channels, axis=3)
+        y, x = np.mgrid[2:6, 2:253]
+        for shift in (0.0, 0.5, 0.25):
+            grid = np.stack([x + shift, y], -1)[None].astype(np.float32)
+            found = pystn.grid_sample(pixels, grid, mode, coords="pixel", channel_axis=-1)
+            exact = pystn.grid_sample(pixels.astype(np.float32), grid, mode, coords="pixel", channel_axis=-1)
+            np.testing.assert_array_equal(found, np.clip(np.rint(exact), 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4, 16])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_numbers_beside_the_taps_are_not_read(rng, channels, mode):
+    """NaN everywhere but under the taps of one pixel, and in the channel that no view shows."""
+    reach = {"linear": (0, 2), "cubic": (-1, 3)}[mode]
+    for step in (1, 2):
+        image = np.full((1, 12, 13, channels * step), np.nan, np.float32)
+        image[:, 5 + reach[0] : 5 + reach[1], 6 + reach[0] : 6 + reach[1], :channels] = 1
+        grid = np.full((1, 2, 5, 2), (6.3, 5.4), np.float32)
+        found = pystn.grid_sample(image[..., :channels], grid, mode, coords="pixel", channel_axis=-1)
+        np.testing.assert_allclose(found, 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [3, 4, 32])
+def test_taps_of_no_weight_are_not_read(channels):
+    """A cubic kernel at a pixel centre reads that pixel alone."""
+    image = np.full((1, 12, 13, channels), np.nan, np.float32)
+    image[:, 5, 6] = 2
+    found = pystn.grid_sample(
+        image, np.array([[[6, 5]]], np.float32), "cubic", coords="pixel", channel_axis=-1
+    )
+    np.testing.assert_array_equal(found, 2)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_strides_of_input_and_output(rng, dtype, channels):
+    """Views with pixels apart, with rows flipped; and written into pixels that lie apart."""
+    frame = drawn(rng, (1, 40, 60, channels + 2), dtype)
+    grid = rng.uniform(-1.1, 1.1, (1, 21, 67, 2)).astype(np.float32)
+    for view in (frame[..., :channels], frame[:, ::-1, ::2, 1 : channels + 1]):
+        expected = pystn.grid_sample(np.ascontiguousarray(view), grid, channel_axis=-1)
+        np.testing.assert_array_equal(pystn.grid_sample(view, grid, channel_axis=-1), expected)
+        wide = np.full((1, 21, 67, channels + 1), 9, dtype)
+        pystn.grid_sample(view, grid, channel_axis=-1, out=wide[..., :channels])
+        np.testing.assert_array_equal(wide[..., :channels], expected)
+        assert (wide[..., channels] == 9).all()
