@@ -162,7 +162,7 @@ template <int S>
 struct PixelTaps {
   alignas(64) int first[strip_columns];         // offset of the first tap
   alignas(64) float w[2][S][strip_columns];     // weights on x and y
-  alignas(64) float product[4][strip_columns];  // of the two, if there are two taps
+  alignas(64) float product[4][strip_columns];  // of the two, for two taps of numbers
   alignas(64) Flag plain[strip_columns];        // all that is read is in the image
   alignas(64) Flag dark[strip_columns];         // the pixel is 0: no tap is in the image
   Flag all;                                     // every pixel is plain
@@ -249,13 +249,14 @@ struct PixelTaps {
     known ? place_known(job, n, span) : place_any(job, n, span);
     all = true;
     for (int i = 0; i < span.count; ++i) all &= plain[i];
-    for (int k = 0; S == 2 && k < 4; ++k)
+    if (S != 2 || job.input.type == Element::u8) return;
+    for (int k = 0; k < 4; ++k)
       for (int i = 0; i < span.count; ++i) product[k][i] = w[0][k % 2][i] * w[1][k / 2][i];
   }
 };
 
-// The general way, for some pixels of a run: borders, the fill value, the end of the image. E: the type
-// of the image's elements, or Any.
+// The general way, for some pixels of a run: borders, the fill value, the end of the image. E and S as
+// there: for Any no number of taps is known, and each channel sums axis by axis.
 template <class E, int S>
 PYSTN_APART void sample_others(const SampleJob& job, int64_t n, const Span& span, const Flag* other,
                                Run<float, 2>& run) {
@@ -282,14 +283,14 @@ PYSTN_APART void sample_others(const SampleJob& job, int64_t n, const Span& span
 // T: of the image's elements; C channels; S taps on each axis.
 template <class T, int S, int C>
 struct PixelSampler {
-  static constexpr bool bytes = sizeof(T) == 1;
+  static constexpr bool bytes = sizeof(T) == 1, flat = Sampler<T, float, S, 2>::flat && !bytes;
 
   template <int pixels>
   static PYSTN_HD QuadVector<pixels> value(const T* image, int column, int row, const PixelTaps<S>& taps, int i) {
     using Q = QuadOf<pixels>;
     using V = QuadVector<pixels>;
     const int* const first = taps.first + i;
-    if constexpr (S == 2) {
+    if constexpr (flat) {
       V sum = Q::spread(taps.product[0] + i) * Q::load(image, first);
       sum += Q::spread(taps.product[1] + i) * Q::load(image + column, first);
       sum += Q::spread(taps.product[2] + i) * Q::load(image + row, first);
@@ -336,15 +337,10 @@ struct PixelSampler {
     for (int i = begin; i < end; ++i) {
       const auto tap = [&](int j, int k) { return float(int(rows[j][i] >> 8 * k & 255)); };
       float sum = 0.0f;
-      if (S == 2) {
-        sum = taps.product[0][i] * tap(0, 0);
-        for (int k = 1; k < 4; ++k) sum += taps.product[k][i] * tap(k / 2, k % 2);
-      } else {
-        for (int j = 0; j < S; ++j) {
-          float inner = 0.0f;
-          for (int k = 0; k < S; ++k) inner += tap(j, k) * taps.w[0][k][i];
-          sum += inner * taps.w[1][j][i];
-        }
+      for (int j = 0; j < S; ++j) {
+        float inner = 0.0f;
+        for (int k = 0; k < S; ++k) inner += tap(j, k) * taps.w[0][k][i];
+        sum += inner * taps.w[1][j][i];
       }
       values[i] = Byte(int(rounded_between(0.0f, sum, 255.0f)));
     }
@@ -378,7 +374,7 @@ struct PixelSampler {
         }
         if (begin >= end) return;
         const Span others{span.outer, span.row, span.column + begin, 1, end - begin};
-        bytes ? sample_others<Any, S>(job, n, others, other + begin, taps.run)
+        bytes ? sample_others<Any, 0>(job, n, others, other + begin, taps.run)
               : sample_others<float, S>(job, n, others, other + begin, taps.run);
       });
     });
