@@ -166,8 +166,9 @@ def test_empty(backend, rng, image_shape, grid_shape, mode):
 
 @pytest.mark.parametrize("channels", [1, 2, 5, 20])
 @pytest.mark.parametrize("image, grid", [("f8", "f8"), ("f4", "f8"), ("f8", "f4")])
-def test_layouts_are_bitwise_equal_in_double(backend, cell, rng, channels, image, grid):
-    """The same sums in the same order, wherever the channels are: value, both gradients, jvp."""
+def test_layouts_are_equal_in_double(backend, cell, rng, channels, image, grid):
+    """The same sums in the same order, wherever the channels are: value and jvp, to the bit. Gradients
+    add up in an order of their own, by channels or by pixels."""
     points = coordinates(rng, (2, 6, 7), (9, 10), cell["coords"], 1.7, grid)
     images = rng.standard_normal((2, 2, channels, 9, 10)).astype(image)
     arrays = (images[0], points, rng.standard_normal((2, channels, 6, 7)).astype(image), images[1], points[::-1].copy())
@@ -175,7 +176,8 @@ def test_layouts_are_bitwise_equal_in_double(backend, cell, rng, channels, image
     moved = [a if i in (1, 4) else np.moveaxis(a, 1, -1).copy() for i, a in enumerate(arrays)]
     last = everything(backend, *moved, channel_axis=-1, **cell)
     for i, (a, b) in enumerate(zip(last, first, strict=True)):
-        np.testing.assert_array_equal(a if i == 2 else np.moveaxis(a, -1, 1), b)
+        bound = 1e-14 * max(1, np.abs(b).max()) * channels if i in (1, 2) and image == "f8" else 0
+        np.testing.assert_allclose(a if i == 2 else np.moveaxis(a, -1, 1), b, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("layout", [1, -1])

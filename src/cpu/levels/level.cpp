@@ -14,7 +14,7 @@
 namespace pystn::PYSTN_LEVEL {
 namespace {
 
-// Directions that every network runs in every step: each number of taps has its own loops.
+// Directions that every network runs in every step.
 template <class S>
 SampleChunk frequent(Direction direction) {
   switch (direction) {
@@ -80,8 +80,6 @@ SampleChunk in_blocks(Direction direction) {
 template <class R, int ND>
 SampleChunk with_blocks(Direction direction, const SampleJob& job) {
   if (!fits_blocks(job) || (direction == Direction::forward && job.output_batch != job.batch)) return nullptr;
-  // In double an element's additions come in the same order wherever the channels are.
-  if (direction == Direction::vjp_input && job.channels > 1 && std::is_same<R, double>::value) return nullptr;
   switch (taps_of(direction, job)) {
     case 1:
       return in_blocks<BlockSampler<R, 1, ND>>(direction);
@@ -122,21 +120,10 @@ SampleChunk with_taps(Direction direction, const SampleJob& job) {
   if constexpr (std::is_same<T, R>::value)
     if (const SampleChunk body = with_blocks<R, ND>(direction, job)) return body;
 #endif
-  if constexpr (Elements<T>::typed) {
-    SampleChunk body = nullptr;
-    switch (taps_of(direction, job)) {
-      case 1:
-        body = frequent<Sampler<T, R, 1, ND>>(direction);
-        break;
-      case 2:
-        body = frequent<Sampler<T, R, 2, ND>>(direction);
-        break;
-      case 4:
-        body = frequent<Sampler<T, R, 4, ND>>(direction);
-        break;
-    }
-    if (body) return body;
-  }
+  // Of what is left, fill values and masks say, linear is common enough for loops of its own.
+  if constexpr (Elements<T>::typed)
+    if (taps_of(direction, job) == 2)
+      if (const SampleChunk body = frequent<Sampler<T, R, 2, ND>>(direction)) return body;
   return rare<Sampler<T, R, 0, ND>>(direction);
 }
 
