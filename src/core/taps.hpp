@@ -11,7 +11,11 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-PYSTN_HD constexpr int power(int base, int exponent) { return exponent == 0 ? 1 : base * power(base, exponent - 1); }
+PYSTN_HD constexpr int power(int base, int exponent) {
+  int product = 1;
+  for (; exponent > 0; --exponent) product *= base;
+  return product;
+}
 
 // The cell of position p, and t, from it to p: finite however far away p is.
 template <class R, class Kernel>

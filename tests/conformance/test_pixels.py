@@ -131,9 +131,7 @@ def test_taps_of_no_weight_are_not_read(channels):
     """A cubic kernel at a pixel centre reads that pixel alone."""
     image = np.full((1, 12, 13, channels), np.nan, np.float32)
     image[:, 5, 6] = 2
-    found = pystn.grid_sample(
-        image, np.array([[[6, 5]]], np.float32), "cubic", coords="pixel", channel_axis=-1
-    )
+    found = pystn.grid_sample(image, np.array([[[6, 5]]], np.float32), "cubic", coords="pixel", channel_axis=-1)
     np.testing.assert_array_equal(found, 2)
 
 
