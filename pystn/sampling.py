@@ -165,6 +165,7 @@ def grid_sample(
     grid_push : its adjoint in the image.
     grid_gradient : the slopes of the samples.
     affine_grid : a grid from affine transforms.
+    warp_affine, warp_projective : the same where a matrix gives the grid, which is then not stored.
 
     Notes
     -----

@@ -51,6 +51,7 @@ def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False, 
     --------
     affine_grid_vjp, affine_grid_jvp : its derivatives.
     grid_sample : samples an image at a grid.
+    warp_affine : both in one pass, the grid never stored.
 
     Examples
     --------
