@@ -122,27 +122,21 @@ struct Reflection {
 
   template <bool divides = true>
   PYSTN_HD R operator()(R p, R& factor) const {
-    if (single) {
-      factor = R(0);
-      return R(0);
-    }
-    R sign = R(1);
-    if (!(p >= low && p <= low + span)) {
-      const R bound = Limits<R>::quarter_of_largest;
-      p = between(-bound, p, bound);
-      R distance = p - low;
-      if (distance < R(0)) {
-        distance = -distance;
-        sign = -sign;
+    // Every choice by a condition of its own, so that loops over this vectorise.
+    const R bound = Limits<R>::quarter_of_largest, period = span + span;
+    R d = p - low;
+    if constexpr (divides) {
+      if (single) {
+        factor = R(0);
+        return R(0);
       }
-      const R period = span + span;
-      if (divides && distance > period) distance = remainder_of(distance, period);
-      if (distance > span) {
-        distance = period - distance;
-        sign = -sign;
-      }
-      p = distance + low;
+      d = between(-bound, p, bound) - low;
+      if (absolute(d) > period) d = d < R(0) ? -remainder_of(-d, period) : remainder_of(d, period);
     }
+    const R away = absolute(d);
+    const R sign = (d > span) | ((d < R(0)) & (d >= -span)) ? R(-1) : R(1);
+    const R back = (away > span ? period - away : away) + low;
+    p = (p >= low) & (p <= low + span) ? p : back;
     p = clip(p, factor);
     factor *= sign;
     return p;

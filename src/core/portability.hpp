@@ -50,10 +50,8 @@ PYSTN_HD double sin_of(double x) { return ::sin(x); }
 PYSTN_HD float cos_of(float x) { return ::cosf(x); }
 PYSTN_HD double cos_of(double x) { return ::cos(x); }
 
-template <class R>
-PYSTN_HD R absolute(R x) {
-  return x < R(0) ? -x : x;
-}
+PYSTN_HD float absolute(float x) { return ::fabsf(x); }
+PYSTN_HD double absolute(double x) { return ::fabs(x); }
 
 // False for NaN and the infinities; needs a compiler that honours them (no -ffast-math).
 template <class R>

@@ -125,6 +125,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         double* partial
         int64_t groups, partial_row
         int64_t outer, rows, columns, planes, chunk_rows, chunk_columns, row_chunks, column_chunks
+        int streams
         int64_t channel_blocks, bands
         Reach* reach
     cdef cppclass LatticeJob:
@@ -164,6 +165,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
     cdef struct Level:
         const char* name
         SampleChunk (*sample)(Direction, const SampleJob&) noexcept nogil
+        bint (*walks_rows)(const SampleJob&) noexcept nogil
         LatticeChunk (*affine_grid)(const LatticeJob&) noexcept nogil
         LatticeChunk (*affine_grid_vjp)(const LatticeJob&) noexcept nogil
         int64_t (*spline_factors)(const SplineJob&) noexcept nogil
@@ -177,8 +179,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
 cdef int64_t PARALLEL_FROM = 16384
 # Below this many a job takes less than a millisecond or so.
 cdef int64_t BRIEF_BELOW = 1 << 20
-# Elements of an image below which both of its gradients are made in one pass.
-cdef int64_t WHOLE_IMAGES_BELOW = 32768
+# Bytes of an output from which on it goes past the caches: half of what most processors have of them.
+cdef int64_t STREAM_FROM = 1 << 22
 # Pixels of one chunk, about.
 cdef int64_t CHUNK_PIXELS = 8192
 # Sums that the gradient to a matrix is added up in, at most.
@@ -306,6 +308,10 @@ cdef Element element_of(cnp.ndarray array) noexcept:
     if number == cnp.NPY_USHORT:
         return Element.u16
     return Element.bf16  # the one type that is not NumPy's
+
+
+cdef int size_of(Element type) noexcept:
+    return 8 if type == Element.f64 else 4 if type == Element.f32 else 1 if type == Element.u8 else 2
 
 
 cdef int parts_of(cnp.ndarray array) noexcept:
@@ -574,13 +580,20 @@ cdef class Call(Holder):
     cdef bint whole_images(self) noexcept:
         """Whether each task owns all of an image's gradient, and each grid has one image."""
         cdef SampleJob* job = &self.job
-        cdef int64_t pixels = job.channels * job.size[0] * job.size[1]  # the body that does it is 2-D
-        # Beyond the nearest caches the two gradients are faster apart.
-        return (job.channel_blocks == 1 and job.bands == 1 and job.grid_batch == job.batch
-                and pixels < WHOLE_IMAGES_BELOW)
+        return job.channel_blocks == 1 and job.bands == 1 and job.grid_batch == job.batch
+
+    cdef int64_t bytes_written(self, Direction direction) noexcept:
+        """By a direction that writes the output, or the grid's gradient; of others 0."""
+        cdef SampleJob* job = &self.job
+        if direction == Direction.forward or direction == Direction.jvp:
+            return self.work() * size_of(job.output.type)
+        if direction == Direction.vjp_grid or direction == Direction.vjp:
+            return job.grid_batch * self.pixels() * job.ndim * size_of(job.grid_type)
+        return 0
 
     cdef bint run(self, Direction direction, int64_t count, int threads) noexcept:
         """Whether the level has a body for it, and ran it."""
+        self.job.streams = self.bytes_written(direction) >= STREAM_FROM
         cdef SampleChunk body = level.sample(direction, self.job)
         if body == NULL:
             return False
@@ -625,7 +638,7 @@ def grid_sample(input, grid, output, mask, options, int threads):
     call.samples(&call.job.output, output)
     call.samples(&call.job.mask, mask, channels=False)
     call.job.output_batch = output.shape[0]
-    if call.job.channels == 1 and isinstance(grid, np.ndarray):
+    if call.job.channels == 1 and isinstance(grid, np.ndarray) and not level.walks_rows(call.job):
         call.flatten()
     call.run_chunks(Direction.forward, call.job.output_batch, threads)
     return call

@@ -112,6 +112,7 @@ struct SampleJob {
   int64_t outer, rows, columns;       // shape as outer x rows x columns
   int64_t planes;                     // of outer that one chunk walks, one after the other
   int64_t chunk_rows, chunk_columns;  // of one chunk
+  int streams;                        // the output is so large that it had better go past the caches
   int64_t row_chunks, column_chunks;
   int64_t channel_blocks, bands;
   Reach* reach;  // of each strip of each chunk, if bands > 1
@@ -176,6 +177,7 @@ using SplineChunk = void (*)(const SplineJob&, int64_t task);
 struct Level {
   const char* name;
   SampleChunk (*sample)(Direction, const SampleJob&);  // null for a vjp that has to be done in two
+  bool (*walks_rows)(const SampleJob&);                // forward: faster where rows are short than along one long row
   LatticeChunk (*affine_grid)(const LatticeJob&);
   LatticeChunk (*affine_grid_vjp)(const LatticeJob&);
   int64_t (*spline_factors)(const SplineJob&);  // fills job.factors unless it is null; how many there are

@@ -17,6 +17,7 @@
 #endif
 
 #include "sampling.hpp"
+#include "stream.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -168,6 +169,11 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     alignas(64) Flag inside[ND][S][strip_columns];
 
     void set(const Run<R, ND>& run, int count) {
+      if (run.plain) {
+        adjacent = true;
+        nothing = false;
+        return;
+      }
       for (int i = 0; i < count; ++i) {
         Flag whole = !run.cut[i];
         for (int a = 0; a < ND; ++a) whole &= run.axis[a].adjacent[i];
@@ -438,16 +444,48 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         lanes);
   }
 
+  // Where the samples of a run go: to the output, or to a stream on their way there.
+  struct Target {
+    R* at;
+    Index column, channel;
+  };
+
+  // The same for runs whose samples are written: body(span, target).
+  template <int order, class Body>
+  static void for_each_written(const SampleJob& job, int64_t n, int64_t chunk, Run<R, ND>& run, Blocks& blocks,
+                               Body&& body) {
+    const Index column = column_stride(job, job.output.axis), channel = job.output.channel;
+    if (!job.streams || column != 1 || job.channels > streamed) {
+      for_each_placed<order>(job, n, chunk, run, blocks, [&](const Span& span) {
+        body(span, Target{samples_of(job, job.output, n, span), column, channel});
+      });
+      return;
+    }
+    const Index row = row_stride(job, job.output.axis);
+    Stream<R, streamed, strip_rows, strip_columns> stream(row, channel);
+    for_each_strip(job, chunk, [&](const Span& strip) {
+      R* const there = samples_of(job, job.output, n, strip);
+      R* const here = stream.begin(there);
+      for_each_run(job, strip, [&](const Span& span) {
+        run.template place<order>(job, n, span, lanes);
+        blocks.set(run, run.placed);
+        const Index at = (span.row - strip.row) * stream.row + span.column - strip.column;
+        body(span, Target{here + at, 1, stream.channel});
+      });
+      stream.end(there, row, channel, int(job.channels), strip.rows, strip.count, is_first(job, strip),
+                 is_last(job, strip));
+    });
+    end_streams();
+  }
+
   // output_c = values(way, c, i, weights), for the blocks of a run.
   template <bool slopes, class Values>
-  static PYSTN_HD void put_blocks(const SampleJob& job, int64_t n, const Span& span, const Run<R, ND>& run,
+  static PYSTN_HD void put_blocks(const SampleJob& job, const Span& span, const Target& to, const Run<R, ND>& run,
                                   const Blocks& blocks, Values&& values) {
-    R* const output = samples_of(job, job.output, n, span);
-    const Index column = column_stride(job, job.output.axis);
     for (int i = 0; i < span.count; i += lanes) {
       const Reading reading = blocks.reading(i);
       const auto put = [&](int64_t c, V x) {
-        store(x, output + i * column + c * job.output.channel, column, span.count - i);
+        store(x, to.at + i * to.column + c * to.channel, to.column, span.count - i);
       };
       if (reading == Reading::nothing) {
         for (int64_t c = 0; c < job.channels; ++c) put(c, V{});
@@ -461,16 +499,16 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   }
 
   // The same of one tap, whose weight is 1: a copy.
-  static void put_pixels(const SampleJob& job, int64_t n, const Span& span, const Places& from, const Blocks& blocks) {
-    R* const output = samples_of(job, job.output, n, span);
-    const Index column = column_stride(job, job.output.axis);
+  static void put_pixels(const SampleJob& job, int64_t n, const Span& span, const Target& to, const Places& from,
+                         const Blocks& blocks) {
     for (int64_t c = 0; c < job.channels; ++c) {
       const R* const image = from.image ? from.image + n * from.batch + c * from.channel : nullptr;
-      R* const to = output + c * job.output.channel;
+      R* const out = to.at + c * to.channel;
       if (image && blocks.adjacent)
-        for (int i = 0; i < span.count; ++i) to[i * column] = image[from.first[i]];
+        for (int i = 0; i < span.count; ++i) out[i * to.column] = image[from.first[i]];
       else
-        for (int i = 0; i < span.count; ++i) to[i * column] = image && blocks.reads[i] ? image[from.first[i]] : R(0);
+        for (int i = 0; i < span.count; ++i)
+          out[i * to.column] = image && blocks.reads[i] ? image[from.first[i]] : R(0);
     }
   }
 
@@ -479,12 +517,12 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Run<R, ND> run;
     Blocks blocks;
     Places places(job.input);
-    for_each_placed<0>(job, n, chunk % chunks_per_image(job), run, blocks, [&](const Span& span) {
+    for_each_written<0>(job, n, chunk % chunks_per_image(job), run, blocks, [&](const Span& span, const Target& to) {
       places.set(run, run.placed, blocks);
       if constexpr (S == 1)
-        put_pixels(job, n, span, places, blocks);
+        put_pixels(job, n, span, to, places, blocks);
       else
-        put_blocks<false>(job, n, span, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
+        put_blocks<false>(job, span, to, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
           return value(typename decltype(way)::Cursor(places, blocks, i, n, c), run, weights.weight);
         });
     });
@@ -498,14 +536,14 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Run<R, ND> run;
     Blocks blocks;
     Places places(job.input), tangents(job.d_input);
-    for_each_placed<1>(job, n, chunk % chunks_per_image(job), run, blocks, [&](const Span& span) {
+    for_each_written<1>(job, n, chunk % chunks_per_image(job), run, blocks, [&](const Span& span, const Target& to) {
       if (job.d_input.data) tangents.set(run, run.placed, blocks);
       if constexpr (S == 1) {
-        put_pixels(job, n, span, tangents, blocks);
+        put_pixels(job, n, span, to, tangents, blocks);
       } else {
         run.turn(job, n, span);
         if (turns) places.set(run, run.placed, blocks);
-        put_blocks<true>(job, n, span, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
+        put_blocks<true>(job, span, to, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
           using Cursor = typename decltype(way)::Cursor;
           V d = {};
           if (job.d_input.data) d = value(Cursor(tangents, blocks, i, n, c), run, weights.weight);

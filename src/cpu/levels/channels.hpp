@@ -8,6 +8,7 @@
 #define PYSTN_CHANNELS 1
 
 #include "sampling.hpp"
+#include "stream.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -160,9 +161,18 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     const Index column = column_stride(job, job.output.axis);
     Run<R, ND> run;
     Taps<false> taps;
+    Stream<R, 1, 1, kept> stream(0, 0);
+    const int together = streamed_pixels(job, column);
     General::template for_each_placed<0>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
-      R* to = static_cast<R*>(job.output.data) + General::place_of(job, job.output, n, span, 0);
+      R* const output = static_cast<R*>(job.output.data) + General::place_of(job, job.output, n, span, 0);
+      R* to = output;
       for (int i = 0; i < span.count; ++i, to += column) {
+        if (together && i % together == 0) {
+          R* const there = output + i * column;
+          if (i > 0)
+            stream.end(there - kept_of(job, together), 0, 0, 1, 1, kept_of(job, together), i == together, false);
+          to = stream.begin(there);
+        }
         taps.place(run, i, job.input.axis);
         across<R>(0, job.channels, [&](auto zero, int64_t c) __attribute__((always_inline)) {
           store_channels(to + c, taps.template value<decltype(zero)>(image + c));
@@ -171,7 +181,21 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
         const R filled = run.cut[i] ? R(1) : run.outside(job, i, 0).value;
         for (int64_t c = 0; filled != R(0) && c < job.channels; ++c) to[c] += filled * R(job.fill[c]);
       }
+      if (!together) return;
+      const int start = (span.count - 1) / together * together;
+      stream.end(output + start * column, 0, 0, 1, 1, kept_of(job, span.count - start), start == 0, true);
     });
+    if (together) end_streams();
+  }
+
+  // Elements of an output that is streamed, kept on their way; how many pixels they are, or 0 if it is not.
+  static constexpr int kept = 2048 / int(sizeof(R));
+  static int kept_of(const SampleJob& job, int pixels) { return pixels * int(job.channels); }
+  static int streamed_pixels(const SampleJob& job, Index column) {
+    if (!job.streams || column != job.channels) return 0;
+    for (int pixels = strip_columns; pixels > 0; pixels /= 2)
+      if (pixels * job.channels <= kept) return kept_of(job, pixels) * sizeof(R) % line_bytes ? 0 : pixels;
+    return 0;
   }
 
   static void jvp(const SampleJob& job, int64_t chunk) {

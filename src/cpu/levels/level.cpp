@@ -165,6 +165,14 @@ SampleChunk sample(Direction direction, const SampleJob& job) {
   return job.single ? with_dimensions<Any, float>(direction, job) : with_dimensions<Any, double>(direction, job);
 }
 
+bool walks_rows([[maybe_unused]] const SampleJob& job) {
+#if defined(PYSTN_TILES)
+  return tiled(Direction::forward, job) != nullptr;
+#else
+  return false;
+#endif
+}
+
 LatticeChunk affine_grid(const LatticeJob& job) {
   if (job.type == Element::f32)
     return job.ndim == 2 ? AffineLattice<float, 2>::forward : AffineLattice<float, 3>::forward;
@@ -191,6 +199,6 @@ SplineChunk spline_filter(const SplineJob& job) {
 #define PYSTN_STRING(name) #name
 #define PYSTN_NAME(name) PYSTN_STRING(name)
 extern const Level level;
-const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample, affine_grid, affine_grid_vjp, spline_factors, spline_filter};
+const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample, walks_rows, affine_grid, affine_grid_vjp, spline_factors, spline_filter};
 
 }  // namespace pystn::PYSTN_LEVEL

@@ -15,6 +15,7 @@
 #endif
 
 #include "sampling.hpp"
+#include "stream.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -153,28 +154,76 @@ struct QuadOf<4> {
 };
 #endif
 
-// Elements of an image of C channels that one load of a tap takes.
-constexpr int loaded(int channels) { return channels == 1 ? 1 : 4; }
+#if PYSTN_QUADS == 4
+// Two taps in a row of each of four pixels, C channels next to each other: one load a pixel. The four
+// pixels' channels are packed, as they are in the output.
+template <int C>
+struct PairsOf {
+  using V = QuadVector<4>;
+  static constexpr unsigned lanes = (1u << 4 * C) - 1;
+
+  static PYSTN_HD __m512 two(const float* from, const int* offset) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(from + offset[0])),
+                              _mm256_loadu_ps(from + offset[1]), 1);
+  }
+  static PYSTN_HD __m512 two(const Byte* from, const int* offset) {
+    long long bytes[2];
+    for (int p = 0; p < 2; ++p) __builtin_memcpy(bytes + p, from + offset[p], 8);
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_set_epi64x(bytes[1], bytes[0])));
+  }
+  template <class T>
+  static PYSTN_HD void load(const T* from, const int* offset, V (&tap)[2]) {
+    const __m512i first = C == 2   ? _mm512_setr_epi32(0, 1, 8, 9, 16, 17, 24, 25, 0, 0, 0, 0, 0, 0, 0, 0)
+                          : C == 3 ? _mm512_setr_epi32(0, 1, 2, 8, 9, 10, 16, 17, 18, 24, 25, 26, 0, 0, 0, 0)
+                                   : _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+    const __m512 low = two(from, offset), high = two(from, offset + 2);
+    tap[0] = V(_mm512_permutex2var_ps(low, first, high));
+    tap[1] = V(_mm512_permutex2var_ps(low, _mm512_add_epi32(first, _mm512_set1_epi32(C)), high));
+  }
+  static PYSTN_HD V spread(const float* weight) {
+    const __m512i pixel = C == 2   ? _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0)
+                          : C == 3 ? _mm512_setr_epi32(0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 0, 0, 0, 0)
+                                   : _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return V(_mm512_permutexvar_ps(pixel, _mm512_castps128_ps512(_mm_loadu_ps(weight))));
+  }
+  static PYSTN_HD void store(float* to, const V& v) { _mm512_mask_storeu_ps(to, __mmask16(lanes), __m512(v)); }
+  static PYSTN_HD void store(Byte* to, const V& v) {
+    const __m512i numbers = _mm512_max_epi32(_mm512_cvtps_epi32(__m512(v)), _mm512_setzero_si512());
+    _mm_mask_storeu_epi8(to, __mmask16(lanes), _mm512_cvtusepi32_epi8(numbers));
+  }
+};
+constexpr bool has_pairs = true;
+#else
+constexpr bool has_pairs = false;
+#endif
+
+// Elements of an image of C channels that are read from the first tap of a row on, S taps `column` apart.
+inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
+  const int64_t by_taps = (taps - 1) * column + (channels == 1 ? 1 : 4);
+  return has_pairs && taps == 2 && channels > 1 && by_taps < 8 ? 8 : by_taps;
+}
 
 // The taps of a run, S on each axis, as the loops over its pixels want them. Values alone are wanted:
 // of the kernels that most calls have, it is a shorter way than that of Run, to the same bits.
-template <int S>
+template <class T, int S>
 struct PixelTaps {
-  alignas(64) int first[strip_columns];         // offset of the first tap
-  alignas(64) float w[2][S][strip_columns];     // weights on x and y
-  alignas(64) float product[4][strip_columns];  // of the two, for two taps of numbers
-  alignas(64) Flag plain[strip_columns];        // all that is read is in the image
-  alignas(64) Flag dark[strip_columns];         // the pixel is 0: no tap is in the image
-  Flag all;                                     // every pixel is plain
-  int last;                                     // first tap of a pixel whose reading ends with the image
+  static constexpr bool bytes = sizeof(T) == 1, flat = Sampler<T, float, S, 2>::flat && !bytes;
+
+  alignas(64) int first[strip_columns];                        // offset of the first tap
+  alignas(64) float w[2][S][strip_columns];                    // weights on x and y
+  alignas(64) float product[flat ? S * S : 1][strip_columns];  // of the two, in their place
+  alignas(64) Flag plain[strip_columns];                       // all that is read is in the image
+  alignas(64) Flag dark[strip_columns];                        // the pixel is 0: no tap is in the image
+  Flag all;                                                    // every pixel is plain
+  int last;                                                    // first tap of a pixel whose reading ends with the image
   bool known, zeros;
   Run<float, 2> run;
 
   explicit PixelTaps(const SampleJob& job) {
     const int64_t column = job.input.axis[0], row = job.input.axis[1];
     const int64_t end = (row > 0 ? (job.size[1] - 1) * row : 0) + (job.size[0] - 1) * column + job.channels;
-    last = int(end - (row > 0 ? (S - 1) * row : 0) - ((S - 1) * column + loaded(int(job.channels))));
-    known = Cutoff(job.cutoff) == Cutoff::none;
+    last = int(end - (row > 0 ? (S - 1) * row : 0) - read_in_row(job.channels, S, column));
+    known = Cutoff(job.cutoff) == Cutoff::none && (S == 4 || job.boundary[0] == job.boundary[1]);
     zeros = !job.fill;
     for (int a = 0; a < 2; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
@@ -183,90 +232,110 @@ struct PixelTaps {
     }
   }
 
-  template <class Kernel>
-  static void weigh(const Kernel& kernel, int count, const float* __restrict position, int* __restrict cell,
-                    float (*__restrict to)[strip_columns]) {
-    for (int i = 0; i < count; ++i) {
-      float v[S];
-      cell[i] = int(weigh_taps<float>(kernel, position[i], v, nullptr, nullptr));
-      for (int k = 0; k < S; ++k) to[k][i] = v[k];
-    }
+  PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span) {
+    if (!known || !place_known(job, n, span)) place_any(job, n, span);
   }
 
-  void place_axis(const SampleJob& job, int a, int64_t n, const Span& span, int* __restrict at) {
-    AxisTable<float>& table = run.axis[a];
-    const int count = span.count, before = int(job.origin[a]) + (S - 1) / 2;
-    alignas(64) float x[strip_columns];
-    load_coordinates(job, n, span, a, x);
-    table.set_positions(job, a, Boundary(job.boundary[a]), count, x);
+ private:
+  bool place_known(const SampleJob& job, int64_t n, const Span& span) {
+    alignas(64) float x[strip_columns], y[strip_columns];
+    load_coordinates(job, n, span, 0, x);
+    load_coordinates(job, n, span, 1, y);
+    bool within = true;
     if constexpr (S == 2) {
-      weigh(Linear<float>{}, count, table.position, at, w[a]);
+      with_fold(Boundary(job.boundary[0]), [&](auto fold) {
+        using By = Projection<float, decltype(fold)::template Fold>;
+        By by_x(job, 0), by_y(job, 1);
+        by_x.origin = by_y.origin = 0.0f;
+        if constexpr (By::Folding::periodic)
+          for (int i = 0; i < span.count; ++i)
+            within = within & by_x.fold.within(by_x.normalize(x[i])) & by_y.fold.within(by_y.normalize(y[i]));
+        if (!within) return;
+        const auto position = [](const By& by, float at) __attribute__((always_inline)) {
+          float factor;
+          return by.template operator()<false>(at, factor);
+        };
+        place_all(job, span.count, x, y, Linear<float>{}, Linear<float>{}, by_x, by_y, position);
+      });
     } else {
       // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
-      const DroppedTaps bounds{job.full[a]};
-      for (int i = 0; i < count; ++i)
-        x[i] = bounds.reduce(is_finite(table.position[i]) ? table.position[i] : outside<float>() - float(S));
-      weigh(Cubic<float>{float(job.kernel[a].parameter)}, count, x, at, w[a]);
+      struct By {
+        Normalization<float> normalize;
+        DroppedTaps bounds;
+        By(const SampleJob& job, int a)
+            : normalize(Normalization<float>::of(Coordinates(job.coordinates), job.full[a])), bounds{job.full[a]} {}
+      };
+      const auto position = [](const By& by, float at) __attribute__((always_inline)) {
+        const float p = by.normalize(at);
+        return by.bounds.reduce(is_finite(p) ? p : outside<float>() - float(S));
+      };
+      place_all(job, span.count, x, y, Cubic<float>{float(job.kernel[0].parameter)},
+                Cubic<float>{float(job.kernel[1].parameter)}, By(job, 0), By(job, 1), position);
     }
-    for (int i = 0; i < count; ++i) at[i] -= before;
+    return within;
   }
 
-  void place_known(const SampleJob& job, int64_t n, const Span& span) {
-    alignas(64) int at[2][strip_columns];
-    for (int a = 0; a < 2; ++a) place_axis(job, a, n, span, at[a]);
+  template <class Kernel, class By, class Position>
+  PYSTN_APART void place_all(const SampleJob& job, int count, const float* __restrict x, const float* __restrict y,
+                             const Kernel& kernel_x, const Kernel& kernel_y, const By& by_x, const By& by_y,
+                             const Position& position) {
     const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
-    const int width = int(job.size[0]), height = int(job.size[1]);
-    for (int i = 0; i < span.count; ++i) {
-      const int x = at[0][i], y = at[1][i], offset = y * row + x * column;
+    const int width = int(job.size[0]), height = int(job.size[1]), end = last;
+    const int before_x = int(job.origin[0]) + (S - 1) / 2, before_y = int(job.origin[1]) + (S - 1) / 2;
+    const Flag dims = zeros;
+    Flag every = 1;
+    for (int i = 0; i < count; ++i) {
+      float wx[S], wy[S];
+      const int cx = int(weigh_taps<float>(kernel_x, position(by_x, x[i]), wx, nullptr, nullptr)) - before_x;
+      const int cy = int(weigh_taps<float>(kernel_y, position(by_y, y[i]), wy, nullptr, nullptr)) - before_y;
+      const int offset = cy * row + cx * column;
+      Flag inside =
+          Flag(cx >= 0) & Flag(cx <= width - S) & Flag(cy >= 0) & Flag(cy <= height - S) & Flag(offset <= end);
+      dark[i] = dims & (Flag(cx <= -S) | Flag(cx >= width) | Flag(cy <= -S) | Flag(cy >= height));
+      for (int k = 0; S > 2 && !bytes && k < S; ++k)  // what is not read may be no number
+        inside &= Flag(!is_idle(wx[k], 0.0f, 0.0f)) & Flag(!is_idle(wy[k], 0.0f, 0.0f));
+      if constexpr (flat) {
+        for (int k = 0; k < S * S; ++k) product[k][i] = wx[k % S] * wy[k / S];
+      } else {
+        for (int k = 0; k < S; ++k) w[0][k][i] = wx[k], w[1][k][i] = wy[k];
+      }
       first[i] = offset;
-      plain[i] = Flag(x >= 0) & Flag(x <= width - S) & Flag(y >= 0) & Flag(y <= height - S) & Flag(offset <= last);
-      dark[i] = Flag(zeros) & (Flag(x <= -S) | Flag(x >= width) | Flag(y <= -S) | Flag(y >= height));
+      plain[i] = inside;
+      every &= inside;
     }
-    if (S == 2 || job.input.type == Element::u8) return;
-    for (int a = 0; a < 2; ++a)  // what is not read may be no number
-      for (int k = 0; k < S; ++k)
-        for (int i = 0; i < span.count; ++i) plain[i] &= Flag(!is_idle(w[a][k][i], 0.0f, 0.0f));
+    all = every;
   }
 
   void place_any(const SampleJob& job, int64_t n, const Span& span) {
     run.place<0>(job, n, span);
     const AxisTable<float>&x = run.axis[0], &y = run.axis[1];
     const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
+    all = true;
     for (int i = 0; i < span.count; ++i) {
       const Flag adjacent = x.adjacent[i] & y.adjacent[i] & Flag(!run.cut[i]);
       first[i] = adjacent ? y.first[i] * row + x.first[i] * column : 0;
-      plain[i] = adjacent & Flag(first[i] <= last);
+      all &= plain[i] = adjacent & Flag(first[i] <= last);
       dark[i] = false;
-    }
-    for (int k = 0; k < S; ++k)
-      for (int i = 0; i < span.count; ++i) {
+      for (int k = 0; k < S; ++k) {
         w[0][k][i] = x.w[x.entry(i, k)];
         w[1][k][i] = y.w[y.entry(i, k)];
       }
-  }
-
-  PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span) {
-    known ? place_known(job, n, span) : place_any(job, n, span);
-    all = true;
-    for (int i = 0; i < span.count; ++i) all &= plain[i];
-    if (S != 2 || job.input.type == Element::u8) return;
-    for (int k = 0; k < 4; ++k)
-      for (int i = 0; i < span.count; ++i) product[k][i] = w[0][k % 2][i] * w[1][k / 2][i];
+      for (int k = 0; flat && k < S * S; ++k) product[k][i] = w[0][k % S][i] * w[1][k / S][i];
+    }
   }
 };
 
 // The general way, for some pixels of a run: borders, the fill value, the end of the image. E and S as
 // there: for Any no number of taps is known, and each channel sums axis by axis.
-template <class E, int S>
-PYSTN_APART void sample_others(const SampleJob& job, int64_t n, const Span& span, const Flag* other,
-                               Run<float, 2>& run) {
+template <class E, int S, class T>
+PYSTN_APART void sample_others(const SampleJob& job, int64_t n, const Span& span, const Flag* other, Run<float, 2>& run,
+                               T* out, Index step) {
   using General = Sampler<E, float, S, 2>;
   const typename General::Image image = General::image_of(job.input, n);
   typename General::template FlatTaps<false> products;
   run.place<0>(job, n, span);
   for (int i = 0; i < span.count; ++i) {
     if (!other[i]) continue;
-    const Index to = General::place_of(job, job.output, n, span, i);
     const float filled = !job.fill ? 0.0f : run.cut[i] ? 1.0f : run.outside(job, i, 0).value;
     if (General::flat) products.place(run, i, image.stride);
     for (int64_t c = 0; c < job.channels; ++c) {
@@ -275,7 +344,7 @@ PYSTN_APART void sample_others(const SampleJob& job, int64_t n, const Span& span
         value = General::flat ? products.gather(image, c, products.weight)
                               : General::template jet<0>(image, run, i, c).value;
       if (filled != 0.0f) value += filled * float(job.fill[c]);
-      General::put(job.output, to + c, value);
+      General::E::template store<float>(out, type_of(job.output.type), i * step + c, value);
     }
   }
 }
@@ -283,10 +352,10 @@ PYSTN_APART void sample_others(const SampleJob& job, int64_t n, const Span& span
 // T: of the image's elements; C channels; S taps on each axis.
 template <class T, int S, int C>
 struct PixelSampler {
-  static constexpr bool bytes = sizeof(T) == 1, flat = Sampler<T, float, S, 2>::flat && !bytes;
+  static constexpr bool bytes = PixelTaps<T, S>::bytes, flat = PixelTaps<T, S>::flat;
 
   template <int pixels>
-  static PYSTN_HD QuadVector<pixels> value(const T* image, int column, int row, const PixelTaps<S>& taps, int i) {
+  static PYSTN_HD QuadVector<pixels> value(const T* image, int column, int row, const PixelTaps<T, S>& taps, int i) {
     using Q = QuadOf<pixels>;
     using V = QuadVector<pixels>;
     const int* const first = taps.first + i;
@@ -309,13 +378,41 @@ struct PixelSampler {
     }
   }
 
+#if PYSTN_QUADS == 4
+  static PYSTN_HD QuadVector<4> value_of_pairs(const T* image, int row, const PixelTaps<T, 2>& taps, int i) {
+    using P = PairsOf<C>;
+    using V = QuadVector<4>;
+    V upper[2], lower[2];
+    P::load(image, taps.first + i, upper);
+    P::load(image + row, taps.first + i, lower);
+    if constexpr (flat) {
+      V sum = P::spread(taps.product[0] + i) * upper[0];
+      sum += P::spread(taps.product[1] + i) * upper[1];
+      sum += P::spread(taps.product[2] + i) * lower[0];
+      sum += P::spread(taps.product[3] + i) * lower[1];
+      return sum;
+    } else {
+      const V w0 = P::spread(taps.w[0][0] + i), w1 = P::spread(taps.w[0][1] + i);
+      V sum{};
+      sum += (upper[0] * w0 + upper[1] * w1) * P::spread(taps.w[1][0] + i);
+      sum += (lower[0] * w0 + lower[1] * w1) * P::spread(taps.w[1][1] + i);
+      return sum;
+    }
+  }
+#endif
+
   // Plain pixels from i to `end` of a run.
-  static PYSTN_HD void put_plain(const SampleJob& job, const T* image, const PixelTaps<S>& taps, int i, int end, T* out,
-                                 Index step) {
+  static PYSTN_HD void put_plain(const SampleJob& job, const T* image, const PixelTaps<T, S>& taps, int i, int end,
+                                 T* out, Index step) {
     const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
     if constexpr (C == 1) {
       put_bytes(image, row, taps, i, end, out, step);
     } else {
+#if PYSTN_QUADS == 4
+      if constexpr (S == 2)
+        if (step == C && column == C)
+          for (; i + 4 <= end; i += 4) PairsOf<C>::store(out + i * C, value_of_pairs(image, row, taps, i));
+#endif
       if (step == C)
         for (; i + PYSTN_QUADS <= end; i += PYSTN_QUADS)
           QuadOf<PYSTN_QUADS>::template store<C>(out + i * C, value<PYSTN_QUADS>(image, column, row, taps, i));
@@ -324,7 +421,7 @@ struct PixelSampler {
   }
 
   // One channel: rows of taps are collected as integers, byte after byte.
-  static PYSTN_HD void put_bytes(const T* image, int row, const PixelTaps<S>& taps, int begin, int end, T* out,
+  static PYSTN_HD void put_bytes(const T* image, int row, const PixelTaps<T, S>& taps, int begin, int end, T* out,
                                  Index step) {
     using Bytes = unsigned int;
     alignas(64) Bytes rows[S][strip_columns];
@@ -347,37 +444,51 @@ struct PixelSampler {
     for (int i = begin; i < end; ++i) out[i * step] = values[i];
   }
 
+  // Writes the samples of a run, `step` apart.
+  static void put_run(const SampleJob& job, int64_t n, const Span& span, const T* image, PixelTaps<T, S>& taps, T* out,
+                      Index step) {
+    Flag other[strip_columns];
+    taps.place(job, n, span);
+    int begin = span.count, end = 0;  // of the others
+    for (int i = 0, next; i < span.count; i = next) {
+      next = taps.all ? span.count : i + 1;
+      other[i] = false;
+      if (taps.plain[i]) {
+        for (; next < span.count && taps.plain[next]; ++next) other[next] = false;
+        put_plain(job, image, taps, i, next, out, step);
+      } else if (taps.dark[i]) {
+        for (int c = 0; c < C; ++c) out[i * step + c] = T(0);
+      } else {
+        other[i] = true;
+        begin = begin < i ? begin : i;
+        end = next;
+      }
+    }
+    if (begin >= end) return;
+    const Span others{span.outer, span.row, span.column + begin, 1, end - begin};
+    bytes ? sample_others<Any, 0>(job, n, others, other + begin, taps.run, out + begin * step, step)
+          : sample_others<float, S>(job, n, others, other + begin, taps.run, out + begin * step, step);
+  }
+
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
     const T* const image = static_cast<const T*>(job.input.data) + n * job.input.batch;
-    const Index step = column_stride(job, job.output.axis);
-    PixelTaps<S> taps(job);
-    Flag other[strip_columns];
+    T* const output = static_cast<T*>(job.output.data) + n * job.output.batch;
+    const Index step = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
+    const bool streams = job.streams && step == C;
+    PixelTaps<T, S> taps(job);
+    Stream<T, 1, strip_rows, strip_columns * C> stream(row, 0);
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
+      T* const there = output + offset_of(job, job.output.axis, strip);
+      T* const here = streams ? stream.begin(there) : there;
+      const Index line = streams ? stream.row : row;
       for_each_run(job, strip, [&](const Span& span) {
-        T* const out = static_cast<T*>(job.output.data) + n * job.output.batch + offset_of(job, job.output.axis, span);
-        taps.place(job, n, span);
-        int begin = span.count, end = 0;  // of the others
-        for (int i = 0, next; i < span.count; i = next) {
-          next = taps.all ? span.count : i + 1;
-          other[i] = false;
-          if (taps.plain[i]) {
-            for (; next < span.count && taps.plain[next]; ++next) other[next] = false;
-            put_plain(job, image, taps, i, next, out, step);
-          } else if (taps.dark[i]) {
-            for (int c = 0; c < C; ++c) out[i * step + c] = T(0);
-          } else {
-            other[i] = true;
-            begin = begin < i ? begin : i;
-            end = next;
-          }
-        }
-        if (begin >= end) return;
-        const Span others{span.outer, span.row, span.column + begin, 1, end - begin};
-        bytes ? sample_others<Any, 0>(job, n, others, other + begin, taps.run)
-              : sample_others<float, S>(job, n, others, other + begin, taps.run);
+        put_run(job, n, span, image, taps, here + (span.row - strip.row) * line + (span.column - strip.column) * step,
+                step);
       });
+      if (streams) stream.end(there, row, 0, 1, strip.rows, strip.count * C, is_first(job, strip), is_last(job, strip));
     });
+    if (streams) end_streams();
   }
 };
 

@@ -56,6 +56,13 @@ inline void for_each_strip(const SampleJob& job, int64_t chunk, Body&& body) {
   for_each_block<strip_rows, strip_columns>(job, chunk, body);
 }
 
+// Whether a strip is the first or the last of its row in a chunk.
+inline bool is_first(const SampleJob& job, const Span& strip) { return strip.column % job.chunk_columns == 0; }
+inline bool is_last(const SampleJob& job, const Span& strip) {
+  const int64_t end = strip.column + strip.count;
+  return end == job.columns || end % job.chunk_columns == 0;
+}
+
 inline int64_t chunks_per_image(const SampleJob& job) {
   return job.outer / job.planes * job.row_chunks * job.column_chunks;
 }

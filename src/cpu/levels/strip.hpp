@@ -13,6 +13,7 @@ namespace pystn::PYSTN_LEVEL {
 // From a stored coordinate to a position in the source window: one axis, one boundary.
 template <class R, template <class> class Fold>
 struct Projection {
+  using Folding = Fold<R>;
   Normalization<R> normalize;
   Fold<R> fold;
   R origin;
@@ -212,6 +213,98 @@ struct AxisTable {
                       });
   }
 
+  // Both at once, in one loop for the kernels that most calls have. Whether all taps are adjacent.
+  template <int order>
+  bool set(const SampleJob& job, int a, Boundary boundary, int count, const R* __restrict x) {
+    const KernelJob& kernel = job.kernel[a];
+    const bool to_the_right = order == 0 || Subgradient(job.subgradient) == Subgradient::right;
+    const bool drops = boundary == Boundary::zeros || boundary == Boundary::constant;
+    if (is_narrow(job.full[a])) {
+      if (Mode(kernel.mode) == Mode::nearest)
+        return set_folded<order>(job, a, boundary, Nearest<R>{kernel.variant != 0}, count, x);
+      if (Mode(kernel.mode) == Mode::linear && to_the_right)
+        return set_folded<order>(job, a, boundary, Linear<R>{}, count, x);
+      if (Mode(kernel.mode) == Mode::cubic && (drops || boundary == Boundary::border))
+        return set_known<order>(job, a, boundary, Cubic<R>{R(kernel.parameter)},
+                                Normalization<R>::of(Coordinates(job.coordinates), job.full[a]), count, x);
+    }
+    set_positions(job, a, boundary, count, x);
+    set_taps<order>(job, a, boundary, count);
+    return all_of(adjacent, count);
+  }
+
+  template <int order, class Kernel>
+  bool set_folded(const SampleJob& job, int a, Boundary boundary, const Kernel& kernel, int count,
+                  const R* __restrict x) {
+    bool all = false;
+    with_fold(boundary, [&](auto fold) {
+      using Fold = typename decltype(fold)::template Fold<R>;
+      Projection<R, decltype(fold)::template Fold> by(job, a);
+      by.origin = R(0);
+      if constexpr (Fold::periodic) {
+        Flag within = 1;
+        for (int i = 0; i < count; ++i) within &= by.fold.within(by.normalize(x[i]));
+        if (!within) {
+          set_positions(job, a, boundary, count, x);
+          set_taps<order>(job, a, boundary, count);
+          all = all_of(adjacent, count);
+          return;
+        }
+      }
+      all = set_known<order>(job, a, after_fold(boundary), kernel, by, count, x);
+    });
+    return all;
+  }
+
+  // From a position by Normalization or Projection; `boundary` is that of the taps.
+  template <int order, class Kernel, class Position>
+  PYSTN_APART bool set_known(const SampleJob& job, int a, Boundary boundary, const Kernel& kernel,
+                             const Position& position_of, int count, const R* __restrict x) {
+    constexpr int S = Kernel::taps;
+    alignas(64) R cells[strip_columns];
+    const R low = R(-S), high = R(job.full[a] + S);
+    const Index origin = job.origin[a];
+    const int last = int(job.size[a]) - S;
+    Flag all = 1;
+    taps = S;
+    columns = strip_columns;
+    for (int i = 0; i < count; ++i) {
+      R f, v[S], dv[S], d2v[S];
+      R p = position_by(position_of, x[i], f);
+      if (order >= 1) factor[i] = f;
+      position[i] = p;
+      p = p == p ? p : R(0);  // a coordinate that is no number is cut off, and its taps are not read
+      const R cell = weigh_taps(kernel, p, v, order >= 1 ? dv : nullptr, order >= 2 ? d2v : nullptr);
+      const int at = first_tap<int>(between(low, cell, high), S, origin);
+      Flag plain = Flag(at >= 0) & Flag(at <= last);
+      for (int k = 0; k < S; ++k) {
+        w[k * strip_columns + i] = v[k];
+        if (order >= 1) dw[k * strip_columns + i] = dv[k];
+        if (order >= 2) d2w[k * strip_columns + i] = d2v[k];
+        if (S > 2) plain &= Flag(!is_idle(v[k], order >= 1 ? dv[k] : R(0), order >= 2 ? d2v[k] : R(0)));
+      }
+      cells[i] = cell;
+      first[i] = at;
+      adjacent[i] = whole[i] = plain;
+      all &= plain;
+    }
+    if (all) return true;
+    with_tap_boundary(boundary, job.full[a], [&](const auto& map) {
+      for (int i = 0; i < count; ++i)
+        if (!adjacent[i]) list_taps<order>(job, a, map, i, cells[i]);
+    });
+    return false;
+  }
+
+  static PYSTN_HD R position_by(const Normalization<R>& normalize, R x, R& f) {
+    f = normalize.scale;
+    return normalize(x);
+  }
+  template <template <class> class Fold>
+  static PYSTN_HD R position_by(const Projection<R, Fold>& by, R x, R& f) {
+    return by.template operator()<false>(x, f);
+  }
+
   template <int order>
   bool idle(int at) const {
     return is_idle(w[at], order >= 1 ? dw[at] : R(0), order >= 2 ? d2w[at] : R(0));
@@ -311,26 +404,32 @@ struct Run {
   alignas(64) Flag cut[strip_columns];    // replaced whole by the fill value
   alignas(64) Flag whole[strip_columns];  // all taps are in the image
   int placed;  // pixels: those of the span, and its last again up to a multiple of some lanes
+  bool plain;  // all taps of all pixels are in the image, and the cutoff and the mask leave them alone
 
   template <int order>
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
     alignas(64) R x[strip_columns];
     placed = (span.count + lanes - 1) / lanes * lanes;
-    for (int i = 0; i < placed; ++i) cut[i] = false;
-    for (int i = 0; i < placed; ++i) whole[i] = true;
+    for (int i = 0; i < placed; ++i) cut[i] = false, whole[i] = true;
+    plain = Cutoff(job.cutoff) == Cutoff::none && !job.mask.data;
+    const bool cuts = Cutoff(job.cutoff) != Cutoff::none;
     for (int a = 0; a < ND; ++a) {
       load_coordinates(job, n, span, a, x);
       for (int i = span.count; i < placed; ++i) x[i] = x[span.count - 1];
-      set_cut(job, a, placed, x);
       const Boundary boundary = Boundary(job.boundary[a]);
-      axis[a].set_positions(job, a, boundary, placed, x);
-      axis[a].template set_taps<order>(job, a, boundary, placed);
-      for (int i = 0; i < placed; ++i) whole[i] &= axis[a].whole[i];
-      if (job.mask.data) {
-        cover[a].set_positions(job, a, Boundary::zeros, placed, x);
-        cover[a].template set_taps<order>(job, a, Boundary::zeros, placed);
-      }
+      const bool adjacent = axis[a].template set<order>(job, a, boundary, placed, x);
+      const bool finite = all_finite(placed, x);
+      if (cuts || !finite) set_cut(job, a, placed, x);
+      for (int i = 0; !adjacent && i < placed; ++i) whole[i] &= axis[a].whole[i];
+      plain = plain && adjacent && finite;
+      if (job.mask.data) cover[a].template set<order>(job, a, Boundary::zeros, placed, x);
     }
+  }
+
+  static bool all_finite(int count, const R* __restrict x) {
+    Flag all = 1;
+    for (int i = 0; i < count; ++i) all &= Flag(is_finite(x[i]));
+    return all;
   }
 
   PYSTN_APART void set_cut(const SampleJob& job, int a, int count, const R* __restrict x) {
@@ -350,6 +449,7 @@ struct Run {
   // Keeps the taps on the slowest axis that are in a band of it.
   PYSTN_APART void restrict_to(Index low, Index high, int count) {
     AxisTable<R>& slowest = axis[ND - 1];
+    plain = false;
     for (int i = 0; i < count; ++i) {
       slowest.restrict_to(low, high, i);
       whole[i] &= slowest.whole[i];

@@ -85,8 +85,8 @@ struct Tile {
   }
 
   // d loss / d coordinates, into the grid's gradient.
-  PYSTN_INLINE void store_grid(const SampleJob& job, float* to, __m512 gx, __m512 gy) const {
-    const int64_t row = row_stride(job, job.grad_grid.axis), column = column_stride(job, job.grad_grid.axis);
+  PYSTN_INLINE void store_grid(const SampleJob& job, float* to, int64_t row, __m512 gx, __m512 gy) const {
+    const int64_t column = column_stride(job, job.grad_grid.axis);
     if (whole && job.grad_grid.component == 1 && column == 2) {
       const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
       const __m512 first = _mm512_permutex2var_ps(gx, low, gy);
@@ -117,21 +117,29 @@ struct Tile {
 // processor overlaps, where tile by tile it would wait for one long chain.
 constexpr int batch_tiles = 16;
 
-// One axis of a batch of tiles: the cell of each lane, its two weights, d position / d coordinate.
+// One axis of a batch of tiles: the cell of each lane, the weights of its taps, d position / d coordinate.
 struct BatchAxis {
   alignas(64) int cell[batch_tiles * lanes];
   alignas(64) float weight[2][batch_tiles * lanes];
   alignas(64) float factor[batch_tiles * lanes];
 
-  template <bool with_factor, class Projection>
-  PYSTN_INLINE void project(const float* __restrict x, int tiles, const Projection& by) {
-    const Linear<float> linear;
+  template <bool with_factor, class Projection, class Kernel>
+  PYSTN_INLINE void project(const float* x, int tiles, const Projection& by, const Kernel& kernel) {
+    if constexpr (Projection::Folding::periodic) {
+      Flag within = 1;
+      for (int l = 0; l < tiles * lanes; ++l) within &= by.fold.within(by.normalize(x[l]));
+      if (!within) return project<with_factor, true>(x, tiles, by, kernel);
+    }
+    project<with_factor, false>(x, tiles, by, kernel);
+  }
+
+  template <bool with_factor, bool divides, class Projection, class Kernel>
+  PYSTN_INLINE void project(const float* __restrict x, int tiles, const Projection& by, const Kernel& kernel) {
     for (int l = 0; l < tiles * lanes; ++l) {
       float w[2], f, t;
-      cell[l] = int(linear.place(by(x[l], f), t));
-      linear.weights(t, w, nullptr, nullptr);
-      weight[0][l] = w[0];
-      weight[1][l] = w[1];
+      cell[l] = int(kernel.place(by.template operator()<divides>(x[l], f), t));
+      kernel.weights(t, w, nullptr, nullptr);
+      for (int k = 0; k < Kernel::taps; ++k) weight[k][l] = w[k];
       if (with_factor) factor[l] = f;
     }
   }

@@ -36,10 +36,9 @@ struct TileTaps {
   PYSTN_INLINE __mmask16 inside() const {
     return k == 0 ? inside0 : k == 1 ? inside1 : k == 2 ? inside2 : inside3;
   }
-  // `corners` are the lanes in the corners of a tile; `row` the image's stride of y. Looking for a
-  // window can be left out: it pays from the second channel on.
+  // `corners` are the lanes in the corners of a tile; `row` the image's stride of y.
   PYSTN_INLINE void place(const TileAxis& x, const TileAxis& y, int64_t width, int64_t height, int64_t row,
-                          __m512i corners, bool windowed) {
+                          __m512i corners) {
     const __m512i cx = _mm512_load_si512(x.cell), cy = _mm512_load_si512(y.cell), one = _mm512_set1_epi32(1);
     // Unsigned comparison: negative cells are large.
     const bool all = (_mm512_cmplt_epu32_mask(cx, _mm512_set1_epi32(int(width) - 1)) &
@@ -59,7 +58,7 @@ struct TileTaps {
         return;
       }
     }
-    if (windowed && place_window(cx, cy, all, width, height, row, corners)) return;
+    if (place_window(cx, cy, all, width, height, row, corners)) return;
     const __m512i stride = _mm512_set1_epi32(int(row));
     if (all) {
       reading = Reading::pairs_inside;
@@ -114,6 +113,27 @@ struct TileTaps {
   }
 };
 
+// A window of one channel in registers.
+struct Window {
+  __m512 rows01, rows23, rows45, rows67;
+
+  PYSTN_INLINE Window(const float* from, int64_t row) {
+    const auto two_rows = [&](const float* at) PYSTN_INLINED {
+      return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(at)), _mm256_loadu_ps(at + row), 1);
+    };
+    rows01 = two_rows(from);
+    rows23 = two_rows(from + 2 * row);
+    rows45 = two_rows(from + 4 * row);
+    rows67 = two_rows(from + 6 * row);
+  }
+
+  // Its entries; `lower` are those in its lower half.
+  PYSTN_INLINE __m512 find(__m512i entry, __mmask16 lower) const {
+    return _mm512_mask_blend_ps(lower, _mm512_permutex2var_ps(rows01, entry, rows23),
+                                _mm512_permutex2var_ps(rows45, entry, rows67));
+  }
+};
+
 // Reads the four taps of each lane from one channel; those outside the image read zero.
 template <Reading how>
 struct TapReader {
@@ -136,22 +156,28 @@ struct TapReader {
     }
   }
 
+  // Tap 0 alone.
+  PYSTN_INLINE __m512 first(const float* channel) const {
+    if constexpr (how == Reading::window_inside || how == Reading::window) {
+      const Window held(channel + taps.corner, row);
+      const __m512 tap = held.find(entry0, lower0);
+      return how == Reading::window ? _mm512_maskz_mov_ps(taps.inside0, tap) : tap;
+    } else {
+      const __m512i one = _mm512_set1_epi32(1);
+      const __m512i at =
+          how == Reading::pairs ? _mm512_mask_add_epi32(taps.first, taps.swapped, taps.first, one) : taps.first;
+      const __mmask16 inside = how == Reading::pairs ? taps.inside0 : __mmask16(0xffff);
+      return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), inside, at, channel, 4);
+    }
+  }
+
   PYSTN_INLINE void operator()(const float* channel, __m512 (&tap)[4]) const {
     if constexpr (how == Reading::window_inside || how == Reading::window) {
-      const float* const from = channel + taps.corner;
-      const auto two_rows = [&](const float* at) PYSTN_INLINED {
-        return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(at)), _mm256_loadu_ps(at + row), 1);
-      };
-      const __m512 rows01 = two_rows(from), rows23 = two_rows(from + 2 * row);
-      const __m512 rows45 = two_rows(from + 4 * row), rows67 = two_rows(from + 6 * row);
-      const auto find = [&](__m512i entry, __mmask16 lower) PYSTN_INLINED {
-        return _mm512_mask_blend_ps(lower, _mm512_permutex2var_ps(rows01, entry, rows23),
-                                    _mm512_permutex2var_ps(rows45, entry, rows67));
-      };
-      tap[0] = find(entry0, lower0);
-      tap[1] = find(entry1, lower1);
-      tap[2] = find(entry2, lower2);
-      tap[3] = find(entry3, lower3);
+      const Window held(channel + taps.corner, row);
+      tap[0] = held.find(entry0, lower0);
+      tap[1] = held.find(entry1, lower1);
+      tap[2] = held.find(entry2, lower2);
+      tap[3] = held.find(entry3, lower3);
       if (how == Reading::window)
         for_each_tap([&](auto k)
                          PYSTN_INLINED { tap[k.value] = _mm512_maskz_mov_ps(taps.inside<k.value>(), tap[k.value]); });

@@ -1,4 +1,4 @@
-// Linear sampling of float32 images in tiles of 16 output pixels, one a lane (AVX-512).
+// Linear and nearest sampling of float32 images in tiles of 16 output pixels, one a lane (AVX-512).
 //
 // Pixels that are neighbours in the output mostly read neighbours of the source: if a tile's cells
 // fit into a window of 8 x 8 source pixels, eight row loads bring all of it into registers and every
@@ -14,8 +14,9 @@
 #define PYSTN_TILES 1
 
 #include "parts.hpp"
+#include "stream.hpp"
 #include "tile_lattice.hpp"
-#include "window_matrix.hpp"
+#include "window_sums.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -23,7 +24,7 @@ namespace pystn::PYSTN_LEVEL {
 inline bool fits_tiles(const SampleJob& job, const ImageArray& image) {
   if (job.ndim != 2 || image.type != Element::f32 || job.output.type != Element::f32) return false;
   if (job.grid_type != Element::f32 || job.components != 1) return false;
-  if (Mode(job.kernel[0].mode) != Mode::linear || Mode(job.kernel[1].mode) != Mode::linear) return false;
+  if (job.kernel[0].mode != job.kernel[1].mode || job.kernel[0].variant != job.kernel[1].variant) return false;
   if (job.projected || job.chosen.data) return false;
   if (job.fill || job.mask.data || Cutoff(job.cutoff) != Cutoff::none || job.output_batch != job.batch) return false;
   if (job.size[0] < window || job.size[1] < window || job.size[0] > 1 << 24 || job.size[1] > 1 << 24) return false;
@@ -32,9 +33,16 @@ inline bool fits_tiles(const SampleJob& job, const ImageArray& image) {
          job.output.axis[job.rank - 1] == 1;
 }
 
-template <template <class> class Fold, int TR, int TC>
+template <class Kernel, template <class> class Fold, int TR, int TC>
 struct TiledSampler {
   using Place = Tile<TR, TC>;
+
+  static Kernel kernel_for(const SampleJob& job) {
+    if constexpr (Kernel::taps == 1)
+      return {job.kernel[0].variant != 0};
+    else
+      return {};
+  }
 
   // The lanes in a tile's corners, of the first and of the second of two vectors.
   static PYSTN_INLINE __m512i corners() {
@@ -53,45 +61,64 @@ struct TiledSampler {
   // A batch of square tiles is a strip.
   static_assert(TR == 1 || (TR == strip_rows && batch_tiles * TC == strip_columns));
 
-  // Calls body(taps, x, y, tile, at) for the tiles of one chunk, in order; for those that may meet
-  // `part` if it is given. `sums` are told of every line.
+  static constexpr int batch_columns = batch_tiles * TC;
+
+  // Tiles next to each other, prepared together.
+  struct Batch {
+    const Span& line;
+    const At& at_line;
+    int64_t grad_column;
+    int start, tiles;  // its first column in the line; how many tiles
+    alignas(64) float grid_x[batch_tiles * lanes], grid_y[batch_tiles * lanes], target[batch_columns];
+    BatchAxis x, y;
+    TileTaps taps[batch_tiles];
+
+    PYSTN_INLINE Batch(const Span& line, const At& at_line, int64_t grad_column, int start)
+        : line(line), at_line(at_line), grad_column(grad_column), start(start) {
+      const int left = line.count - start;
+      tiles = left < batch_columns ? (left + TC - 1) / TC : batch_tiles;
+    }
+    PYSTN_INLINE Place tile(int t) const {
+      const int left = line.count - start - t * TC;
+      return Place(line.rows, left < TC ? left : TC);
+    }
+    PYSTN_INLINE At at(int t) const {
+      return {at_line.output + start + t * TC, at_line.grad_grid + (start + t * TC) * grad_column, grid_x + t * lanes,
+              grid_y + t * lanes, target + t * TC};
+    }
+    PYSTN_INLINE int columns() const { return line.count - start < batch_columns ? line.count - start : batch_columns; }
+  };
+
+  // Calls body(batch) for the tiles of one chunk, in order; for those that may meet `part` if it is given.
+  // `sums` are told of every line.
   template <bool with_factor, class Body>
-  static PYSTN_INLINE void for_each_tile(const SampleJob& job, int64_t n, int64_t chunk, int64_t image_row,
-                                         const Part* part, bool windowed, Sums* sums, Body&& body) {
+  static PYSTN_INLINE void for_each_batch(const SampleJob& job, int64_t n, int64_t chunk, int64_t image_row,
+                                          const Part* part, Sums* sums, Body&& body) {
     const Reach* reach = part && job.reach && TR > 1 ? reaches_of(job, n, chunk) : nullptr;
     const Projection<float, Fold> project_x(job, 0), project_y(job, 1);
+    const Kernel kernel = kernel_for(job);
     const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
     const int64_t grid_column = column_stride(job, job.grid.axis);
-    const int64_t grad_column = column_stride(job, job.grad_grid.axis);
     for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) PYSTN_INLINED {
       const float* const from = grid + offset_of(job, job.grid.axis, line);
-      const int64_t to = offset_of(job, job.output.axis, line), to_grid = offset_of(job, job.grad_grid.axis, line);
+      const At at_line{offset_of(job, job.output.axis, line), offset_of(job, job.grad_grid.axis, line)};
       const Lattice lattice(job, n, line);
       if (sums && !is_stored(job)) sums->begin(lattice);
-      for (int start = 0; start < line.count; start += batch_tiles * TC) {
+      for (int start = 0; start < line.count; start += batch_columns) {
         if (reach && !part->meets(*reach++)) continue;
-        const int tiles = line.count - start < batch_tiles * TC ? (line.count - start + TC - 1) / TC : batch_tiles;
-        const auto tile = [&](int t) PYSTN_INLINED {
-          const int left = line.count - start - t * TC;
-          return Place(line.rows, left < TC ? left : TC);
-        };
-        alignas(64) float x[batch_tiles * lanes], y[batch_tiles * lanes], target[batch_tiles * TC];
+        Batch batch(line, at_line, column_stride(job, job.grad_grid.axis), start);
         if (is_stored(job))
-          for (int t = 0; t < tiles; ++t)
-            tile(t).load_grid(job, from + (start + t * TC) * grid_column, x + t * lanes, y + t * lanes);
+          for (int t = 0; t < batch.tiles; ++t)
+            batch.tile(t).load_grid(job, from + (start + t * TC) * grid_column, batch.grid_x + t * lanes,
+                                    batch.grid_y + t * lanes);
         else
-          lattice.make(job, line, start, tiles, target, x, y);
-        BatchAxis batch_x, batch_y;
-        batch_x.template project<with_factor>(x, tiles, project_x);
-        batch_y.template project<with_factor>(y, tiles, project_y);
-        TileTaps taps[batch_tiles];
-        for (int t = 0; t < tiles; ++t)
-          taps[t].place(TileAxis(batch_x, t), TileAxis(batch_y, t), job.size[0], job.size[1], image_row, corners(),
-                        windowed);
-        for (int t = 0; t < tiles; ++t)
-          body(taps[t], TileAxis(batch_x, t), TileAxis(batch_y, t), tile(t),
-               At{to + start + t * TC, to_grid + (start + t * TC) * grad_column, x + t * lanes, y + t * lanes,
-                  target + t * TC});
+          lattice.make(job, line, start, batch.tiles, batch.target, batch.grid_x, batch.grid_y);
+        batch.x.template project<with_factor>(batch.grid_x, batch.tiles, project_x, kernel);
+        batch.y.template project<with_factor>(batch.grid_y, batch.tiles, project_y, kernel);
+        for (int t = 0; t < batch.tiles; ++t)
+          batch.taps[t].place(TileAxis(batch.x, t), TileAxis(batch.y, t), job.size[0], job.size[1], image_row,
+                              corners());
+        body(batch);
       }
       if (sums && !is_stored(job)) sums->end();
     });
@@ -141,10 +168,10 @@ struct TiledSampler {
       else
         Lattice(job, n, line).make(job, line, 0, 1, target, x, y);
       BatchAxis batch_x, batch_y;
-      batch_x.template project<false>(x, 1, project_x);
-      batch_y.template project<false>(y, 1, project_y);
+      batch_x.template project<false>(x, 1, project_x, kernel_for(job));
+      batch_y.template project<false>(y, 1, project_y, kernel_for(job));
       TileTaps taps;
-      taps.place(TileAxis(batch_x, 0), TileAxis(batch_y, 0), job.size[0], job.size[1], image_row, corners(), true);
+      taps.place(TileAxis(batch_x, 0), TileAxis(batch_y, 0), job.size[0], job.size[1], image_row, corners());
       scattered = taps.reading == Reading::pairs || taps.reading == Reading::pairs_inside;
     });
     return scattered;
@@ -152,45 +179,104 @@ struct TiledSampler {
 
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job), of_image = chunk % chunks_per_image(job);
-    const int64_t image_row = job.input.axis[1];
-    const int64_t together = channel_by_channel(job, n, of_image, image_row) ? 1 : job.channels;
-    for (int64_t c = 0; c < job.channels; c += together) sample_channels(job, n, of_image, c, c + together);
+    int64_t together = job.streams ? streamed : job.channels;
+    if (channel_by_channel(job, n, of_image, job.input.axis[1])) together = 1;
+    for (int64_t c = 0; c < job.channels; c += together) {
+      const int64_t end = c + together < job.channels ? c + together : job.channels;
+      job.streams ? sample_channels<true>(job, n, of_image, c, end) : sample_channels<false>(job, n, of_image, c, end);
+    }
+    if (job.streams) end_streams();
   }
 
+  // Asks for the windows of the tiles to come, as far from this one as its own is from those before.
+  struct Prefetch {
+    // For images that nearer caches do not hold, and few channels: windows of many would push each other out.
+    static constexpr int64_t tiles_ahead = 6, worthwhile = 1 << 16, most_channels = 8;
+    bool wanted;
+    int64_t row, channel, before = 0;
+
+    PYSTN_INLINE Prefetch(const SampleJob& job, const ImageArray& image, int64_t channels)
+        : wanted(channels <= most_channels && job.channels * job.size[0] * job.size[1] >= worthwhile),
+          row(image.axis[1]),
+          channel(image.channel) {}
+
+    // `writes`: 1 for windows that are written, else 0.
+    template <int writes = 0>
+    PYSTN_INLINE void operator()(const float* first, int64_t channels, const TileTaps& taps) {
+      if (!wanted || (taps.reading != Reading::window_inside && taps.reading != Reading::window)) return;
+      const int64_t ahead = taps.corner + tiles_ahead * (taps.corner - before);
+      before = taps.corner;
+      for (int64_t c = 0; c < channels; ++c) {
+        const uintptr_t at = reinterpret_cast<uintptr_t>(first) + uintptr_t(ahead + c * channel) * sizeof(float);
+        for (int r = 0; r < window; ++r)
+          __builtin_prefetch(reinterpret_cast<const char*>(at + uintptr_t(r * row) * sizeof(float)), writes);
+      }
+    }
+
+    // Asks for the samples of the batch to come, a line of a row with each tile.
+    PYSTN_INLINE void samples(const SampleJob& job, const float* first, int t, int64_t row_of_samples) const {
+      if (!wanted || TR == 1) return;
+      for (int64_t c = 0; c < job.channels; ++c) {
+        const uintptr_t at =
+            reinterpret_cast<uintptr_t>(first) +
+            uintptr_t(c * job.output.channel + t % TR * row_of_samples + batch_columns) * sizeof(float);
+        __builtin_prefetch(reinterpret_cast<const char*>(at));
+      }
+    }
+  };
+
+  template <bool streams>
   static void sample_channels(const SampleJob& job, int64_t n, int64_t chunk, int64_t channel0, int64_t channel1) {
-    const int64_t image_row = job.input.axis[1], row = row_stride(job, job.output.axis);
-    const float* const input = static_cast<const float*>(job.input.data) + n * job.input.batch;
-    float* const output = static_cast<float*>(job.output.data) + n * job.output.batch;
-    for_each_tile<false>(
-        job, n, chunk, image_row, nullptr, channel1 - channel0 > 1, nullptr,
-        [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at) PYSTN_INLINED {
-          float* const out = output + at.output;
-          if (taps.reading == Reading::nothing)
-            for (int64_t c = channel0; c < channel1; ++c)
-              tile.store(out + c * job.output.channel, row, _mm512_setzero_ps());
-          const TapWeights weight(x, y);
-          by_reading(taps.reading, [&](auto way) PYSTN_INLINED {
-            const TapReader<decltype(way)::value> read(taps, image_row);
-            for (int64_t c = channel0; c < channel1; ++c) {
+    const int64_t image_row = job.input.axis[1], channels = channel1 - channel0;
+    const float* const input =
+        static_cast<const float*>(job.input.data) + n * job.input.batch + channel0 * job.input.channel;
+    float* const output = static_cast<float*>(job.output.data) + n * job.output.batch + channel0 * job.output.channel;
+    const int64_t output_row = row_stride(job, job.output.axis), output_channel = job.output.channel;
+    Stream<float, streams ? streamed : 1, streams ? TR : 1, streams ? batch_columns : lanes> stream(output_row,
+                                                                                                    output_channel);
+    const int64_t row = streams ? stream.row : output_row, channel = streams ? stream.channel : output_channel;
+    Prefetch prefetch(job, job.input, channels);
+    for_each_batch<false>(job, n, chunk, image_row, nullptr, nullptr, [&](const Batch& batch) PYSTN_INLINED {
+      float* const there = output + batch.at(0).output;
+      float* const here = streams ? stream.begin(there) : there;
+      for (int t = 0; t < batch.tiles; ++t) {
+        const TileTaps& taps = batch.taps[t];
+        const Place tile = batch.tile(t);
+        float* const out = here + t * TC;
+        prefetch(input, channels, taps);
+        if (taps.reading == Reading::nothing)
+          for (int64_t c = 0; c < channels; ++c) tile.store(out + c * channel, row, _mm512_setzero_ps());
+        by_reading(taps.reading, [&](auto way) PYSTN_INLINED {
+          const TapReader<decltype(way)::value> read(taps, image_row);
+          if constexpr (Kernel::taps == 1) {
+            for (int64_t c = 0; c < channels; ++c)
+              tile.store(out + c * channel, row, read.first(input + c * job.input.channel));
+          } else {
+            const TapWeights weight(TileAxis(batch.x, t), TileAxis(batch.y, t));
+            for (int64_t c = 0; c < channels; ++c) {
               __m512 tap[4];
               read(input + c * job.input.channel, tap);
               __m512 sum = _mm512_mul_ps(weight.of[0], tap[0]);
               sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[1], tap[1]));
               sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[2], tap[2]));
               sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[3], tap[3]));
-              tile.store(out + c * job.output.channel, row, sum);
+              tile.store(out + c * channel, row, sum);
             }
-          });
+          }
         });
+      }
+      if (streams)
+        stream.end(there, output_row, output_channel, int(channels), batch.line.rows, batch.columns(), batch.start == 0,
+                   batch.start + batch_columns >= batch.line.count);
+    });
   }
 
   // The gradient to the coordinates of one tile, summed over the samples n0 <= n < n1: into the grid's,
-  // or added to the sums for a matrix.
+  // at `to`, or added to the sums for a matrix.
   static PYSTN_INLINE void put_grad_grid(const SampleJob& job, int64_t n0, int64_t n1, const TileTaps& taps,
                                          const TileAxis& x, const TileAxis& y, const Place& tile, const At& at,
-                                         Sums& sums) {
+                                         float* to, int64_t to_row, Sums& sums) {
     const int64_t image_row = job.input.axis[1], row = row_stride(job, job.output.axis);
-    float* const grad_grid = static_cast<float*>(job.grad_grid.data) + n0 * job.grad_grid.batch;
     const __m512 wx0 = _mm512_load_ps(x.weight[0]), wx1 = _mm512_load_ps(x.weight[1]);
     const __m512 wy0 = _mm512_load_ps(y.weight[0]), wy1 = _mm512_load_ps(y.weight[1]);
     __m512 sx = _mm512_setzero_ps(), sy = _mm512_setzero_ps();
@@ -219,47 +305,94 @@ struct TiledSampler {
     const __m512 gx = _mm512_maskz_mul_ps(_mm512_mask_cmp_ps_mask(seen, fx, zero, _CMP_NEQ_UQ), sx, fx);
     const __m512 gy = _mm512_maskz_mul_ps(_mm512_mask_cmp_ps_mask(seen, fy, zero, _CMP_NEQ_UQ), sy, fy);
     if (is_stored(job))
-      tile.store_grid(job, grad_grid + at.grad_grid, gx, gy);
+      tile.store_grid(job, to, to_row, gx, gy);
     else
       sums.add(job, _mm512_maskz_mov_ps(tile.exist(), gx), _mm512_maskz_mov_ps(tile.exist(), gy), at.x, at.y,
                at.target);
   }
 
+  // Where the gradient of a batch goes: to the grid's, or to a stream on its way there.
+  struct GridTarget {
+    Stream<float, 1, TR, 2 * batch_columns> stream;
+    float* const grid;
+    const int64_t row, column;
+    const bool streams;
+    float *there, *here;
+
+    PYSTN_INLINE GridTarget(const SampleJob& job, int64_t n)
+        : stream(row_stride(job, job.grad_grid.axis), 0),
+          grid(static_cast<float*>(job.grad_grid.data) + n * job.grad_grid.batch),
+          row(row_stride(job, job.grad_grid.axis)),
+          column(column_stride(job, job.grad_grid.axis)),
+          streams(job.streams && is_stored(job) && column == 2 && job.grad_grid.component == 1) {}
+    PYSTN_INLINE void begin(const Batch& batch) {
+      there = grid + batch.at(0).grad_grid;
+      here = streams ? stream.begin(there) : there;
+    }
+    PYSTN_INLINE float* at(int t) const { return here + t * TC * column; }
+    PYSTN_INLINE int64_t stride() const { return streams ? stream.row : row; }
+    PYSTN_INLINE void end(const Batch& batch) {
+      if (streams)
+        stream.end(there, row, 0, 1, batch.line.rows, 2 * batch.columns(), batch.start == 0,
+                   batch.start + batch_columns >= batch.line.count);
+    }
+  };
+
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job), n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
+    const float* const input = static_cast<const float*>(job.input.data) + n0 * job.input.batch;
+    const float* const cotangent = static_cast<const float*>(job.output.data) + n0 * job.output.batch;
+    const int64_t row = row_stride(job, job.output.axis);
     Sums sums;
-    for_each_tile<true>(job, n0, chunk % chunks_per_image(job), job.input.axis[1], nullptr, job.channels > 1, &sums,
-                        [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile, const At& at)
-                            PYSTN_INLINED { put_grad_grid(job, n0, n1, taps, x, y, tile, at, sums); });
+    GridTarget target(job, n0);
+    Prefetch prefetch(job, job.input, job.channels);
+    for_each_batch<true>(job, n0, chunk % chunks_per_image(job), job.input.axis[1], nullptr, &sums,
+                         [&](const Batch& batch) PYSTN_INLINED {
+                           target.begin(batch);
+                           for (int t = 0; t < batch.tiles; ++t) {
+                             const At at = batch.at(t);
+                             prefetch(input, job.channels, batch.taps[t]);
+                             prefetch.samples(job, cotangent + at.output, t, row);
+                             put_grad_grid(job, n0, n1, batch.taps[t], TileAxis(batch.x, t), TileAxis(batch.y, t),
+                                           batch.tile(t), at, target.at(t), target.stride(), sums);
+                           }
+                           target.end(batch);
+                         });
     if (!is_stored(job)) sums.add_to_matrix(job, chunk);
+    if (job.streams) end_streams();
   }
 
   // Adds the terms of one tile to the part of the input's gradient that a task owns.
   static PYSTN_INLINE void add_grad_input(const SampleJob& job, const Part& part, int64_t n, WindowMatrix& matrix,
-                                          const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile,
-                                          const At& at) {
+                                          WindowSums& sums, const TileTaps& taps, const TileAxis& x, const TileAxis& y,
+                                          const Place& tile, const At& at) {
     if (taps.reading == Reading::nothing) return;
     const int64_t image_row = job.grad_input.axis[1], row = row_stride(job, job.output.axis);
     float* const image = static_cast<float*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
     const float* const cotangent = static_cast<const float*>(job.output.data) + n * job.output.batch + at.output;
+    if (Kernel::taps == 1) return add_first_taps(job, part, taps, x, y, tile, cotangent, row, image);
     if (taps.reading == Reading::pairs || taps.reading == Reading::pairs_inside)
       return add_taps(job, part, taps, x, y, tile, cotangent, row, image);
     const int used = matrix.rows_of(taps, y);
     const int first = part.low > taps.top ? int(part.low - taps.top) : 0;
     const int last = part.high < taps.top + used ? int(part.high - taps.top) : used;
     if (first >= last) return;
+    const bool few = part.channel1 - part.channel0 <= 2;
     if (taps.reading == Reading::window_inside)
-      matrix.fill<true>(taps, x, y, used);
+      few ? sums.place<true>(taps, x, y) : matrix.fill<true>(taps, x, y, used);
     else
-      matrix.fill<false>(taps, x, y, used);
+      few ? sums.place<false>(taps, x, y) : matrix.fill<false>(taps, x, y, used);
     for (int64_t c = part.channel0; c < part.channel1; ++c) {
       const __m512 g = tile.load(cotangent + c * job.output.channel, row);
-      // The matrix has zeros to multiply with, which NaN and infinity would turn into NaN.
+      float* const to = image + c * job.grad_input.channel + taps.corner;
+      // There are zeros to multiply with, which NaN and infinity would turn into NaN.
       const bool finite = _mm512_cmp_ps_mask(_mm512_sub_ps(g, g), _mm512_setzero_ps(), _CMP_EQ_OQ) == 0xffff;
-      if (finite)
-        matrix.add(g, image + c * job.grad_input.channel + taps.corner, image_row, used, first, last);
-      else
+      if (!finite)
         add_taps(job, Part(part, c), taps, x, y, tile, cotangent, row, image);
+      else if (few)
+        sums.add<TC>(g, to, image_row, first, last);
+      else
+        matrix.add(g, to, image_row, used, first, last);
     }
   }
 
@@ -268,17 +401,38 @@ struct TiledSampler {
     const Part part(job, task);
     part.clear<float>(job);
     WindowMatrix matrix;
-    for (int64_t n = part.n0; n < part.n1; ++n)
+    WindowSums window_sums;
+    const int64_t row = row_stride(job, job.output.axis), channels = part.channel1 - part.channel0;
+    const float* const image = static_cast<const float*>(job.grad_input.data) + part.n0 * job.grad_input.batch +
+                               part.channel0 * job.grad_input.channel;
+    for (int64_t n = part.n0; n < part.n1; ++n) {
+      const float* const input = static_cast<const float*>(job.input.data) + n * job.input.batch;
+      const float* const cotangent = static_cast<const float*>(job.output.data) + n * job.output.batch;
       for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk) {
         Sums sums;
-        for_each_tile<grid_too>(job, n, chunk, job.grad_input.axis[1], &part, true, grid_too ? &sums : nullptr,
-                                [&](const TileTaps& taps, const TileAxis& x, const TileAxis& y, const Place& tile,
-                                    const At& at) PYSTN_INLINED {
-                                  add_grad_input(job, part, n, matrix, taps, x, y, tile, at);
-                                  if (grid_too) put_grad_grid(job, n, n + 1, taps, x, y, tile, at, sums);
-                                });
+        GridTarget target(job, n);
+        Prefetch prefetch(job, job.grad_input, channels), prefetch_input(job, job.input, channels);
+        for_each_batch<grid_too>(job, n, chunk, job.grad_input.axis[1], &part, grid_too ? &sums : nullptr,
+                                 [&](const Batch& batch) PYSTN_INLINED {
+                                   if (grid_too) target.begin(batch);
+                                   for (int t = 0; t < batch.tiles; ++t) {
+                                     const TileTaps& taps = batch.taps[t];
+                                     const TileAxis x(batch.x, t), y(batch.y, t);
+                                     const At at = batch.at(t);
+                                     prefetch.template operator()<1>(image, channels, taps);
+                                     prefetch.samples(job, cotangent + at.output, t, row);
+                                     add_grad_input(job, part, n, matrix, window_sums, taps, x, y, batch.tile(t), at);
+                                     if (!grid_too) continue;
+                                     prefetch_input(input, job.channels, taps);
+                                     put_grad_grid(job, n, n + 1, taps, x, y, batch.tile(t), at, target.at(t),
+                                                   target.stride(), sums);
+                                   }
+                                   if (grid_too) target.end(batch);
+                                 });
         if (grid_too && !is_stored(job)) sums.add_to_matrix(job, n * chunks_per_image(job) + chunk);
       }
+    }
+    if (job.streams) end_streams();
   }
 
   static void vjp_input(const SampleJob& job, int64_t task) { vjp_of_part<false>(job, task); }
@@ -321,15 +475,47 @@ struct TiledSampler {
       }
     }
   }
+
+  // The same where tap 0 is the only one, and its weight 1.
+  static PYSTN_INLINE void add_first_taps(const SampleJob& job, const Part& part, const TileTaps& taps,
+                                          const TileAxis& x, const TileAxis& y, const Place& tile,
+                                          const float* cotangent, int64_t row, float* image) {
+    const __m512i cell = _mm512_load_si512(y.cell), low = _mm512_set1_epi32(int(part.low));
+    const __m512i height = _mm512_set1_epi32(int(part.high - part.low));
+    const __mmask16 within = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(cell, low), height);
+    const unsigned in = taps.inside0 & within & tile.exist();
+    if (!in) return;
+    alignas(64) int offset[lanes];
+    _mm512_store_si512(offset,
+                       _mm512_add_epi32(_mm512_mullo_epi32(cell, _mm512_set1_epi32(int(job.grad_input.axis[1]))),
+                                        _mm512_load_si512(x.cell)));
+    for (int64_t c = part.channel0; c < part.channel1; ++c) {
+      alignas(64) float term[lanes];
+      _mm512_store_ps(term, tile.load(cotangent + c * job.output.channel, row));
+      float* const channel = image + c * job.grad_input.channel;
+      if (in == 0xffff)
+        for (int l = 0; l < lanes; ++l) channel[offset[l]] += term[l];
+      else
+        for (unsigned rest = in; rest; rest &= rest - 1) {
+          const int l = __builtin_ctz(rest);
+          channel[offset[l]] += term[l];
+        }
+    }
+  }
 };
 
 template <template <class> class Fold>
 SampleChunk tiled_body(Direction direction, const SampleJob& job) {
-  using Wide = TiledSampler<Fold, 1, 16>;
-  using Square = TiledSampler<Fold, 4, 4>;
-  // Rows of one channel are walked as one line where they may be, which those of a lattice may not.
-  const bool lines = job.channels == 1 && direction == Direction::forward && is_stored(job);
-  const bool square = job.rows >= 4 && !lines;
+  using Wide = TiledSampler<Linear<float>, Fold, 1, 16>;
+  using Square = TiledSampler<Linear<float>, Fold, 4, 4>;
+  using Nearest = TiledSampler<pystn::PYSTN_LEVEL::Nearest<float>, Fold, 4, 4>;
+  if (Mode(job.kernel[0].mode) == Mode::nearest) {
+    if (job.rows < 4) return nullptr;
+    return direction == Direction::forward     ? Nearest::forward
+           : direction == Direction::vjp_input ? Nearest::vjp_input
+                                               : SampleChunk(nullptr);
+  }
+  const bool square = job.rows >= 4;
   switch (direction) {
     case Direction::forward:
       return square ? Square::forward : Wide::forward;
@@ -361,7 +547,8 @@ inline SampleChunk tiled(Direction direction, const SampleJob& job) {
   if (writes && !fits_tiles(job, job.grad_input)) return nullptr;
   if (reads && writes && job.input.axis[1] != job.grad_input.axis[1]) return nullptr;  // one offset serves both
   if (slopes && Subgradient(job.subgradient) != Subgradient::right) return nullptr;
-  if (job.boundary[0] != job.boundary[1]) return nullptr;
+  const Mode mode = Mode(job.kernel[0].mode);
+  if (job.boundary[0] != job.boundary[1] || (mode != Mode::linear && mode != Mode::nearest)) return nullptr;
   switch (Boundary(job.boundary[0])) {
     case Boundary::zeros:
     case Boundary::constant:  // of 0, or there would be job.fill

@@ -1,10 +1,17 @@
-// The way back from a tile to the input: its terms added up in a window first, then to the image.
-// Included by tiles.hpp alone.
+// The way back from a tile to the input: its terms added up in a window first, then to the image. Here
+// for some channels, whose common factors are worth a matrix. Included by tiles.hpp alone.
 #pragma once
 
 #include "tile_taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
+
+// The two weights of a lane (entries 0 and 1) moved to the columns of its taps in a window, from -1 on;
+// entry 2 is a zero.
+alignas(32) static constexpr int window_shift[window + 1][window] = {
+    {1, 2, 2, 2, 2, 2, 2, 2}, {0, 1, 2, 2, 2, 2, 2, 2}, {2, 0, 1, 2, 2, 2, 2, 2},
+    {2, 2, 0, 1, 2, 2, 2, 2}, {2, 2, 2, 0, 1, 2, 2, 2}, {2, 2, 2, 2, 0, 1, 2, 2},
+    {2, 2, 2, 2, 2, 0, 1, 2}, {2, 2, 2, 2, 2, 2, 0, 1}, {2, 2, 2, 2, 2, 2, 2, 0}};
 
 // What a tile adds to its window, as a matrix: window = sum over lanes of cotangent * matrix[lane].
 struct WindowMatrix {
@@ -25,12 +32,6 @@ struct WindowMatrix {
 
   template <bool inside>
   PYSTN_INLINE void fill(const TileTaps& taps, const TileAxis& x, const TileAxis& y, int used) {
-    // The two weights of a lane (entries 0 and 1) moved to the columns of its taps, from -1 on;
-    // entry 2 is a zero.
-    alignas(32) static constexpr int shift[window + 1][window] = {
-        {1, 2, 2, 2, 2, 2, 2, 2}, {0, 1, 2, 2, 2, 2, 2, 2}, {2, 0, 1, 2, 2, 2, 2, 2},
-        {2, 2, 0, 1, 2, 2, 2, 2}, {2, 2, 2, 0, 1, 2, 2, 2}, {2, 2, 2, 2, 0, 1, 2, 2},
-        {2, 2, 2, 2, 2, 0, 1, 2}, {2, 2, 2, 2, 2, 2, 0, 1}, {2, 2, 2, 2, 2, 2, 2, 0}};
     const float *x0 = x.weight[0], *x1 = x.weight[1], *y0 = y.weight[0], *y1 = y.weight[1];
     alignas(64) float masked[4][lanes];
     alignas(64) int columns[lanes], upper[lanes], lower[lanes];
@@ -62,7 +63,7 @@ struct WindowMatrix {
 #pragma GCC unroll 16
     for (int l = 0; l < lanes; ++l) {
       const __m128 pair = _mm_unpacklo_ps(_mm_load_ss(x0 + l), _mm_load_ss(x1 + l));
-      const __m256i to = _mm256_load_si256(reinterpret_cast<const __m256i*>(shift[columns[l]]));
+      const __m256i to = _mm256_load_si256(reinterpret_cast<const __m256i*>(window_shift[columns[l]]));
       const __m256 row = _mm256_permutevar8x32_ps(_mm256_zextps128_ps256(pair), to);
       for (int r = 0; r < 6; r += 2) _mm512_store_ps(at[l][r], _mm512_setzero_ps());
       if (used > 6) _mm512_store_ps(at[l][6], _mm512_setzero_ps());
