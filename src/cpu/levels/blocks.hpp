@@ -568,36 +568,63 @@ struct BlockSampler : Sampler<R, R, S, ND> {
                                   Slopes&& slopes) {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
-    const Index column = column_stride(job, job.output.axis);
     alignas(64) R sums[ND][strip_columns] = {};
     for_each_placed<order>(job, n0, chunk % chunks_per_image(job), run, blocks, [&](const Span& span) {
       if constexpr (S > 1) {  // nearest has no slope
         place(n0, span);
-        for (int i = 0; i < span.count; i += lanes) {
-          V sum[ND] = {};
-          const Reading reading = blocks.reading(i);
-          const FlatWeights<true> weights(run, i);
-          if (reading != Reading::nothing)
-            by_reading(reading, [&](auto way) {
-              for (int64_t n = n0; n < n1; ++n) {
-                const R* const cotangent = samples_of(job, job.output, n, span) + i * column;
-                for (int64_t c = 0; c < job.channels; ++c) {
-                  const V g = load(cotangent + c * job.output.channel, column, span.count - i);
-                  V slope[ND];
-                  slopes(way, n, c, i, weights, slope);
-                  for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
-                }
-              }
-            });
-          for (int a = 0; a < ND; ++a) {
-            sum[a] = where_read(blocks, reading, i, sum[a]);
-            __builtin_memcpy(sums[a] + i, &sum[a], sizeof sum[a]);
-          }
-        }
+        sum_slopes(job, n0, n1, span, run, blocks, slopes, sums);
       }
       put_grad_grid<R, ND>(job, n0, chunk, span, run, sums, nullptr);
     });
   }
+
+  // The sums of one run, over the samples n0 <= n < n1.
+  template <class Slopes>
+  static PYSTN_HD void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span, const Run<R, ND>& run,
+                                  const Blocks& blocks, Slopes&& slopes, R (&sums)[ND][strip_columns]) {
+    const Index column = column_stride(job, job.output.axis);
+    for (int i = 0; i < span.count; i += lanes) {
+      V sum[ND] = {};
+      const Reading reading = blocks.reading(i);
+      const FlatWeights<true> weights(run, i);
+      if (reading != Reading::nothing)
+        by_reading(reading, [&](auto way) {
+          for (int64_t n = n0; n < n1; ++n) {
+            const R* const cotangent = samples_of(job, job.output, n, span) + i * column;
+            for (int64_t c = 0; c < job.channels; ++c) {
+              const V g = load(cotangent + c * job.output.channel, column, span.count - i);
+              V slope[ND];
+              slopes(way, n, c, i, weights, slope);
+              for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
+            }
+          }
+        });
+      for (int a = 0; a < ND; ++a) {
+        sum[a] = where_read(blocks, reading, i, sum[a]);
+        __builtin_memcpy(sums[a] + i, &sum[a], sizeof sum[a]);
+      }
+    }
+  }
+
+  // The slopes of samples of an image.
+  struct ImageSlopes {
+    const Run<R, ND>& run;
+    const Blocks& blocks;
+    const Places& places;
+
+    template <class Way>
+    PYSTN_HD void operator()(Way, int64_t n, int64_t c, int i, const FlatWeights<true>& weights, V (&slope)[ND]) const {
+      const typename Way::Cursor at(places, blocks, i, n, c);
+      if constexpr (flat) {
+        V tap[products];
+        read<ND>(at, tap);
+        for (int a = 0; a < ND; ++a) slope[a] = contract(weights.slope[a], tap);
+      } else {
+        const Jet<V, ND> moved = gather<1, ND>(at, run);
+        for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
+      }
+    }
+  };
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     Run<R, ND> run;
@@ -605,17 +632,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Places places(job.input);
     put_slopes<1>(
         job, chunk, run, blocks, [&](int64_t, const Span&) { places.set(run, run.placed, blocks); },
-        [&](auto way, int64_t n, int64_t c, int i, const auto& weights, V(&slope)[ND]) {
-          const typename decltype(way)::Cursor at(places, blocks, i, n, c);
-          if constexpr (flat) {
-            V tap[products];
-            read<ND>(at, tap);
-            for (int a = 0; a < ND; ++a) slope[a] = contract(weights.slope[a], tap);
-          } else {
-            const Jet<V, ND> moved = gather<1, ND>(at, run);
-            for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
-          }
-        });
+        ImageSlopes{run, blocks, places});
   }
 
   // grad_grid_a = sum_c output_c (V_a(Z_c) + sum_b d_grid_b V_ab(U_c))
@@ -718,8 +735,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       if (blocks.inside[0][k][i]) to[offset + places.along[0][k][i]] += terms[k];
   }
 
-  // Adds the terms of a part's runs: terms(n, c, span, value, slope) sets them for a channel, after
-  // place(n, span).
+  // Adds the terms of a part's runs: terms(n, c, span, value, slope) sets those of a channel, and returns
+  // where the values are, after place(n, span).
   template <bool slopes, class Place, class Terms>
   static PYSTN_HD void add_terms(const SampleJob& job, int64_t task, Run<R, ND>& run, Place&& place, Terms&& terms) {
     const Part part(job, task);
@@ -729,16 +746,16 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Places places(job.grad_input);
     alignas(64) R value[strip_columns], slope[slopes ? ND : 1][strip_columns];
     RowWeights row;
-    General::template for_each_of_part<slopes ? 1 : 0>(job, part, run, [&](int64_t n, const Span& span) {
+    General::template for_each_of_part<slopes ? 1 : 0>(job, part, run, [&](int64_t n, const Span& span, int64_t) {
       blocks.set(run, span.count);
       if (blocks.nothing) return;
       places.set(run, span.count, blocks);
       row.set(run.axis[0], span.count, slopes);
       place(n, span);
       for (int64_t c = part.channel0; c < part.channel1; ++c) {
-        terms(n, c, span, value, slope);
+        const R* const values = terms(n, c, span, value, slope);
         int tap[ND] = {};
-        scatter<slopes, ND>(image + c * job.grad_input.channel, places, blocks, run, row, span.count, value, slope,
+        scatter<slopes, ND>(image + c * job.grad_input.channel, places, blocks, run, row, span.count, values, slope,
                             tap);
       }
     });
@@ -750,14 +767,52 @@ struct BlockSampler : Sampler<R, R, S, ND> {
                 to);
   }
 
+  // The samples of a run: where they are, if they are next to each other, else a copy.
+  static const R* samples_in_row(const SampleJob& job, const SampleArray& samples, int64_t n, int64_t c,
+                                 const Span& span, R* copy) {
+    if (column_stride(job, samples.axis) == 1) return samples_of(job, samples, n, span) + c * samples.channel;
+    load_samples(job, samples, n, c, span, copy);
+    return copy;
+  }
+
   // grad_input += output w
   static void vjp_input(const SampleJob& job, int64_t task) {
     Run<R, ND> run;
     add_terms<false>(
         job, task, run, [](int64_t, const Span&) {},
         [&](int64_t n, int64_t c, const Span& span, R* value, auto&) {
-          load_samples(job, job.output, n, c, span, value);
+          return samples_in_row(job, job.output, n, c, span, value);
         });
+  }
+
+  // Both gradients in one pass, where a task owns all of an image's and each grid has one image.
+  static void vjp(const SampleJob& job, int64_t task) {
+    const Part part(job, task);
+    part.clear(job);
+    R* const image = static_cast<R*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
+    Run<R, ND> run;
+    Blocks blocks;
+    Places places(job.input);  // those of the gradient are the same
+    RowWeights row;
+    alignas(64) R sums[ND][strip_columns], value[strip_columns];
+    General::template for_each_of_part<1>(
+        job, part, run,
+        [&](int64_t n, const Span& span, int64_t chunk) {
+          blocks.set(run, run.placed);
+          places.set(run, run.placed, blocks);
+          sum_slopes(job, n, n + 1, span, run, blocks, ImageSlopes{run, blocks, places}, sums);
+          put_grad_grid<R, ND>(job, n, chunk, span, run, sums, nullptr);
+          if (blocks.nothing) return;
+          row.set(run.axis[0], span.count, false);
+          const R(*const no_slope)[strip_columns] = nullptr;
+          for (int64_t c = 0; c < job.channels; ++c) {
+            const R* const values = samples_in_row(job, job.output, n, c, span, value);
+            int tap[ND] = {};
+            scatter<false, ND>(image + c * job.grad_input.channel, places, blocks, run, row, span.count, values,
+                               no_slope, tap);
+          }
+        },
+        lanes);
   }
 
   // grad_input += output w + sum_a (values d_grid_a + gradient_a) w_a
@@ -770,7 +825,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           run.placed = span.count;
           if (job.values.data && job.d_grid.data) set_steps(job, n, span, run, step);
         },
-        [&](int64_t n, int64_t c, const Span& span, R* value, R(&slope)[ND][strip_columns]) {
+        [&](int64_t n, int64_t c, const Span& span, R* value, R(&slope)[ND][strip_columns]) -> const R* {
           for (int i = 0; i < span.count; ++i) value[i] = R(0);
           if (job.output.data) load_samples(job, job.output, n, c, span, value);
           for (int a = 0; a < ND; ++a)
@@ -780,7 +835,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
             for (int a = 0; a < ND; ++a)
               for (int i = 0; i < span.count; ++i) slope[a][i] = step[a][i] == R(0) ? R(0) : more[i] * step[a][i];
           }
-          if (!job.gradient.data) return;
+          if (!job.gradient.data) return value;
           for (int a = 0; a < ND; ++a) {
             const R* const factor = run.axis[a].factor;
             const R* const from =
@@ -788,6 +843,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
             load_row<0>(from, column_stride(job, job.gradient.axis), span.count, more);
             for (int i = 0; i < span.count; ++i) slope[a][i] += factor[i] == R(0) ? R(0) : factor[i] * more[i];
           }
+          return value;
         });
   }
 };

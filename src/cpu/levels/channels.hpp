@@ -155,6 +155,25 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     }
   };
 
+  // Asks for the taps of a pixel to come, where they are neighbours: of each row along x up to some lines.
+  static PYSTN_HD void prefetch(const Run<R, ND>& run, int i, int count, const ImageArray& image, int64_t n) {
+    if (i >= count) return;
+    Index offset = n * image.batch;
+    for (int a = 0; a < ND; ++a) {
+      if (!run.axis[a].adjacent[i]) return;
+      offset += run.axis[a].first[i] * image.axis[a];
+    }
+    constexpr int rows = power(S, ND - 1), lines = 8;
+    const Index bytes = S * image.axis[0] * Index(sizeof(R));
+    for (int row = 0; row < rows; ++row) {
+      Index at = offset;
+      for (int a = 1, rest = row; a < ND; ++a, rest /= S) at += rest % S * image.axis[a];
+      const uintptr_t from = reinterpret_cast<uintptr_t>(image.data) + uintptr_t(at) * sizeof(R);
+      for (Index line = 0; line < bytes && line < lines * line_bytes; line += line_bytes)
+        __builtin_prefetch(reinterpret_cast<const char*>(from + uintptr_t(line)));
+    }
+  }
+
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
     const R* const image = pixels_of(job.input, n);
@@ -174,6 +193,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
           to = stream.begin(there);
         }
         taps.place(run, i, job.input.axis);
+        prefetch(run, i + 4, span.count, job.input, n);
         across<R>(0, job.channels, [&](auto zero, int64_t c) __attribute__((always_inline)) {
           store_channels(to + c, taps.template value<decltype(zero)>(image + c));
         });
@@ -266,6 +286,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
         for (int a = 0; a < ND; ++a) sum[a][i] = R(0);
         taps.place(run, i, job.input.axis);
         if (taps.none) continue;  // a sample outside has no slope
+        prefetch(run, i + 4, span.count, job.input, n0);
         Sums sums[ND];
         for (int64_t n = n0; n < n1; ++n) {
           const R* const image = pixels_of(job.input, n);
@@ -284,6 +305,23 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     });
   }
 
+  // to += g w, at the taps of a pixel.
+  template <class V>
+  static PYSTN_HD void add_to_taps(R* to, const Taps<false>& taps, const V& g) {
+    if constexpr (flat) {
+      const auto add = [&](int k) __attribute__((always_inline)) {
+        R* const at = to + taps.products.offset[k];
+        store_channels(at, V(load_channels<V>(at) + g * in_all<V>(taps.products.weight[k])));
+      };
+      if (taps.products.count == taps.products.capacity)
+        for (int k = 0; k < taps.products.capacity; ++k) add(k);
+      else
+        for (int k = 0; k < taps.products.count; ++k) add(k);
+    } else {
+      taps.axes.template scatter<ND, V>(to, g);
+    }
+  }
+
   static void vjp_input(const SampleJob& job, int64_t task) {
     const Part part(job, task);
     part.clear(job);
@@ -291,28 +329,49 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     const Index column = column_stride(job, job.output.axis);
     Run<R, ND> run;
     Taps<false> taps;
-    General::template for_each_of_part<0>(job, part, run, [&](int64_t n, const Span& span) {
+    General::template for_each_of_part<0>(job, part, run, [&](int64_t n, const Span& span, int64_t) {
       const R* cotangent = static_cast<const R*>(job.output.data) + General::place_of(job, job.output, n, span, 0);
       for (int i = 0; i < span.count; ++i, cotangent += column) {
         taps.place(run, i, job.grad_input.axis);
         if (taps.none) continue;
         across<R>(part.channel0, part.channel1, [&](auto zero, int64_t c) __attribute__((always_inline)) {
-          using V = decltype(zero);
-          const V g = load_channels<V>(cotangent + c);
-          if constexpr (flat) {
-            const auto add = [&](int k) __attribute__((always_inline)) {
-              R* const to = image + taps.products.offset[k] + c;
-              store_channels(to, V(load_channels<V>(to) + g * in_all<V>(taps.products.weight[k])));
-            };
-            if (taps.products.count == taps.products.capacity)
-              for (int k = 0; k < taps.products.capacity; ++k) add(k);
-            else
-              for (int k = 0; k < taps.products.count; ++k) add(k);
-          } else {
-            taps.axes.template scatter<ND, V>(image + c, g);
-          }
+          add_to_taps(image + c, taps, load_channels<decltype(zero)>(cotangent + c));
         });
       }
+    });
+  }
+
+  // Both gradients in one pass, where a task owns all of an image's and each grid has one image.
+  static void vjp(const SampleJob& job, int64_t task) {
+    const Part part(job, task);
+    part.clear(job);
+    R* const grad = static_cast<R*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
+    const Index column = column_stride(job, job.output.axis);
+    Run<R, ND> run;
+    Taps<false> taps;
+    AxisTaps<true> slopes;
+    R sum[ND][strip_columns];
+    General::template for_each_of_part<1>(job, part, run, [&](int64_t n, const Span& span, int64_t chunk) {
+      const R* const image = pixels_of(job.input, n);
+      const R* cotangent = static_cast<const R*>(job.output.data) + General::place_of(job, job.output, n, span, 0);
+      for (int i = 0; i < span.count; ++i, cotangent += column) {
+        for (int a = 0; a < ND; ++a) sum[a][i] = R(0);
+        taps.place(run, i, job.grad_input.axis);
+        if (taps.none) continue;
+        slopes.place(run, i, job.input.axis);
+        prefetch(run, i + 4, span.count, job.input, n);
+        Sums sums[ND];
+        across<R>(0, job.channels, [&](auto zero, int64_t c) __attribute__((always_inline)) {
+          using V = decltype(zero);
+          const V g = load_channels<V>(cotangent + c);
+          const Jet<V, ND> moved = slopes.template gather<1, ND, V>(image + c);
+          for (int a = 0; a < ND; ++a) sums[a].add(c, V(g * moved.slope[a]));
+          add_to_taps(grad + c, taps, g);
+        });
+        for (int a = 0; a < ND; ++a) sum[a][i] = sums[a].total();
+      }
+      const R(*const no_mask)[strip_columns] = nullptr;
+      put_grad_grid(job, n, chunk, span, run, sum, no_mask);
     });
   }
 };
@@ -323,8 +382,8 @@ inline bool fits_channels(Direction direction, const SampleJob& job) {
   if (job.channels * int64_t(sizeof(R)) < 16 || job.components != 1) return false;
   if (job.mask.data || job.projected || job.chosen.data || job.output.channel != 1) return false;
   if (direction == Direction::forward && job.output_batch != job.batch) return false;
-  if ((direction == Direction::jvp && (job.fill || job.d_fill)) || (direction == Direction::vjp_grid && job.fill))
-    return false;
+  const bool slopes = direction == Direction::vjp_grid || direction == Direction::vjp;
+  if ((direction == Direction::jvp && (job.fill || job.d_fill)) || (slopes && job.fill)) return false;
   const ImageArray* const images[] = {&job.input, &job.d_input, &job.grad_input};
   for (const ImageArray* image : images)
     if (image->data && image->channel != 1) return false;

@@ -53,7 +53,7 @@ SampleChunk rare(Direction direction) {
 
 // The number of taps on every axis, or 0 if they differ.
 int taps_of(Direction direction, const SampleJob& job) {
-  const bool slopes = direction == Direction::jvp || direction == Direction::vjp_grid ||
+  const bool slopes = direction == Direction::jvp || direction == Direction::vjp_grid || direction == Direction::vjp ||
                       direction == Direction::vjp2_grid || direction == Direction::push;
   int taps = job.kernel[0].taps;
   for (int a = 0; a < job.ndim; ++a) {
@@ -72,17 +72,27 @@ SampleChunk in_blocks(Direction direction) {
       return S::vjp2_grid;
     case Direction::push:
       return S::push;
+    case Direction::vjp:
+      return S::vjp;
     default:
       return frequent<S>(direction);
   }
 }
 
+// Whether an offset into the input is one into its gradient too.
+bool strides_agree(const SampleJob& job) {
+  for (int a = 0; a < job.ndim; ++a)
+    if (job.input.axis[a] != job.grad_input.axis[a]) return false;
+  return true;
+}
+
 template <class R, int ND>
 SampleChunk with_blocks(Direction direction, const SampleJob& job) {
   if (!fits_blocks(job) || (direction == Direction::forward && job.output_batch != job.batch)) return nullptr;
+  if (direction == Direction::vjp && !strides_agree(job)) return nullptr;
   switch (taps_of(direction, job)) {
     case 1:
-      return in_blocks<BlockSampler<R, 1, ND>>(direction);
+      return direction == Direction::vjp ? nullptr : in_blocks<BlockSampler<R, 1, ND>>(direction);
     case 2:
       return in_blocks<BlockSampler<R, 2, ND>>(direction);
     case 4:
@@ -94,6 +104,11 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
 #endif
 
 #if defined(PYSTN_CHANNELS)
+template <class S>
+SampleChunk by_channels(Direction direction) {
+  return direction == Direction::vjp ? S::vjp : frequent<S>(direction);
+}
+
 template <class R, int ND>
 SampleChunk with_channels(Direction direction, const SampleJob& job) {
   if (!fits_channels<R>(direction, job)) return nullptr;
@@ -101,9 +116,9 @@ SampleChunk with_channels(Direction direction, const SampleJob& job) {
     case 1:
       return frequent<ChannelSampler<R, 1, ND>>(direction);
     case 2:
-      return frequent<ChannelSampler<R, 2, ND>>(direction);
+      return by_channels<ChannelSampler<R, 2, ND>>(direction);
     case 4:
-      return frequent<ChannelSampler<R, 4, ND>>(direction);
+      return by_channels<ChannelSampler<R, 4, ND>>(direction);
     default:
       return nullptr;
   }

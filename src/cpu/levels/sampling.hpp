@@ -623,18 +623,18 @@ struct Sampler {
     }
   }
 
-  // Calls body(n, span) for the runs that a part may own taps of, in the order of the output.
+  // Calls body(n, span, chunk) for the runs that a part may own taps of, in the order of the output.
   template <int order, class Body>
-  static void for_each_of_part(const SampleJob& job, const Part& part, Run<R, ND>& run, Body&& body) {
+  static void for_each_of_part(const SampleJob& job, const Part& part, Run<R, ND>& run, Body&& body, int lanes = 1) {
     for (int64_t n = part.n0; n < part.n1; ++n)
       for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk) {
         const Reach* reach = job.reach ? reaches_of(job, n, chunk) : nullptr;
         for_each_strip(job, chunk, [&](const Span& strip) {
           if (reach && !part.meets(*reach++)) return;
           for_each_run(job, strip, [&](const Span& span) {
-            run.template place<order>(job, n, span);
+            run.template place<order>(job, n, span, lanes);
             if (job.bands > 1) run.restrict_to(part.low, part.high, span.count);
-            body(n, span);
+            body(n, span, n * chunks_per_image(job) + chunk);
           });
         });
       }
@@ -651,7 +651,7 @@ struct Sampler {
         E::typed && image.channel == 1 && job.output.channel == 1 && job.components == 1 && !job.chosen.data;
     Run<R, ND> run;
     FlatRun<false> products;
-    for_each_of_part<0>(job, part, run, [&](int64_t n, const Span& span) {
+    for_each_of_part<0>(job, part, run, [&](int64_t n, const Span& span, int64_t) {
       const Index first = place_of(job, job.output, n, span, 0), column = column_stride(job, job.output.axis);
       products.place(run, span.count, image.axis);
       if constexpr (flat && E::typed) {
@@ -692,7 +692,7 @@ struct Sampler {
     part.clear(job);
     const ImageArray& image = job.grad_input;
     Run<R, ND> run;
-    for_each_of_part<1>(job, part, run, [&](int64_t n, const Span& span) {
+    for_each_of_part<1>(job, part, run, [&](int64_t n, const Span& span, int64_t) {
       for (int i = 0; i < span.count; ++i) {
         if (run.cut[i]) continue;
         R step[ND];

@@ -188,10 +188,11 @@ struct TiledSampler {
     if (job.streams) end_streams();
   }
 
-  // Asks for the windows of the tiles to come, as far from this one as its own is from those before.
+  // Asks for the windows of the tiles to come, of every other one, which overlap, as far from this one as its own is
+  // from those before.
   struct Prefetch {
     // For images that nearer caches do not hold, and few channels: windows of many would push each other out.
-    static constexpr int64_t tiles_ahead = 6, worthwhile = 1 << 16, most_channels = 8;
+    static constexpr int64_t pairs_ahead = 3, worthwhile = 1 << 16, most_channels = 8;
     bool wanted;
     int64_t row, channel, before = 0;
 
@@ -202,9 +203,9 @@ struct TiledSampler {
 
     // `writes`: 1 for windows that are written, else 0.
     template <int writes = 0>
-    PYSTN_INLINE void operator()(const float* first, int64_t channels, const TileTaps& taps) {
-      if (!wanted || (taps.reading != Reading::window_inside && taps.reading != Reading::window)) return;
-      const int64_t ahead = taps.corner + tiles_ahead * (taps.corner - before);
+    PYSTN_INLINE void operator()(const float* first, int64_t channels, const TileTaps& taps, int t) {
+      if (!wanted || t % 2 || (taps.reading != Reading::window_inside && taps.reading != Reading::window)) return;
+      const int64_t ahead = taps.corner + pairs_ahead * (taps.corner - before);
       before = taps.corner;
       for (int64_t c = 0; c < channels; ++c) {
         const uintptr_t at = reinterpret_cast<uintptr_t>(first) + uintptr_t(ahead + c * channel) * sizeof(float);
@@ -243,7 +244,7 @@ struct TiledSampler {
         const TileTaps& taps = batch.taps[t];
         const Place tile = batch.tile(t);
         float* const out = here + t * TC;
-        prefetch(input, channels, taps);
+        prefetch(input, channels, taps, t);
         if (taps.reading == Reading::nothing)
           for (int64_t c = 0; c < channels; ++c) tile.store(out + c * channel, row, _mm512_setzero_ps());
         by_reading(taps.reading, [&](auto way) PYSTN_INLINED {
@@ -351,7 +352,7 @@ struct TiledSampler {
                            target.begin(batch);
                            for (int t = 0; t < batch.tiles; ++t) {
                              const At at = batch.at(t);
-                             prefetch(input, job.channels, batch.taps[t]);
+                             prefetch(input, job.channels, batch.taps[t], t);
                              prefetch.samples(job, cotangent + at.output, t, row);
                              put_grad_grid(job, n0, n1, batch.taps[t], TileAxis(batch.x, t), TileAxis(batch.y, t),
                                            batch.tile(t), at, target.at(t), target.stride(), sums);
@@ -419,11 +420,11 @@ struct TiledSampler {
                                      const TileTaps& taps = batch.taps[t];
                                      const TileAxis x(batch.x, t), y(batch.y, t);
                                      const At at = batch.at(t);
-                                     prefetch.template operator()<1>(image, channels, taps);
+                                     prefetch.template operator()<1>(image, channels, taps, t);
                                      prefetch.samples(job, cotangent + at.output, t, row);
                                      add_grad_input(job, part, n, matrix, window_sums, taps, x, y, batch.tile(t), at);
                                      if (!grid_too) continue;
-                                     prefetch_input(input, job.channels, taps);
+                                     prefetch_input(input, job.channels, taps, t);
                                      put_grad_grid(job, n, n + 1, taps, x, y, batch.tile(t), at, target.at(t),
                                                    target.stride(), sums);
                                    }
