@@ -214,6 +214,7 @@ SplineChunk spline_filter(const SplineJob& job) {
 #define PYSTN_STRING(name) #name
 #define PYSTN_NAME(name) PYSTN_STRING(name)
 extern const Level level;
-const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample, walks_rows, affine_grid, affine_grid_vjp, spline_factors, spline_filter};
+const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample,         walks_rows,   affine_grid,
+                     affine_grid_vjp,         spline_factors, spline_filter};
 
 }  // namespace pystn::PYSTN_LEVEL

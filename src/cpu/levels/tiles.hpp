@@ -179,13 +179,15 @@ struct TiledSampler {
 
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job), of_image = chunk % chunks_per_image(job);
-    int64_t together = job.streams ? streamed : job.channels;
+    // Of many channels the taps would be placed too often.
+    const bool streams = job.streams && job.channels <= 2 * streamed;
+    int64_t together = streams ? streamed : job.channels;
     if (channel_by_channel(job, n, of_image, job.input.axis[1])) together = 1;
     for (int64_t c = 0; c < job.channels; c += together) {
       const int64_t end = c + together < job.channels ? c + together : job.channels;
-      job.streams ? sample_channels<true>(job, n, of_image, c, end) : sample_channels<false>(job, n, of_image, c, end);
+      streams ? sample_channels<true>(job, n, of_image, c, end) : sample_channels<false>(job, n, of_image, c, end);
     }
-    if (job.streams) end_streams();
+    if (streams) end_streams();
   }
 
   // Asks for the windows of the tiles to come, of every other one, which overlap, as far from this one as its own is
