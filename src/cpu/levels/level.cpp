@@ -31,8 +31,9 @@ SampleChunk frequent(Direction direction) {
   }
 }
 
+// All directions.
 template <class S>
-SampleChunk rare(Direction direction) {
+SampleChunk any(Direction direction) {
   switch (direction) {
     case Direction::vjp_options:
       return S::vjp_options;
@@ -135,11 +136,14 @@ SampleChunk with_taps(Direction direction, const SampleJob& job) {
   if constexpr (std::is_same<T, R>::value)
     if (const SampleChunk body = with_blocks<R, ND>(direction, job)) return body;
 #endif
-  // Of what is left, fill values and masks say, linear is common enough for loops of its own.
+  // Of what is left, fill values and masks say, linear is common enough for loops of its own, and so are
+  // frequent directions of one type; the others look their types up, to the same bits.
   if constexpr (Elements<T>::typed)
     if (taps_of(direction, job) == 2)
       if (const SampleChunk body = frequent<Sampler<T, R, 2, ND>>(direction)) return body;
-  return rare<Sampler<T, R, 0, ND>>(direction);
+  if constexpr (std::is_same<T, R>::value)
+    if (const SampleChunk body = frequent<Sampler<T, R, 0, ND>>(direction)) return body;
+  return any<Sampler<Any, R, 0, ND>>(direction);
 }
 
 template <class T, class R>

@@ -444,11 +444,26 @@ struct PixelSampler {
     for (int i = begin; i < end; ++i) out[i * step] = values[i];
   }
 
+  // Asks for what strips to the right will read, twice as far from a run as its end is from its beginning:
+  // each run of a strip for some of it.
+  static void prefetch(const SampleJob& job, const Span& span, const T* image, const PixelTaps<T, S>& taps) {
+    constexpr int64_t worthwhile = 1 << 18;  // bytes of images that nearer caches do not hold
+    if (span.count < strip_columns || job.size[0] * job.size[1] * C * int64_t(sizeof(T)) < worthwhile) return;
+    constexpr int share = strip_columns / strip_rows;
+    const int begin = int(span.row % strip_rows) * share;
+    const int64_t ahead = 2 * (int64_t(taps.first[strip_columns - 1]) - taps.first[0]);
+    for (int i = begin; i < begin + share; i += 2) {
+      const uintptr_t at = reinterpret_cast<uintptr_t>(image) + uintptr_t(taps.first[i] + ahead) * sizeof(T);
+      __builtin_prefetch(reinterpret_cast<const char*>(at), 0, 2);
+    }
+  }
+
   // Writes the samples of a run, `step` apart.
   static void put_run(const SampleJob& job, int64_t n, const Span& span, const T* image, PixelTaps<T, S>& taps, T* out,
                       Index step) {
     Flag other[strip_columns];
     taps.place(job, n, span);
+    prefetch(job, span, image, taps);
     int begin = span.count, end = 0;  // of the others
     for (int i = 0, next; i < span.count; i = next) {
       next = taps.all ? span.count : i + 1;

@@ -203,8 +203,7 @@ struct TiledSampler {
           row(image.axis[1]),
           channel(image.channel) {}
 
-    // `writes`: 1 for windows that are written, else 0.
-    template <int writes = 0>
+    // Into the second cache: the first has few places for rows a power of two apart.
     PYSTN_INLINE void operator()(const float* first, int64_t channels, const TileTaps& taps, int t) {
       if (!wanted || t % 2 || (taps.reading != Reading::window_inside && taps.reading != Reading::window)) return;
       const int64_t ahead = taps.corner + pairs_ahead * (taps.corner - before);
@@ -212,7 +211,7 @@ struct TiledSampler {
       for (int64_t c = 0; c < channels; ++c) {
         const uintptr_t at = reinterpret_cast<uintptr_t>(first) + uintptr_t(ahead + c * channel) * sizeof(float);
         for (int r = 0; r < window; ++r)
-          __builtin_prefetch(reinterpret_cast<const char*>(at + uintptr_t(r * row) * sizeof(float)), writes);
+          __builtin_prefetch(reinterpret_cast<const char*>(at + uintptr_t(r * row) * sizeof(float)), 0, 2);
       }
     }
 
@@ -380,7 +379,7 @@ struct TiledSampler {
     const int first = part.low > taps.top ? int(part.low - taps.top) : 0;
     const int last = part.high < taps.top + used ? int(part.high - taps.top) : used;
     if (first >= last) return;
-    const bool few = part.channel1 - part.channel0 <= 2;
+    const bool few = job.channels <= 2;  // not the part's, which may depend on the threads
     if (taps.reading == Reading::window_inside)
       few ? sums.place<true>(taps, x, y) : matrix.fill<true>(taps, x, y, used);
     else
@@ -422,7 +421,7 @@ struct TiledSampler {
                                      const TileTaps& taps = batch.taps[t];
                                      const TileAxis x(batch.x, t), y(batch.y, t);
                                      const At at = batch.at(t);
-                                     prefetch.template operator()<1>(image, channels, taps, t);
+                                     prefetch(image, channels, taps, t);
                                      prefetch.samples(job, cotangent + at.output, t, row);
                                      add_grad_input(job, part, n, matrix, window_sums, taps, x, y, batch.tile(t), at);
                                      if (!grid_too) continue;
