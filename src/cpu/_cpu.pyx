@@ -179,7 +179,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
 cdef int64_t PARALLEL_FROM = 16384
 # Below this many a job takes less than a millisecond or so.
 cdef int64_t BRIEF_BELOW = 1 << 20
-# Bytes of an output from which on it goes past the caches: half of what most processors have of them.
+# Bytes of an output from which on it goes past the caches: fewer may still be there for whoever reads them next.
 cdef int64_t STREAM_FROM = 1 << 22
 # Pixels of one chunk, about.
 cdef int64_t CHUNK_PIXELS = 8192

@@ -177,7 +177,7 @@ using SplineChunk = void (*)(const SplineJob&, int64_t task);
 struct Level {
   const char* name;
   SampleChunk (*sample)(Direction, const SampleJob&);  // null for a vjp that has to be done in two
-  bool (*walks_rows)(const SampleJob&);                // forward: faster where rows are short than along one long row
+  bool (*walks_rows)(const SampleJob&);                // whether forward is faster if rows are not merged into one
   LatticeChunk (*affine_grid)(const LatticeJob&);
   LatticeChunk (*affine_grid_vjp)(const LatticeJob&);
   int64_t (*spline_factors)(const SplineJob&);  // fills job.factors unless it is null; how many there are
