@@ -43,6 +43,7 @@ cdef extern from *:
 cdef extern from "job.hpp" namespace "pystn" nogil:
     const int max_ndim
     const int max_rank
+    const int64_t stream_from
     cdef enum class Element(int):
         f32
         f64
@@ -128,6 +129,10 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int streams
         int64_t channel_blocks, bands
         Reach* reach
+        void* scratch
+        int64_t scratch_bytes
+        int scratch_slots
+        unsigned char* scratch_taken
     cdef cppclass LatticeJob:
         int64_t count
         int ndim
@@ -165,6 +170,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
     cdef struct Level:
         const char* name
         SampleChunk (*sample)(Direction, const SampleJob&) noexcept nogil
+        int64_t (*scratch)(Direction, const SampleJob&) noexcept nogil
         bint (*walks_rows)(const SampleJob&) noexcept nogil
         LatticeChunk (*affine_grid)(const LatticeJob&) noexcept nogil
         LatticeChunk (*affine_grid_vjp)(const LatticeJob&) noexcept nogil
@@ -179,10 +185,13 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
 cdef int64_t PARALLEL_FROM = 16384
 # Below this many a job takes less than a millisecond or so.
 cdef int64_t BRIEF_BELOW = 1 << 20
-# Bytes of an output from which on it goes past the caches: fewer may still be there for whoever reads them next.
-cdef int64_t STREAM_FROM = 1 << 22
 # Pixels of one chunk, about.
 cdef int64_t CHUNK_PIXELS = 8192
+# Batches of so many images or more, of so many channels or more, are cut into images and no further if these are of
+# so many pixels or less: then a task can rearrange an image that it reads.
+cdef int64_t WHOLE_IMAGES = 8
+cdef int64_t WHOLE_CHANNELS = 16
+cdef int64_t WHOLE_PIXELS = 1 << 16
 # Sums that the gradient to a matrix is added up in, at most.
 cdef int64_t GROUPS = 64
 
@@ -463,7 +472,7 @@ cdef class Call(Holder):
         for a in range(job.rank - max(2, job.ndim)):
             count *= job.shape[a]
         source.batch = 0 if job.grid_batch == 1 else count
-        source.chunks_per_matrix = max(1, job.outer * job.row_chunks * job.column_chunks // max(1, count))
+        source.chunks_per_matrix = max(1, job.outer // job.planes * job.row_chunks * job.column_chunks // max(1, count))
         source.chunks_per_group = (source.chunks_per_matrix + GROUPS - 1) // GROUPS
         return 0
 
@@ -487,16 +496,18 @@ cdef class Call(Holder):
         self.job.source.partial = <double*> self.doubles(partial)
         return partial
 
-    cdef void run_groups(self, Direction direction, int threads) noexcept:
+    cdef int run_groups(self, Direction direction, int threads) except -1:
         """A direction whose chunks add to the sums of their group."""
         cdef MatrixSource* source = &self.job.source
         cdef int64_t groups = self.groups_per_matrix()
         cdef int64_t matrices = self.chunks(self.job.grid_batch) // source.chunks_per_matrix
-        cdef SampleChunk body = level.sample(direction, self.job)
         cdef int64_t per_matrix = source.chunks_per_matrix, per_group = source.chunks_per_group
         cdef int used = threads_for(self.work(), threads)
+        self.take_scratch(direction, used)
+        cdef SampleChunk body = level.sample(direction, self.job)
         with nogil:
             run_grouped(body, &self.job, matrices, per_matrix, per_group, groups, used)
+        return 0
 
     cdef int describe_projection(self, tuple image_shape, int64_t batch, coordinates, options, element) except -1:
         """The same where samples do not have the depth of their lattice."""
@@ -537,9 +548,12 @@ cdef class Call(Holder):
             job.outer *= job.shape[a]
         job.chunk_columns = max(1, min(job.columns, 512 if job.rows > 1 else CHUNK_PIXELS))
         job.chunk_rows = max(1, min(job.rows, max(4, CHUNK_PIXELS // job.chunk_columns // 4 * 4)))
+        job.planes = 1
+        if (job.batch >= WHOLE_IMAGES and job.channels >= WHOLE_CHANNELS and self.pixels() <= WHOLE_PIXELS
+                and (job.grid.data != NULL or job.rank == max(2, job.ndim))):  # one matrix an image
+            job.chunk_columns, job.chunk_rows, job.planes = max(1, job.columns), max(1, job.rows), max(1, job.outer)
         job.row_chunks = (job.rows + job.chunk_rows - 1) // job.chunk_rows
         job.column_chunks = (job.columns + job.chunk_columns - 1) // job.chunk_columns
-        job.planes = 1
 
     cdef int64_t pixels(self) noexcept:
         return self.job.outer * self.job.rows * self.job.columns
@@ -566,7 +580,7 @@ cdef class Call(Holder):
         """Cut into bands: some per thread if strips of the output reach few rows, else one."""
         cdef SampleJob* job = &self.job
         cdef int64_t chunks = self.chunks(job.grid_batch), i, length = job.size[job.ndim - 1]
-        cdef int64_t count = chunks * ((job.chunk_rows + 3) // 4) * ((job.chunk_columns + 63) // 64)
+        cdef int64_t count = chunks * job.planes * ((job.chunk_rows + 3) // 4) * ((job.chunk_columns + 63) // 64)
         cdef double reached = 0
         job.reach = <Reach*> calloc(max(1, count), sizeof(Reach))
         if job.reach == NULL:
@@ -591,9 +605,26 @@ cdef class Call(Holder):
             return job.grid_batch * self.pixels() * job.ndim * size_of(job.grid_type)
         return 0
 
-    cdef bint run(self, Direction direction, int64_t count, int threads) noexcept:
+    cdef int take_scratch(self, Direction direction, int threads) except -1:
+        """Scratch memory for the tasks of so many threads, if the level makes use of it."""
+        cdef SampleJob* job = &self.job
+        cdef int64_t size = level.scratch(direction, self.job)
+        job.scratch = NULL
+        if size == 0:
+            return 0
+        size = (size + 63) // 64 * 64
+        memory = self.hold(np.empty(threads * size + 63, np.uint8))
+        taken = self.hold(np.zeros(threads, np.uint8))
+        job.scratch = <void*> ((<size_t> cnp.PyArray_DATA(memory) + 63) // 64 * 64)
+        job.scratch_taken = <unsigned char*> cnp.PyArray_DATA(taken)
+        job.scratch_bytes = size
+        job.scratch_slots = threads
+        return 0
+
+    cdef bint run(self, Direction direction, int64_t count, int threads) except -1:
         """Whether the level has a body for it, and ran it."""
-        self.job.streams = self.bytes_written(direction) >= STREAM_FROM
+        self.job.streams = self.bytes_written(direction) >= stream_from
+        self.take_scratch(direction, threads)
         cdef SampleChunk body = level.sample(direction, self.job)
         if body == NULL:
             return False
@@ -605,9 +636,10 @@ cdef class Call(Holder):
     cdef int64_t work(self) noexcept:
         return self.job.batch * self.pixels() * self.job.channels
 
-    cdef void run_chunks(self, Direction direction, int64_t batch, int threads) noexcept:
+    cdef int run_chunks(self, Direction direction, int64_t batch, int threads) except -1:
         """A direction that writes the output's pixels, or the grid's."""
         self.run(direction, self.chunks(batch), threads_for(self.work(), threads))
+        return 0
 
     cdef int run_parts(self, Direction direction, int threads) except -1:
         """A direction that adds to an image."""
@@ -699,8 +731,9 @@ cdef class Repeat:
             return None
         self = Repeat()
         self.job = call.job
+        self.job.scratch = NULL
         self.level = level
-        self.body = level.sample(Direction.forward, call.job)
+        self.body = level.sample(Direction.forward, self.job)
         self.count = call.chunks(call.job.output_batch)
         note(&self.input, input)
         note(&self.source, source)

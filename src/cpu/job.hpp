@@ -11,6 +11,9 @@ namespace pystn {
 constexpr int max_ndim = 3;   // spatial axes
 constexpr int max_rank = 64;  // axes of a grid's shape between batch and coordinates
 
+// Bytes of an output from which on it goes past the caches: fewer may still be there for whoever reads them next.
+constexpr int64_t stream_from = int64_t(1) << 22;
+
 // Types of elements; the codes of core/elements.hpp.
 enum class Element : int { f32 = 0, f64 = 1, f16 = 2, bf16 = 3, u8 = 4, i16 = 5, u16 = 6 };
 
@@ -116,6 +119,12 @@ struct SampleJob {
   int64_t row_chunks, column_chunks;
   int64_t channel_blocks, bands;
   Reach* reach;  // of each strip of each chunk, if bands > 1
+
+  // Memory for tasks that rearrange what they read, a slot for each of those that run at a time.
+  void* scratch;
+  int64_t scratch_bytes;  // of a slot
+  int scratch_slots;
+  unsigned char* scratch_taken;  // which are in use
 };
 
 // What the bodies of chunks do. U is `input`, Z `d_input`, V a sample, V_a its slopes, V_ab its curve.
@@ -177,6 +186,7 @@ using SplineChunk = void (*)(const SplineJob&, int64_t task);
 struct Level {
   const char* name;
   SampleChunk (*sample)(Direction, const SampleJob&);  // null for a vjp that has to be done in two
+  int64_t (*scratch)(Direction, const SampleJob&);     // bytes of scratch memory that a task wants
   bool (*walks_rows)(const SampleJob&);                // whether forward is faster if rows are not merged into one
   LatticeChunk (*affine_grid)(const LatticeJob&);
   LatticeChunk (*affine_grid_vjp)(const LatticeJob&);

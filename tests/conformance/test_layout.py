@@ -83,8 +83,13 @@ def test_zero_strides_are_read(backend, case):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 20])
-@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def second_order(backend, gg_image, gg_grid, cotangent, image, grid, **options):
+    arrays = [backend.array(a) for a in (gg_image, gg_grid, cotangent, image, grid)]
+    return [backend.numpy(a) for a in pystn.grid_sample_vjp2(*arrays, **options)]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7, 20])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 def test_channels_last_equals_channels_first(backend, rng, channels, mode):
     grid = coordinates(rng, (2, 6, 7), (9, 10), "normalized")
     for dtype in (np.float32, np.float64):
@@ -100,6 +105,29 @@ def test_channels_last_equals_channels_first(backend, rng, channels, mode):
             actual = last[i] if i == 2 else np.moveaxis(last[i], -1, 1)
             bound = 40 * np.finfo(dtype).eps * channels * max(1, np.abs(first[i]).max())
             np.testing.assert_allclose(actual, first[i], rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7, 20])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("size", [(9,), (9, 10), (4, 5, 6)])
+def test_second_order_of_channels_last(backend, rng, channels, mode, size):
+    grid = coordinates(rng, (2, 6, 7), size, "normalized")
+    for dtype in (np.float32, np.float64):
+        images = rng.standard_normal((2, 2, channels, *size)).astype(dtype)
+        cotangent = rng.standard_normal((2, channels, 6, 7)).astype(dtype)
+        points, steps = grid.astype(dtype), rng.standard_normal(grid.shape).astype(dtype)
+        first = second_order(backend, images[0], steps, cotangent, images[1], points, mode=mode)
+        last = second_order(
+            backend,
+            *(np.moveaxis(a, 1, -1).copy() if a is not steps else a for a in (images[0], steps, cotangent, images[1])),
+            points,
+            mode=mode,
+            channel_axis=-1,
+        )
+        np.testing.assert_array_equal(np.moveaxis(last[0], -1, 1), first[0])
+        for actual, expected in ((np.moveaxis(last[1], -1, 1), first[1]), (last[2], first[2])):
+            bound = 100 * np.finfo(dtype).eps * channels * max(1, np.abs(expected).max())
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("view", [reversed_memory, transposed_memory, every_other], ids=lambda v: v.__name__)

@@ -647,7 +647,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           if (job.d_input.data) tangents.set(run, run.placed, blocks);
           if (!job.d_grid.data) return;
           places.set(run, run.placed, blocks);
-          set_steps(job, n, span, run, step);
+          run.steps(job, n, span, step);
         },
         [&](auto way, int64_t n, int64_t c, int i, const auto&, V(&slope)[ND]) {
           using Cursor = typename decltype(way)::Cursor;
@@ -661,17 +661,6 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           for (int a = 0; a < ND; ++a)
             for (int b = 0; b < ND; ++b) slope[a] += load(step[b] + i) * curved.curve[a][b];
         });
-  }
-
-  // The tangents of positions: d_grid, in pixels.
-  static void set_steps(const SampleJob& job, int64_t n, const Span& span, const Run<R, ND>& run,
-                        R (*step)[strip_columns]) {
-    for (int a = 0; a < ND; ++a) {
-      load_tangents(job, n, span, a, step[a]);
-      for (int i = span.count; i < run.placed; ++i) step[a][i] = R(0);
-      const R* const factor = run.axis[a].factor;
-      for (int i = 0; i < span.count; ++i) step[a][i] = factor[i] == R(0) ? R(0) : factor[i] * step[a][i];
-    }
   }
 
   // A row of taps of one pixel, its weights and slopes on the first axis.
@@ -823,7 +812,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         job, task, run,
         [&](int64_t n, const Span& span) {
           run.placed = span.count;
-          if (job.values.data && job.d_grid.data) set_steps(job, n, span, run, step);
+          if (job.values.data && job.d_grid.data) run.steps(job, n, span, step);
         },
         [&](int64_t n, int64_t c, const Span& span, R* value, R(&slope)[ND][strip_columns]) -> const R* {
           for (int i = 0; i < span.count; ++i) value[i] = R(0);

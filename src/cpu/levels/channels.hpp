@@ -1,11 +1,15 @@
 // The sampler's second stage with channels in the lanes of vectors, for images whose channels lie next
-// to each other: float32 or float64, of 16 bytes a pixel at least; 1, 2 or 4 taps on every axis. It is
+// to each other: float32 or float64, two channels and more; 1, 2 or 4 taps on every axis. It is
 // the loop of sampling.hpp over vectors instead of numbers, and gives the same bits, but for the
 // gradient to the coordinates, whose sum over the channels is made in lanes, in an order of its own.
 #pragma once
 
 #if defined(__GNUC__)
 #define PYSTN_CHANNELS 1
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #include "sampling.hpp"
 #include "stream.hpp"
@@ -20,324 +24,547 @@ constexpr int widest_channels = 32;
 constexpr int widest_channels = 16;
 #endif
 
-// A vector, or a number in its place.
-template <class R, int bytes>
-struct Channels {
-  typedef R Vector __attribute__((vector_size(bytes)));
+// The widest vectors, of channels next to each other in memory.
+template <class R>
+struct WideLanes {
+  typedef R V __attribute__((vector_size(widest_channels)));
+  static constexpr int most = widest_channels / int(sizeof(R));
+
+  explicit WideLanes(int64_t) {}
+  PYSTN_HD V load(const R* from) const {
+    V v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+  }
+  PYSTN_HD void store(R* to, const V& v) const { __builtin_memcpy(to, &v, sizeof v); }
 };
 
-template <class V, class R>
-PYSTN_HD V load_channels(const R* from) {
-  V v;
-  __builtin_memcpy(&v, from, sizeof v);
-  return v;
-}
-template <class V, class R>
-PYSTN_HD void store_channels(R* to, const V& v) {
-  __builtin_memcpy(to, &v, sizeof v);
-}
+constexpr int few_bytes = 16;  // of a pixel of few channels
+template <class R>
+constexpr int few = few_bytes / int(sizeof(R));
+
+// Vectors of 16 bytes, of which some lanes may be beyond the last channel: these are neither read nor written, and 0.
+template <class R>
+struct FewLanes {
+  typedef R V __attribute__((vector_size(few_bytes)));
+  static constexpr int most = few<R>;
+  const int count;
+
+  explicit FewLanes(int64_t left) : count(left < most ? int(left) : most) {}
+  PYSTN_HD V load(const R* from) const {
+    V v{};
+    if (count == most) {
+      __builtin_memcpy(&v, from, sizeof v);
+      return v;
+    }
+#if defined(__SSE2__)
+    if constexpr (most == 4) {
+      if (count == 1) return V(_mm_load_ss(from));
+      const __m128 two = _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+      return V(count == 2 ? two : _mm_movelh_ps(two, _mm_load_ss(from + 2)));
+    }
+#endif
+    for (int l = 0; l < most - 1; ++l)
+      if (l < count) v[l] = from[l];
+    return v;
+  }
+  PYSTN_HD void store(R* to, const V& v) const {
+    if (count == most) {
+      __builtin_memcpy(to, &v, sizeof v);
+      return;
+    }
+#if defined(__SSE2__)
+    if constexpr (most == 4) {
+      const __m128 four(v);
+      if (count == 1) return _mm_store_ss(to, four);
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_castps_si128(four));
+      if (count == 3) _mm_store_ss(to + 2, _mm_movehl_ps(four, four));
+      return;
+    }
+#endif
+    for (int l = 0; l < most - 1; ++l)
+      if (l < count) to[l] = v[l];
+  }
+};
+
 // x in every lane, its sign too if it is 0.
 template <class V, class R>
 PYSTN_HD V in_all(R x) {
   return x - V{};
 }
 
-// Calls body(zero, c) for channels c < end: by the widest vectors, by vectors of 16 bytes, one by one.
-template <class R, int bytes = widest_channels, class Body>
+// Calls body(lanes, c) for channels c < end. `Wide`: with the widest vectors as far as they go.
+template <bool wide, class R, class Body>
 PYSTN_HD void across(int64_t c, int64_t end, const Body& body) {
-  constexpr int count = bytes / int(sizeof(R));
-  for (; c + count <= end; c += count) body(typename Channels<R, bytes>::Vector{}, c);
-  if constexpr (bytes > 16)
-    across<R, 16>(c, end, body);
-  else
-    for (; c < end; ++c) body(R(), c);
+  if constexpr (wide)
+    for (; c + WideLanes<R>::most <= end; c += WideLanes<R>::most) body(WideLanes<R>(end - c), c);
+  for (; c < end; c += few<R>) body(FewLanes<R>(end - c), c);
 }
 
 template <class R, int S, int ND>
 struct ChannelSampler : Sampler<R, R, S, ND> {
   using General = Sampler<R, R, S, ND>;
   static constexpr bool flat = General::flat;
+  static constexpr int products = flat ? power(S, ND) : 1;
+
+  // The products of the weights on the axes; and those with the slope of one axis, their sum.
   template <bool slopes>
-  using FlatTaps = typename General::template FlatTaps<slopes>;
+  struct Products {
+    alignas(64) R weight[products][strip_columns], along[slopes ? products : 1][strip_columns];
 
-  static const R* pixels_of(const ImageArray& image, int64_t n) {
-    return static_cast<const R*>(image.data) + n * image.batch;
-  }
-
-  // The taps of a pixel that are in the image, axis by axis.
-  template <bool slopes>
-  struct AxisTaps {
-    int count[ND];
-    Index offset[ND][S];
-    R w[ND][S], dw[slopes ? ND : 1][S];
-    bool none;
-
-    void place(const Run<R, ND>& run, int i, const int64_t* stride) {
-      none = run.cut[i];
-      for (int a = 0; a < ND; ++a) {
-        const AxisTable<R>& table = run.axis[a];
-        count[a] = 0;
-        for (int k = 0; k < S; ++k) {
-          const Index at = table.index_of(i, k);
-          if (at < 0) continue;
-          const int slot = count[a]++;
-          offset[a][slot] = at * stride[a];
-          w[a][slot] = table.w[table.entry(i, k)];
-          if (slopes) dw[a][slot] = table.dw[table.entry(i, k)];
+    void set(const Run<R, ND>& run, int count) {
+      for (int k = 0; flat && k < products; ++k) {
+        const R *w[ND], *dw[ND];
+        for (int a = 0, rest = k; a < ND; ++a, rest /= S) {
+          w[a] = run.axis[a].w + rest % S * strip_columns;
+          dw[a] = run.axis[a].dw + rest % S * strip_columns;
         }
-        none = none || count[a] == 0;
+        for (int i = 0; i < count; ++i) {
+          R product = R(1), sum = R(0);
+          for (int a = 0; a < ND; ++a) product *= w[a][i];
+          weight[k][i] = product;
+          for (int a = 0; slopes && a < ND; ++a) {
+            R s = dw[a][i];
+            for (int b = 0; b < ND; ++b)
+              if (b != a) s *= w[b][i];
+            sum += s;
+          }
+          if (slopes) along[k][i] = sum;
+        }
       }
-    }
-
-    // Loops over the slower axes stay loops, for the sake of the code's size.
-    template <int order, int L, class V>
-    PYSTN_HD Jet<V, L> gather(const R* at) const {
-      Jet<V, L> sum;
-      const auto add = [&](int k) __attribute__((always_inline)) {
-        Jet<V, L - 1> inner;
-        if constexpr (L == 1)
-          inner.value = load_channels<V>(at + offset[0][k]);
-        else
-          inner = gather<order, L - 1, V>(at + offset[L - 1][k]);
-        sum.template add<order>(inner, in_all<V>(w[L - 1][k]), in_all<V>(order >= 1 ? dw[L - 1][k] : R(0)), V{});
-      };
-      if (L == 1 && count[0] == S)
-        for (int k = 0; k < S; ++k) add(k);
-      else
-        for (int k = 0; k < count[L - 1]; ++k) add(k);
-      return sum;
-    }
-
-    template <int L, class V>
-    PYSTN_HD void scatter(R* to, const V& value) const {
-      if constexpr (L == 0)
-        store_channels(to, load_channels<V>(to) + value);
-      else
-        for (int k = 0; k < count[L - 1]; ++k) scatter<L - 1>(to + offset[L - 1][k], value * in_all<V>(w[L - 1][k]));
     }
   };
 
-  // Sum over the taps with one weight each.
-  template <class V, bool slopes>
-  static PYSTN_HD V gather_flat(const R* from, const FlatTaps<slopes>& taps, const R* weight) {
-    V sum = in_all<V>(weight[0]) * load_channels<V>(from + taps.offset[0]);
-    if (taps.count == taps.capacity)
-      for (int k = 1; k < taps.capacity; ++k) sum += in_all<V>(weight[k]) * load_channels<V>(from + taps.offset[k]);
-    else
-      for (int k = 1; k < taps.count; ++k) sum += in_all<V>(weight[k]) * load_channels<V>(from + taps.offset[k]);
+  // Where the taps of a run are in an image.
+  struct Places {
+    R* pixels;
+    Index batch, stride[ND], corner[products];
+    alignas(64) Index first[strip_columns];
+
+    explicit Places(const ImageArray& image) : pixels(static_cast<R*>(image.data)), batch(image.batch) {
+      for (int a = 0; a < ND; ++a) stride[a] = image.axis[a];
+      for (int k = 0; flat && k < products; ++k) {
+        corner[k] = 0;
+        for (int a = 0, rest = k; a < ND; ++a, rest /= S) corner[k] += rest % S * stride[a];
+      }
+    }
+    R* image(int64_t n) const { return pixels + n * batch; }
+
+    void set(const Run<R, ND>& run, int count) {
+      for (int i = 0; i < count; ++i) {
+        uint64_t offset = 0;  // any bits where taps are not adjacent
+        for (int a = 0; a < ND; ++a) offset += uint64_t(run.axis[a].first[i]) * uint64_t(stride[a]);
+        first[i] = Index(offset);
+      }
+    }
+  };
+
+  // A run, as loops over its pixels want it. `are_neighbours` are those whose taps all are in the image, next to each
+  // other.
+  template <bool slopes>
+  struct Pixels {
+    Run<R, ND> run;
+    Products<slopes> product;
+    alignas(64) Flag are_neighbours[strip_columns];
+
+    void set(int count) {
+      for (int i = 0; i < count; ++i) {
+        Flag all = !run.cut[i];
+        for (int a = 0; a < ND; ++a) all &= run.axis[a].adjacent[i];
+        are_neighbours[i] = all;
+      }
+    }
+  };
+
+  // The taps of pixel i, S on each axis.
+  struct Adjacent {
+    static constexpr bool wide = true;
+    const Run<R, ND>& run;
+    const Places& places;
+    int i;
+
+    PYSTN_HD int count(int) const { return S; }
+    PYSTN_HD Index first() const { return places.first[i]; }
+    PYSTN_HD Index offset(int a, int k) const { return k * places.stride[a]; }
+    PYSTN_HD R w(int a, int k) const { return run.axis[a].w[k * strip_columns + i]; }
+    PYSTN_HD R dw(int a, int k) const { return run.axis[a].dw[k * strip_columns + i]; }
+    PYSTN_HD R d2w(int a, int k) const { return run.axis[a].d2w[k * strip_columns + i]; }
+
+    PYSTN_HD int products_count() const { return products; }
+    PYSTN_HD Index corner(int k) const { return places.corner[k]; }
+    template <class Table>
+    PYSTN_HD R product(const Table& table, int k) const {
+      return table[k][i];
+    }
+  };
+
+  // Those in the image where not all are.
+  struct Listed {
+    static constexpr bool wide = false;  // there are few of these
+    const Run<R, ND>& run;
+    int i, counts[ND], taps[ND][S];
+    Index offsets[ND][S];
+    int corners, which[products];
+    Index at[products];
+    bool none;
+
+    Listed(const Run<R, ND>& run, const Places& places, int i) : run(run), i(i), corners(0) {
+      none = run.cut[i];
+      for (int a = 0; a < ND; ++a) {
+        counts[a] = 0;
+        for (int k = 0; k < S; ++k) {
+          const Index index = run.axis[a].index_of(i, k);
+          if (index < 0) continue;
+          taps[a][counts[a]] = k;
+          offsets[a][counts[a]++] = index * places.stride[a];
+        }
+        none = none || counts[a] == 0;
+      }
+      for (int k = 0; flat && k < products; ++k) {
+        Index sum = 0;
+        bool inside = true;
+        for (int a = 0, rest = k; a < ND; ++a, rest /= S) {
+          const Index index = run.axis[a].index_of(i, rest % S);
+          inside = inside && index >= 0;
+          sum += index * places.stride[a];
+        }
+        if (!inside) continue;
+        which[corners] = k;
+        at[corners++] = sum;
+      }
+    }
+
+    PYSTN_HD int count(int a) const { return counts[a]; }
+    PYSTN_HD Index first() const { return 0; }
+    PYSTN_HD Index offset(int a, int k) const { return offsets[a][k]; }
+    PYSTN_HD R w(int a, int k) const { return run.axis[a].w[taps[a][k] * strip_columns + i]; }
+    PYSTN_HD R dw(int a, int k) const { return run.axis[a].dw[taps[a][k] * strip_columns + i]; }
+    PYSTN_HD R d2w(int a, int k) const { return run.axis[a].d2w[taps[a][k] * strip_columns + i]; }
+
+    PYSTN_HD int products_count() const { return corners; }
+    PYSTN_HD Index corner(int k) const { return at[k]; }
+    template <class Table>
+    PYSTN_HD R product(const Table& table, int k) const {
+      return table[which[k]][i];
+    }
+  };
+
+  // Calls body(i, taps) for pixels of a run that read anything of an image, every `apart`-th first.
+  template <bool slopes, class Body>
+  static PYSTN_HD void for_each_read(const Pixels<slopes>& pixels, const Places& places, int begin, int end, int apart,
+                                     const Body& body) {
+    for (int j = begin; j < begin + apart; ++j)
+      for (int i = j; i < end; i += apart) {
+        if (pixels.are_neighbours[i])
+          body(i, Adjacent{pixels.run, places, i});
+        else
+          read_listed(pixels.run, places, i, body);
+      }
+  }
+  template <class Body>
+  static PYSTN_APART void read_listed(const Run<R, ND>& run, const Places& places, int i, const Body& body) {
+    if (run.cut[i]) return;
+    const Listed taps(run, places, i);
+    if (!taps.none) body(i, taps);
+  }
+
+  // The sum over the taps on the first L axes, with derivatives up to `order`.
+  template <int order, int L, class Lane, class Taps>
+  static PYSTN_HD Jet<typename Lane::V, L> gather(Lane lane, const Taps& taps, const R* at) {
+    using V = typename Lane::V;
+    Jet<V, L> sum;
+    const auto add = [&](int k) __attribute__((always_inline)) {
+      Jet<V, L - 1> inner;
+      const R* const there = at + taps.offset(L - 1, k);
+      if constexpr (L == 1)
+        inner.value = lane.load(there);
+      else
+        inner = gather<order, L - 1>(lane, taps, there);
+      sum.template add<order>(inner, in_all<V>(taps.w(L - 1, k)), in_all<V>(order >= 1 ? taps.dw(L - 1, k) : R(0)),
+                              in_all<V>(order >= 2 ? taps.d2w(L - 1, k) : R(0)));
+    };
+    if constexpr (L == 1 || S == 2) {
+      for (int k = 0; k < taps.count(L - 1); ++k) add(k);
+    } else {
+#pragma GCC unroll 1
+      for (int k = 0; k < taps.count(L - 1); ++k) add(k);
+    }
     return sum;
   }
 
-  // What a pixel reads, whichever way its kernel sums.
-  template <bool slopes>
-  struct Taps {
-    FlatTaps<slopes> products;
-    AxisTaps<slopes> axes;
-    bool none;
+  // Sum over the taps with one weight each.
+  template <class Lane, class Taps, class Table>
+  static PYSTN_HD typename Lane::V contract(Lane lane, const Taps& taps, const Table& weight, const R* from) {
+    using V = typename Lane::V;
+    V sum = in_all<V>(taps.product(weight, 0)) * lane.load(from + taps.corner(0));
+    for (int k = 1; k < taps.products_count(); ++k)
+      sum += in_all<V>(taps.product(weight, k)) * lane.load(from + taps.corner(k));
+    return sum;
+  }
 
-    void place(const Run<R, ND>& run, int i, const int64_t* stride) {
-      if constexpr (flat) {
-        products.place(run, i, stride);
-        none = run.cut[i] || products.count == 0;
+  template <class Lane, class Taps, bool slopes>
+  static PYSTN_HD typename Lane::V value(Lane lane, const Taps& taps, const Products<slopes>& product, const R* from) {
+    if constexpr (flat)
+      return contract(lane, taps, product.weight, from);
+    else
+      return gather<0, ND>(lane, taps, from).value;
+  }
+
+  // Adds value * w + sum_a slope_a * w_a to the taps on the first L axes.
+  template <bool slopes, int L, class Lane, class Taps, class V>
+  static PYSTN_HD void scatter(Lane lane, const Taps& taps, R* to, const V& value, const V* slope) {
+    if constexpr (L == 0) {
+      lane.store(to, V(lane.load(to) + value));
+    } else {
+      const auto add = [&](int k) __attribute__((always_inline)) {
+        const V w = in_all<V>(taps.w(L - 1, k));
+        V inner[ND], next = value * w;
+        if (slopes) {
+          next += slope[L - 1] * in_all<V>(taps.dw(L - 1, k));
+          for (int a = 0; a < L - 1; ++a) inner[a] = slope[a] * w;
+        }
+        scatter<slopes, L - 1>(lane, taps, to + taps.offset(L - 1, k), next, inner);
+      };
+      if constexpr (L == 1 || S == 2) {
+        for (int k = 0; k < taps.count(L - 1); ++k) add(k);
       } else {
-        axes.place(run, i, stride);
-        none = axes.none;
+#pragma GCC unroll 1
+        for (int k = 0; k < taps.count(L - 1); ++k) add(k);
       }
     }
+  }
 
-    template <class V>
-    PYSTN_HD V value(const R* from) const {
-      if (none) return V{};
-      if constexpr (flat)
-        return gather_flat<V>(from, products, products.weight);
-      else
-        return axes.template gather<0, ND, V>(from).value;
+  // The same without slopes, by the products.
+  template <class Lane, class Taps, class V>
+  static PYSTN_HD void add_to_taps(Lane lane, const Taps& taps, const Products<false>& product, R* to, const V& g) {
+    if constexpr (flat) {
+      for (int k = 0; k < taps.products_count(); ++k) {
+        R* const at = to + taps.corner(k);
+        lane.store(at, V(lane.load(at) + g * in_all<V>(taps.product(product.weight, k))));
+      }
+    } else {
+      scatter<false, ND, Lane, Taps, V>(lane, taps, to, g, nullptr);
     }
-  };
+  }
 
   // Asks for the taps of a pixel to come, where they are neighbours: of each row along x up to some lines.
-  static PYSTN_HD void prefetch(const Run<R, ND>& run, int i, int count, const ImageArray& image, int64_t n) {
-    if (i >= count) return;
-    Index offset = n * image.batch;
-    for (int a = 0; a < ND; ++a) {
-      if (!run.axis[a].adjacent[i]) return;
-      offset += run.axis[a].first[i] * image.axis[a];
-    }
-    constexpr int rows = power(S, ND - 1), lines = 8;
-    const Index bytes = S * image.axis[0] * Index(sizeof(R));
+  template <bool slopes>
+  static PYSTN_HD void prefetch(const Pixels<slopes>& pixels, const Places& places, int i, int count, int64_t channels,
+                                const R* image) {
+    constexpr int rows = power(S, ND - 1), lines = 8, ahead = 4;
+    if (i + ahead >= count || channels <= 2 * few<R> || !pixels.are_neighbours[i + ahead]) return;
+    const Index bytes = S * places.stride[0] * Index(sizeof(R));
     for (int row = 0; row < rows; ++row) {
-      Index at = offset;
-      for (int a = 1, rest = row; a < ND; ++a, rest /= S) at += rest % S * image.axis[a];
-      const uintptr_t from = reinterpret_cast<uintptr_t>(image.data) + uintptr_t(at) * sizeof(R);
+      Index at = places.first[i + ahead];
+      for (int a = 1, rest = row; a < ND; ++a, rest /= S) at += rest % S * places.stride[a];
+      const uintptr_t from = reinterpret_cast<uintptr_t>(image) + uintptr_t(at) * sizeof(R);
       for (Index line = 0; line < bytes && line < lines * line_bytes; line += line_bytes)
         __builtin_prefetch(reinterpret_cast<const char*>(from + uintptr_t(line)));
     }
   }
 
-  static void forward(const SampleJob& job, int64_t chunk) {
-    const int64_t n = chunk / chunks_per_image(job);
-    const R* const image = pixels_of(job.input, n);
-    const Index column = column_stride(job, job.output.axis);
-    Run<R, ND> run;
-    Taps<false> taps;
-    Stream<R, 1, 1, kept> stream(0, 0);
-    const int together = streamed_pixels(job, column);
-    General::template for_each_placed<0>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
-      R* const output = static_cast<R*>(job.output.data) + General::place_of(job, job.output, n, span, 0);
-      R* to = output;
-      for (int i = 0; i < span.count; ++i, to += column) {
-        if (together && i % together == 0) {
-          R* const there = output + i * column;
-          if (i > 0)
-            stream.end(there - kept_of(job, together), 0, 0, 1, 1, kept_of(job, together), i == together, false);
-          to = stream.begin(there);
-        }
-        taps.place(run, i, job.input.axis);
-        prefetch(run, i + 4, span.count, job.input, n);
-        across<R>(0, job.channels, [&](auto zero, int64_t c) __attribute__((always_inline)) {
-          store_channels(to + c, taps.template value<decltype(zero)>(image + c));
-        });
-        if (!job.fill || (run.whole[i] && !run.cut[i])) continue;
-        const R filled = run.cut[i] ? R(1) : run.outside(job, i, 0).value;
-        for (int64_t c = 0; filled != R(0) && c < job.channels; ++c) to[c] += filled * R(job.fill[c]);
-      }
-      if (!together) return;
-      const int start = (span.count - 1) / together * together;
-      stream.end(output + start * column, 0, 0, 1, 1, kept_of(job, span.count - start), start == 0, true);
+  // Puts the samples of pixels begin <= i < end of a run at `to`, `column` apart.
+  static void sample_run(const Pixels<false>& pixels, const Places& places, const R* image, int64_t channels, int begin,
+                         int end, R* to, Index column) {
+    for (int i = begin; i < end; ++i)
+      for (int64_t c = 0; !pixels.are_neighbours[i] && c < channels; ++c) to[(i - begin) * column + c] = R(0);
+    for_each_read(pixels, places, begin, end, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
+      R* const sample = to + (i - begin) * column;
+      const R* const from = image + taps.first();
+      prefetch(pixels, places, i, end, channels, image);
+      across<taps.wide, R>(0, channels, [&](auto lane, int64_t c) __attribute__((always_inline)) {
+        lane.store(sample + c, value(lane, taps, pixels.product, from + c));
+      });
     });
-    if (together) end_streams();
   }
 
-  // Elements of an output that is streamed, kept on their way; how many pixels they are, or 0 if it is not.
+  static void forward(const SampleJob& job, int64_t chunk) {
+    const int64_t n = chunk / chunks_per_image(job);
+    const Index column = column_stride(job, job.output.axis);
+    Pixels<false> pixels;
+    const Run<R, ND>& run = pixels.run;
+    Places places(job.input);
+    Stream<R, 1, 1, kept> stream(0, 0);
+    const int streams = streamed_pixels(job, column), together = streams ? streams : strip_columns;
+    General::template for_each_placed<0>(job, n, chunk % chunks_per_image(job), pixels.run, [&](const Span& span) {
+      R* const output = samples_of<R>(job, job.output, n, span);
+      pixels.set(span.count);
+      pixels.product.set(run, span.count);
+      places.set(run, span.count);
+      for (int begin = 0, end; begin < span.count; begin = end) {
+        end = begin + together < span.count ? begin + together : span.count;
+        R* const there = output + begin * column;
+        R* const here = streams ? stream.begin(there) : there;
+        sample_run(pixels, places, places.image(n), job.channels, begin, end, here, column);
+        for (int i = begin; job.fill && i < end; ++i) {
+          const R filled = run.cut[i] ? R(1) : run.whole[i] ? R(0) : run.outside(job, i, 0).value;
+          for (int64_t c = 0; filled != R(0) && c < job.channels; ++c)
+            here[(i - begin) * column + c] += filled * R(job.fill[c]);
+        }
+        if (streams) stream.end(there, 0, 0, 1, 1, (end - begin) * int(job.channels), begin == 0, end == span.count);
+      }
+    });
+    if (streams) end_streams();
+  }
+
+  // How many pixels of an output that is streamed are kept on their way, or 0 if it is not.
   static constexpr int kept = 2048 / int(sizeof(R));
-  static int kept_of(const SampleJob& job, int pixels) { return pixels * int(job.channels); }
   static int streamed_pixels(const SampleJob& job, Index column) {
     if (!job.streams || column != job.channels) return 0;
     for (int pixels = strip_columns; pixels > 0; pixels /= 2)
-      if (pixels * job.channels <= kept) return kept_of(job, pixels) * sizeof(R) % line_bytes ? 0 : pixels;
+      if (pixels * job.channels <= kept) return pixels * job.channels * sizeof(R) % line_bytes ? 0 : pixels;
     return 0;
+  }
+
+  template <class T = const R>
+  static T* samples_of(const SampleJob& job, const SampleArray& samples, int64_t n, const Span& span) {
+    return static_cast<T*>(samples.data) + General::place_of(job, samples, n, span, 0);
   }
 
   static void jvp(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
     bool turns = has_steps(job);
     for (int a = 0; a < ND; ++a) turns = turns || job.d_kernel[a];
-    const R *const image = pixels_of(job.input, n), *const tangent = pixels_of(job.d_input, n);
     const Index column = column_stride(job, job.output.axis);
-    Run<R, ND> run;
-    Taps<true> taps;
-    Taps<false> tangents;
-    R along[FlatTaps<true>::capacity];  // weights of the derivative
-    General::template for_each_placed<1>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
-      R* to = static_cast<R*>(job.output.data) + General::place_of(job, job.output, n, span, 0);
-      run.turn(job, n, span);
-      for (int i = 0; i < span.count; ++i, to += column) {
-        taps.place(run, i, job.input.axis);
-        if (job.d_input.data) tangents.place(run, i, job.d_input.axis);
-        for (int k = 0; flat && k < taps.products.count; ++k) {
-          along[k] = R(0);
-          for (int a = 0; a < ND; ++a) along[k] += taps.products.slope[a][k];
-        }
-        across<R>(0, job.channels, [&](auto zero, int64_t c) __attribute__((always_inline)) {
-          using V = decltype(zero);
-          V d = zero;
-          if (job.d_input.data) d = tangents.template value<V>(tangent + c);
-          if (turns && !taps.none) {
-            if constexpr (flat) {
-              d += gather_flat<V>(image + c, taps.products, along);
-            } else {
-              const Jet<V, ND> moved = taps.axes.template gather<1, ND, V>(image + c);
-              for (int a = 0; a < ND; ++a) d += moved.slope[a];
-            }
-          }
-          store_channels(to + c, d);
+    Pixels<true> pixels;
+    Places places(job.input), tangents(job.d_input);
+    General::template for_each_placed<1>(job, n, chunk % chunks_per_image(job), pixels.run, [&](const Span& span) {
+      R* const output = samples_of<R>(job, job.output, n, span);
+      pixels.run.turn(job, n, span);
+      pixels.set(span.count);
+      pixels.product.set(pixels.run, span.count);
+      for (int i = 0; i < span.count; ++i)
+        for (int64_t c = 0; c < job.channels; ++c) output[i * column + c] = R(0);
+      if (job.d_input.data) {
+        tangents.set(pixels.run, span.count);
+        for_each_read(pixels, tangents, 0, span.count, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
+          const R* const from = tangents.image(n) + taps.first();
+          R* const to = output + i * column;
+          across<taps.wide, R>(0, job.channels, [&](auto lane, int64_t c) __attribute__((always_inline)) {
+            lane.store(to + c, value(lane, taps, pixels.product, from + c));
+          });
         });
       }
+      if (!turns) return;
+      places.set(pixels.run, span.count);
+      for_each_read(pixels, places, 0, span.count, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
+        const R* const from = places.image(n) + taps.first();
+        R* const to = output + i * column;
+        across<taps.wide, R>(0, job.channels, [&](auto lane, int64_t c) __attribute__((always_inline)) {
+          auto d = lane.load(to + c);
+          if constexpr (flat) {
+            d += contract(lane, taps, pixels.product.along, from + c);
+          } else {
+            const auto moved = gather<1, ND>(lane, taps, from + c);
+            for (int a = 0; a < ND; ++a) d += moved.slope[a];
+          }
+          lane.store(to + c, d);
+        });
+      });
     });
   }
 
-  // Sums of one pixel over the channels. Those of a lane are the same at every width of vectors.
+  // Sums over the channels, of the pixels of a run: those of a lane are the same at every width of vectors.
   struct Sums {
-    static constexpr int lanes = 64 / int(sizeof(R));
-    alignas(64) R lane[lanes] = {};
+    static constexpr int lanes = 4 * few<R>;
+    alignas(64) R lane[ND][strip_columns * few<R>];
 
-    template <class V>
-    PYSTN_HD void add(int64_t c, const V& term) {
-      R* const at = lane + c % lanes;
-      store_channels(at, load_channels<V>(at) + term);
+    void clear(int count) { memset(lane, 0, sizeof lane[0] * (ND - 1) + count * few_bytes); }
+
+    // Of pixel i: terms(lane, c, term) sets those of some channels.
+    template <bool wide, class Terms>
+    PYSTN_HD void add(int i, int64_t channels, const Terms& terms) {
+      const bool is_one = channels <= few<R>;
+      alignas(64) R many[ND][lanes];
+      if (!is_one) memset(many, 0, sizeof many);
+      across<wide, R>(0, channels, [&](auto width, int64_t c) __attribute__((always_inline)) {
+        typename decltype(width)::V term[ND], sum;
+        terms(width, c, term);
+        for (int a = 0; a < ND; ++a) {
+          R* const at = is_one ? lane[a] + i * few<R> : many[a] + c % lanes;
+          __builtin_memcpy(&sum, at, sizeof sum);
+          sum += term[a];
+          __builtin_memcpy(at, &sum, sizeof sum);
+        }
+      });
+      for (int a = 0; !is_one && a < ND; ++a)
+        for (int l = 0; l < few<R>; ++l) {
+          const R even = many[a][l] + many[a][l + 2 * few<R>], odd = many[a][l + few<R>] + many[a][l + 3 * few<R>];
+          lane[a][i * few<R> + l] += even + odd;
+        }
     }
-    R total() {
-      for (int half = lanes / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
-      return lane[0];
+
+    void total(int count, R (&sum)[ND][strip_columns]) const {
+      for (int a = 0; a < ND; ++a)
+        for (int i = 0; i < count; ++i) {
+          const R* const of = lane[a] + i * few<R>;
+          sum[a][i] = few<R> == 4 ? (of[0] + of[2]) + (of[1] + of[few<R> - 1]) : of[0] + of[1];
+        }
     }
   };
+
+  // Adds the slopes of an image along a run to the sums; the cotangents are `column` apart.
+  static void add_slopes(const Pixels<false>& pixels, const Places& places, const R* image, int64_t channels, int count,
+                         const R* cotangents, Index column, Sums& sums) {
+    for_each_read(pixels, places, 0, count, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
+      const R *const from = image + taps.first(), *const g = cotangents + i * column;
+      prefetch(pixels, places, i, count, channels, image);
+      sums.template add<taps.wide>(i, channels, [&](auto lane, int64_t c, auto& term) __attribute__((always_inline)) {
+        const auto moved = gather<1, ND>(lane, taps, from + c);
+        for (int a = 0; a < ND; ++a) term[a] = lane.load(g + c) * moved.slope[a];
+      });
+    });
+  }
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
     const Index column = column_stride(job, job.output.axis);
-    Run<R, ND> run;
-    AxisTaps<true> taps;
-    R sum[ND][strip_columns];
-    General::template for_each_placed<1>(job, n0, chunk % chunks_per_image(job), run, [&](const Span& span) {
-      const Index first = General::place_of(job, job.output, 0, span, 0);
-      for (int i = 0; i < span.count; ++i) {
-        for (int a = 0; a < ND; ++a) sum[a][i] = R(0);
-        taps.place(run, i, job.input.axis);
-        if (taps.none) continue;  // a sample outside has no slope
-        prefetch(run, i + 4, span.count, job.input, n0);
-        Sums sums[ND];
-        for (int64_t n = n0; n < n1; ++n) {
-          const R* const image = pixels_of(job.input, n);
-          const R* const cotangent = static_cast<const R*>(job.output.data) + n * job.output.batch + first + i * column;
-          across<R>(0, job.channels, [&](auto zero, int64_t c) __attribute__((always_inline)) {
-            using V = decltype(zero);
-            const Jet<V, ND> moved = taps.template gather<1, ND, V>(image + c);
-            const V g = load_channels<V>(cotangent + c);
-            for (int a = 0; a < ND; ++a) sums[a].add(c, V(g * moved.slope[a]));
-          });
-        }
-        for (int a = 0; a < ND; ++a) sum[a][i] = sums[a].total();
-      }
-      const R(*const no_mask)[strip_columns] = nullptr;
-      put_grad_grid(job, n0, chunk, span, run, sum, no_mask);
+    Pixels<false> pixels;
+    Places places(job.input);
+    Sums sums;
+    alignas(64) R sum[ND][strip_columns];
+    General::template for_each_placed<1>(job, n0, chunk % chunks_per_image(job), pixels.run, [&](const Span& span) {
+      pixels.set(span.count);
+      places.set(pixels.run, span.count);
+      sums.clear(span.count);
+      for (int64_t n = n0; n < n1; ++n)
+        add_slopes(pixels, places, places.image(n), job.channels, span.count, samples_of(job, job.output, n, span),
+                   column, sums);
+      sums.total(span.count, sum);
+      put_grad_grid<R, ND>(job, n0, chunk, span, pixels.run, sum, nullptr);
     });
   }
 
-  // to += g w, at the taps of a pixel.
-  template <class V>
-  static PYSTN_HD void add_to_taps(R* to, const Taps<false>& taps, const V& g) {
-    if constexpr (flat) {
-      const auto add = [&](int k) __attribute__((always_inline)) {
-        R* const at = to + taps.products.offset[k];
-        store_channels(at, V(load_channels<V>(at) + g * in_all<V>(taps.products.weight[k])));
-      };
-      if (taps.products.count == taps.products.capacity)
-        for (int k = 0; k < taps.products.capacity; ++k) add(k);
-      else
-        for (int k = 0; k < taps.products.count; ++k) add(k);
-    } else {
-      taps.axes.template scatter<ND, V>(to, g);
-    }
+  // How far apart pixels of a run are that follow each other where they add to the image: neighbours, of few
+  // channels, mostly add to the same elements, and each would wait for the one before.
+  static int apart(const SampleJob& job) { return job.channels * int64_t(sizeof(R)) <= line_bytes ? 8 : 1; }
+
+  // image += cotangents w, along a run.
+  static void add_run(const Pixels<false>& pixels, const Places& places, R* image, int64_t channels, int apart,
+                      int count, const R* cotangents, Index column) {
+    for_each_read(pixels, places, 0, count, apart, [&](int i, const auto& taps) __attribute__((always_inline)) {
+      const R* const g = cotangents + i * column;
+      R* const to = image + taps.first();
+      across<taps.wide, R>(0, channels, [&](auto lane, int64_t c) __attribute__((always_inline)) {
+        add_to_taps(lane, taps, pixels.product, to + c, lane.load(g + c));
+      });
+    });
   }
 
   static void vjp_input(const SampleJob& job, int64_t task) {
     const Part part(job, task);
     part.clear(job);
-    R* const image = static_cast<R*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
     const Index column = column_stride(job, job.output.axis);
-    Run<R, ND> run;
-    Taps<false> taps;
-    General::template for_each_of_part<0>(job, part, run, [&](int64_t n, const Span& span, int64_t) {
-      const R* cotangent = static_cast<const R*>(job.output.data) + General::place_of(job, job.output, n, span, 0);
-      for (int i = 0; i < span.count; ++i, cotangent += column) {
-        taps.place(run, i, job.grad_input.axis);
-        if (taps.none) continue;
-        across<R>(part.channel0, part.channel1, [&](auto zero, int64_t c) __attribute__((always_inline)) {
-          add_to_taps(image + c, taps, load_channels<decltype(zero)>(cotangent + c));
-        });
-      }
+    Pixels<false> pixels;
+    Places places(job.grad_input);
+    R* const image = places.image(part.n0) + part.channel0;
+    General::template for_each_of_part<0>(job, part, pixels.run, [&](int64_t n, const Span& span, int64_t) {
+      pixels.set(span.count);
+      pixels.product.set(pixels.run, span.count);
+      places.set(pixels.run, span.count);
+      add_run(pixels, places, image, part.channel1 - part.channel0, apart(job), span.count,
+              samples_of(job, job.output, n, span) + part.channel0, column);
     });
   }
 
@@ -345,48 +572,118 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   static void vjp(const SampleJob& job, int64_t task) {
     const Part part(job, task);
     part.clear(job);
-    R* const grad = static_cast<R*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
     const Index column = column_stride(job, job.output.axis);
-    Run<R, ND> run;
-    Taps<false> taps;
-    AxisTaps<true> slopes;
-    R sum[ND][strip_columns];
-    General::template for_each_of_part<1>(job, part, run, [&](int64_t n, const Span& span, int64_t chunk) {
-      const R* const image = pixels_of(job.input, n);
-      const R* cotangent = static_cast<const R*>(job.output.data) + General::place_of(job, job.output, n, span, 0);
-      for (int i = 0; i < span.count; ++i, cotangent += column) {
-        for (int a = 0; a < ND; ++a) sum[a][i] = R(0);
-        taps.place(run, i, job.grad_input.axis);
-        if (taps.none) continue;
-        slopes.place(run, i, job.input.axis);
-        prefetch(run, i + 4, span.count, job.input, n);
-        Sums sums[ND];
-        across<R>(0, job.channels, [&](auto zero, int64_t c) __attribute__((always_inline)) {
-          using V = decltype(zero);
-          const V g = load_channels<V>(cotangent + c);
-          const Jet<V, ND> moved = slopes.template gather<1, ND, V>(image + c);
-          for (int a = 0; a < ND; ++a) sums[a].add(c, V(g * moved.slope[a]));
-          add_to_taps(grad + c, taps, g);
-        });
-        for (int a = 0; a < ND; ++a) sum[a][i] = sums[a].total();
+    Pixels<false> pixels;
+    Places places(job.input), grad(job.grad_input);
+    Sums sums;
+    alignas(64) R sum[ND][strip_columns];
+    General::template for_each_of_part<1>(job, part, pixels.run, [&](int64_t n, const Span& span, int64_t chunk) {
+      const R* const cotangents = samples_of(job, job.output, n, span);
+      pixels.set(span.count);
+      pixels.product.set(pixels.run, span.count);
+      places.set(pixels.run, span.count);
+      grad.set(pixels.run, span.count);
+      sums.clear(span.count);
+      add_slopes(pixels, places, places.image(n), job.channels, span.count, cotangents, column, sums);
+      sums.total(span.count, sum);
+      put_grad_grid<R, ND>(job, n, chunk, span, pixels.run, sum, nullptr);
+      add_run(pixels, grad, grad.image(part.n0), job.channels, apart(job), span.count, cotangents, column);
+    });
+  }
+
+  // Adds step_b V_ab of an image along a run to the sums. In vectors of 16 bytes, as push below: wider ones would take
+  // half as long again to compile.
+  static void add_curves(const Pixels<false>& pixels, const Places& places, const R* image, int64_t channels, int count,
+                         const R* cotangents, Index column, const R (*step)[strip_columns], Sums& sums) {
+    for_each_read(pixels, places, 0, count, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
+      const R *const from = image + taps.first(), *const g = cotangents + i * column;
+      sums.template add<false>(i, channels, [&](auto lane, int64_t c, auto& term) __attribute__((always_inline)) {
+        using V = typename decltype(lane)::V;
+        const auto curved = gather<2, ND>(lane, taps, from + c);
+        for (int a = 0; a < ND; ++a) {
+          V slope{};
+          for (int b = 0; b < ND; ++b) slope += in_all<V>(step[b][i]) * curved.curve[a][b];
+          term[a] = lane.load(g + c) * slope;
+        }
+      });
+    });
+  }
+
+  // grad_grid_a = sum_c output_c (V_a(Z_c) + sum_b d_grid_b V_ab(U_c))
+  static void vjp2_grid(const SampleJob& job, int64_t chunk) {
+    const int64_t n0 = chunk / chunks_per_image(job);
+    const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
+    const Index column = column_stride(job, job.output.axis);
+    Pixels<false> pixels;
+    Places places(job.input), tangents(job.d_input);
+    Sums sums;
+    alignas(64) R step[ND][strip_columns], sum[ND][strip_columns];
+    General::template for_each_placed<2>(job, n0, chunk % chunks_per_image(job), pixels.run, [&](const Span& span) {
+      pixels.set(span.count);
+      sums.clear(span.count);
+      if (job.d_input.data) tangents.set(pixels.run, span.count);
+      if (job.d_grid.data) {
+        places.set(pixels.run, span.count);
+        pixels.run.steps(job, n0, span, step);
       }
-      const R(*const no_mask)[strip_columns] = nullptr;
-      put_grad_grid(job, n, chunk, span, run, sum, no_mask);
+      for (int64_t n = n0; n < n1; ++n) {
+        const R* const cotangents = samples_of(job, job.output, n, span);
+        if (job.d_input.data)
+          add_slopes(pixels, tangents, tangents.image(n), job.channels, span.count, cotangents, column, sums);
+        if (job.d_grid.data)
+          add_curves(pixels, places, places.image(n), job.channels, span.count, cotangents, column, step, sums);
+      }
+      sums.total(span.count, sum);
+      put_grad_grid<R, ND>(job, n0, chunk, span, pixels.run, sum, nullptr);
+    });
+  }
+
+  // grad_input += output w + sum_a values d_grid_a w_a
+  static void push(const SampleJob& job, int64_t task) {
+    const Part part(job, task);
+    part.clear(job);
+    const bool moves = job.values.data && job.d_grid.data;
+    const Index column = column_stride(job, job.output.axis), values_column = column_stride(job, job.values.axis);
+    Pixels<false> pixels;
+    Places places(job.grad_input);
+    R* const image = places.image(part.n0) + part.channel0;
+    alignas(64) R step[ND][strip_columns];
+    General::template for_each_of_part<1>(job, part, pixels.run, [&](int64_t n, const Span& span, int64_t) {
+      pixels.set(span.count);
+      places.set(pixels.run, span.count);
+      if (moves) pixels.run.steps(job, n, span, step);
+      const R* const output = job.output.data ? samples_of(job, job.output, n, span) + part.channel0 : nullptr;
+      const R* const values = moves ? samples_of(job, job.values, n, span) + part.channel0 : nullptr;
+      const int64_t channels = part.channel1 - part.channel0;
+      for_each_read(pixels, places, 0, span.count, apart(job),
+                    [&](int i, const auto& taps) __attribute__((always_inline)) {
+                      R* const to = image + taps.first();
+                      across<false, R>(0, channels, [&](auto lane, int64_t c) __attribute__((always_inline)) {
+                        using V = typename decltype(lane)::V;
+                        const V value = output ? lane.load(output + i * column + c) : V{};
+                        const V moved = values ? lane.load(values + i * values_column + c) : V{};
+                        V slope[ND];
+                        for (int a = 0; a < ND; ++a)
+                          slope[a] = values && step[a][i] != R(0) ? V(moved * in_all<V>(step[a][i])) : V{};
+                        scatter<true, ND>(lane, taps, to + c, value, slope);
+                      });
+                    });
     });
   }
 };
 
 // Whether channels in lanes can do what a job asks for.
-template <class R>
 inline bool fits_channels(Direction direction, const SampleJob& job) {
-  if (job.channels * int64_t(sizeof(R)) < 16 || job.components != 1) return false;
-  if (job.mask.data || job.projected || job.chosen.data || job.output.channel != 1) return false;
-  if (direction == Direction::forward && job.output_batch != job.batch) return false;
-  const bool slopes = direction == Direction::vjp_grid || direction == Direction::vjp;
-  if ((direction == Direction::jvp && (job.fill || job.d_fill)) || (slopes && job.fill)) return false;
+  if (job.channels < 2 || job.components != 1 || job.mask.data || job.projected || job.chosen.data) return false;
+  if (job.gradient.data || (direction == Direction::forward && job.output_batch != job.batch)) return false;
+  const bool values = direction == Direction::forward || direction == Direction::vjp_input;
+  if (!values && (job.fill || job.d_fill)) return false;
   const ImageArray* const images[] = {&job.input, &job.d_input, &job.grad_input};
   for (const ImageArray* image : images)
     if (image->data && image->channel != 1) return false;
+  const SampleArray* const samples[] = {&job.output, &job.values};
+  for (const SampleArray* array : samples)
+    if (array->data && array->channel != 1) return false;
   return true;
 }
 

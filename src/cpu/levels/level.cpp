@@ -10,6 +10,7 @@
 #include "sampling.hpp"
 #include "spline_lines.hpp"
 #include "tiles.hpp"
+#include "transposed.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 namespace {
@@ -65,9 +66,10 @@ int taps_of(Direction direction, const SampleJob& job) {
   return taps;
 }
 
-#if defined(PYSTN_BLOCKS)
+#if defined(PYSTN_BLOCKS) || defined(PYSTN_CHANNELS)
+// Directions of blocks and of channels in lanes.
 template <class S>
-SampleChunk in_blocks(Direction direction) {
+SampleChunk vectorized(Direction direction) {
   switch (direction) {
     case Direction::vjp2_grid:
       return S::vjp2_grid;
@@ -79,7 +81,9 @@ SampleChunk in_blocks(Direction direction) {
       return frequent<S>(direction);
   }
 }
+#endif
 
+#if defined(PYSTN_BLOCKS)
 // Whether an offset into the input is one into its gradient too.
 bool strides_agree(const SampleJob& job) {
   for (int a = 0; a < job.ndim; ++a)
@@ -93,11 +97,11 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
   if (direction == Direction::vjp && !strides_agree(job)) return nullptr;
   switch (taps_of(direction, job)) {
     case 1:
-      return direction == Direction::vjp ? nullptr : in_blocks<BlockSampler<R, 1, ND>>(direction);
+      return direction == Direction::vjp ? nullptr : vectorized<BlockSampler<R, 1, ND>>(direction);
     case 2:
-      return in_blocks<BlockSampler<R, 2, ND>>(direction);
+      return vectorized<BlockSampler<R, 2, ND>>(direction);
     case 4:
-      return in_blocks<BlockSampler<R, 4, ND>>(direction);
+      return vectorized<BlockSampler<R, 4, ND>>(direction);
     default:
       return nullptr;
   }
@@ -105,21 +109,16 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
 #endif
 
 #if defined(PYSTN_CHANNELS)
-template <class S>
-SampleChunk by_channels(Direction direction) {
-  return direction == Direction::vjp ? S::vjp : frequent<S>(direction);
-}
-
 template <class R, int ND>
 SampleChunk with_channels(Direction direction, const SampleJob& job) {
-  if (!fits_channels<R>(direction, job)) return nullptr;
+  if (!fits_channels(direction, job)) return nullptr;
   switch (taps_of(direction, job)) {
     case 1:
       return frequent<ChannelSampler<R, 1, ND>>(direction);
     case 2:
-      return by_channels<ChannelSampler<R, 2, ND>>(direction);
+      return vectorized<ChannelSampler<R, 2, ND>>(direction);
     case 4:
-      return by_channels<ChannelSampler<R, 4, ND>>(direction);
+      return vectorized<ChannelSampler<R, 4, ND>>(direction);
     default:
       return nullptr;
   }
@@ -169,7 +168,49 @@ bool all_are(Element type, const SampleJob& job) {
   return true;
 }
 
+#if defined(PYSTN_TRANSPOSED)
+template <class R, int ND>
+SampleChunk transposed_by_taps(Direction direction, int taps) {
+  switch (taps) {
+    case 1:
+      return direction == Direction::vjp ? nullptr : transposed_body<TransposedSampler<R, 1, ND>>(direction);
+    case 2:
+      return transposed_body<TransposedSampler<R, 2, ND>>(direction);
+    case 4:
+      return transposed_body<TransposedSampler<R, 4, ND>>(direction);
+    default:
+      return nullptr;
+  }
+}
+
+template <class R>
+SampleChunk transposed(Direction direction, const SampleJob& job) {
+  const int taps = taps_of(direction, job);
+  switch (job.ndim) {
+    case 1:
+      return transposed_by_taps<R, 1>(direction, taps);
+    case 2:
+      return transposed_by_taps<R, 2>(direction, taps);
+    default:
+      return transposed_by_taps<R, 3>(direction, taps);
+  }
+}
+#endif
+
+// Bytes of scratch memory that a task makes use of; those of `job` are not looked at.
+int64_t scratch([[maybe_unused]] Direction direction, [[maybe_unused]] const SampleJob& job) {
+#if defined(PYSTN_TRANSPOSED)
+  if (!fits_transposed(direction, job) || taps_of(direction, job) == 0) return 0;
+  if (all_are(Element::f64, job)) return bytes_transposed<double>(direction, job);
+  if (all_are(Element::f32, job) && job.single) return bytes_transposed<float>(direction, job);
+#endif
+  return 0;
+}
+
 SampleChunk sample(Direction direction, const SampleJob& job) {
+#if defined(PYSTN_TRANSPOSED)
+  if (job.scratch) return job.single ? transposed<float>(direction, job) : transposed<double>(direction, job);
+#endif
   if (direction == Direction::reach) return job.single ? find_reach<float> : find_reach<double>;
 #if defined(PYSTN_TILES)
   if (const SampleChunk special = tiled(direction, job)) return special;
@@ -218,7 +259,7 @@ SplineChunk spline_filter(const SplineJob& job) {
 #define PYSTN_STRING(name) #name
 #define PYSTN_NAME(name) PYSTN_STRING(name)
 extern const Level level;
-const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample,         walks_rows,   affine_grid,
+const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample,         scratch,      walks_rows, affine_grid,
                      affine_grid_vjp,         spline_factors, spline_filter};
 
 }  // namespace pystn::PYSTN_LEVEL

@@ -486,6 +486,16 @@ struct Run {
     return all;
   }
 
+  // The tangents of positions: d_grid, in pixels.
+  void steps(const SampleJob& job, int64_t n, const Span& span, R (*step)[strip_columns]) const {
+    for (int a = 0; a < ND; ++a) {
+      load_tangents(job, n, span, a, step[a]);
+      for (int i = span.count; i < placed; ++i) step[a][i] = R(0);
+      const R* const factor = axis[a].factor;
+      for (int i = 0; i < span.count; ++i) step[a][i] = factor[i] == R(0) ? R(0) : factor[i] * step[a][i];
+    }
+  }
+
   // Turns the slopes into those along a tangent of the coordinates and of the kernels' parameters:
   // their sum over the axes is then the derivative.
   PYSTN_APART void turn(const SampleJob& job, int64_t n, const Span& span) {
@@ -558,7 +568,8 @@ PYSTN_APART void put_grad_grid(const SampleJob& job, int64_t n, int64_t chunk, c
 
 // Strips of a chunk, at most; the size of its part of the table of reaches.
 inline int64_t strips_per_chunk(const SampleJob& job) {
-  return ((job.chunk_rows + strip_rows - 1) / strip_rows) * ((job.chunk_columns + strip_columns - 1) / strip_columns);
+  return job.planes * ((job.chunk_rows + strip_rows - 1) / strip_rows) *
+         ((job.chunk_columns + strip_columns - 1) / strip_columns);
 }
 
 inline Reach* reaches_of(const SampleJob& job, int64_t n, int64_t chunk) {
