@@ -165,7 +165,7 @@ TABLE = (
     Block("affine grid", GRID, (RGB, FEATURES, DIGITS, ULTRA_HD, VOLUME), TURNED),
     Block("other modes, paddings", BOTH, (RGB,), TURNED, kernels=OTHERS, quick=True),
     Block("other modes, paddings", BOTH, (RGB, FEATURES), TURNED, kernels=OTHERS),
-    Block("channels last", BOTH, (FEATURES,), TURNED, channels="last", quick=True),
+    Block("channels last", BOTH, (RGB, FEATURES), TURNED, channels="last", quick=True),
     Block("channels last", ALL, (FEATURES,), EVERY, channels="last"),
     Block("channels last", AFFINE, (FEATURES,), SMOOTH, channels="last"),
     Block("volumes", BOTH, (VOLUME,), TURNED, quick=True),

@@ -139,7 +139,8 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   struct Places {
     R* pixels;
     Index batch, stride[ND], corner[products];
-    alignas(64) Index first[strip_columns];
+    alignas(64) Index first[strip_columns] = {}, above[strip_columns] = {};  // of this run, and of that before it
+    uint64_t asked_below = 0;  // offsets that are worth asking for early, up to the end of an image
 
     explicit Places(const ImageArray& image) : pixels(static_cast<R*>(image.data)), batch(image.batch) {
       for (int a = 0; a < ND; ++a) stride[a] = image.axis[a];
@@ -150,10 +151,19 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     }
     R* image(int64_t n) const { return pixels + n * batch; }
 
+    // Of images that nearer caches do not hold.
+    void ask_early(const SampleJob& job) {
+      constexpr int64_t worthwhile = 1 << 18;  // bytes
+      int64_t last = 0;
+      for (int a = 0; a < ND; ++a) last += (job.size[a] - 1) * stride[a];
+      if (job.channels > 2 * few<R> && last * int64_t(sizeof(R)) >= worthwhile) asked_below = uint64_t(last);
+    }
+
     void set(const Run<R, ND>& run, int count) {
       for (int i = 0; i < count; ++i) {
         uint64_t offset = 0;  // any bits where taps are not adjacent
         for (int a = 0; a < ND; ++a) offset += uint64_t(run.axis[a].first[i]) * uint64_t(stride[a]);
+        above[i] = first[i];
         first[i] = Index(offset);
       }
     }
@@ -363,6 +373,18 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     }
   }
 
+  // Asks, early, for the first tap of a pixel some rows below, which is as far from here as the row above is: others
+  // that the row reads are first taps too. For images that nearer caches do not hold.
+  static PYSTN_HD void prefetch_below(const Places& places, int i, int64_t channels, const R* image) {
+    constexpr int rows = 4, lines = 16;
+    const uint64_t first = uint64_t(places.first[i]), below = first + rows * (first - uint64_t(places.above[i]));
+    if (below >= places.asked_below) return;
+    const Index bytes = channels * Index(sizeof(R));
+    const char* const from = reinterpret_cast<const char*>(image + below);
+    for (Index line = 0; line < bytes && line < lines * line_bytes; line += line_bytes)
+      __builtin_prefetch(from + line, 0, 2);
+  }
+
   // Puts the samples of pixels begin <= i < end of a run at `to`, `column` apart.
   static void sample_run(const Pixels<false>& pixels, const Places& places, const R* image, int64_t channels, int begin,
                          int end, R* to, Index column) {
@@ -371,6 +393,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     for_each_read(pixels, places, begin, end, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
       R* const sample = to + (i - begin) * column;
       const R* const from = image + taps.first();
+      if (places.asked_below && pixels.are_neighbours[i]) prefetch_below(places, i, channels, image);
       prefetch(pixels, places, i, end, channels, image);
       across<taps.wide, R>(0, channels, [&](auto lane, int64_t c) __attribute__((always_inline)) {
         lane.store(sample + c, value(lane, taps, pixels.product, from + c));
@@ -384,6 +407,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     Pixels<false> pixels;
     const Run<R, ND>& run = pixels.run;
     Places places(job.input);
+    places.ask_early(job);
     Stream<R, 1, 1, kept> stream(0, 0);
     const int streams = streamed_pixels(job, column), together = streams ? streams : strip_columns;
     General::template for_each_placed<0>(job, n, chunk % chunks_per_image(job), pixels.run, [&](const Span& span) {

@@ -89,6 +89,20 @@ struct TiledSampler {
     PYSTN_INLINE int columns() const { return line.count - start < batch_columns ? line.count - start : batch_columns; }
   };
 
+  // Asks for the coordinates of the batch after the next one of a line, or of the line below: rows of a large grid are
+  // further apart than what processors foresee.
+  static PYSTN_INLINE void prefetch_grid(const SampleJob& job, const float* line, int start, int count) {
+    const int64_t row = row_stride(job, job.grid.axis), column = column_stride(job, job.grid.axis);
+    if (TR == 1 || column < 1 || column > 2) return;
+    const int64_t ahead = start + 2 * batch_columns;
+    const int64_t offset = ahead < count ? ahead * column : TR * row + (ahead - count) * column;
+    for (int r = 0; r < TR; ++r)
+      for (int64_t i = 0; i < batch_columns * column; i += line_bytes / int64_t(sizeof(float))) {
+        const uintptr_t at = reinterpret_cast<uintptr_t>(line) + uintptr_t(offset + r * row + i) * sizeof(float);
+        __builtin_prefetch(reinterpret_cast<const char*>(at), 0, 2);
+      }
+  }
+
   // Calls body(batch) for the tiles of one chunk, in order; for those that may meet `part` if it is given.
   // `sums` are told of every line.
   template <bool with_factor, class Body>
@@ -107,6 +121,7 @@ struct TiledSampler {
       for (int start = 0; start < line.count; start += batch_columns) {
         if (reach && !part->meets(*reach++)) continue;
         Batch batch(line, at_line, column_stride(job, job.grad_grid.axis), start);
+        if (is_stored(job)) prefetch_grid(job, from, start, line.count);
         if (is_stored(job))
           for (int t = 0; t < batch.tiles; ++t)
             batch.tile(t).load_grid(job, from + (start + t * TC) * grid_column, batch.grid_x + t * lanes,
