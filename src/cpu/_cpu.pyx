@@ -585,7 +585,7 @@ cdef class Call(Holder):
         job.reach = <Reach*> calloc(max(1, count), sizeof(Reach))
         if job.reach == NULL:
             raise MemoryError
-        self.run(Direction.reach, chunks, threads)
+        self.must_run(Direction.reach, chunks, threads)
         for i in range(count):
             reached += job.reach[i].high - job.reach[i].low
         job.bands = max(1, min(threads if reached > 0.25 * length * count else 4 * threads, length // 16))
@@ -633,20 +633,23 @@ cdef class Call(Holder):
             run_sample(body, &self.job, count, threads, brief)
         return True
 
+    cdef int must_run(self, Direction direction, int64_t count, int threads) except -1:
+        if not self.run(direction, count, threads):
+            raise RuntimeError(f"no kernel of level {level.name.decode()} for direction {<int> direction}")
+        return 0
+
     cdef int64_t work(self) noexcept:
         return self.job.batch * self.pixels() * self.job.channels
 
     cdef int run_chunks(self, Direction direction, int64_t batch, int threads) except -1:
         """A direction that writes the output's pixels, or the grid's."""
-        self.run(direction, self.chunks(batch), threads_for(self.work(), threads))
-        return 0
+        return self.must_run(direction, self.chunks(batch), threads_for(self.work(), threads))
 
     cdef int run_parts(self, Direction direction, int threads) except -1:
         """A direction that adds to an image."""
         cdef int used = threads_for(self.work(), threads)
         cdef int64_t parts = self.share_input(used)
-        self.run(direction, parts, used)
-        return 0
+        return self.must_run(direction, parts, used)
 
 
 cdef int threads_for(int64_t work, int threads) noexcept:
@@ -851,7 +854,7 @@ def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, 
         if to_grid and call.whole_images() and call.run(Direction.vjp, parts, used):
             return partial.sum(axis=-3) if to_matrices else None
         call.job.input.data = call.job.mask.data = NULL  # not read
-        call.run(Direction.vjp_input, parts, used)
+        call.must_run(Direction.vjp_input, parts, used)
     call.job.input.data = pixels
     call.job.mask.data = mask
     call.job.grad_input.data = NULL
@@ -872,7 +875,7 @@ def grid_sample_vjp_options(grad_output, grad_mask, input, grid, partial, option
     call.samples(&call.job.mask, grad_mask, channels=False)
     call.job.partial = <double*> call.doubles(partial)
     call.job.groups, call.job.partial_row = partial.shape
-    call.run(Direction.vjp_options, call.job.groups, threads_for(call.work(), threads))
+    call.must_run(Direction.vjp_options, call.job.groups, threads_for(call.work(), threads))
 
 
 def grid_sample_vjp2_grid(gg_input, gg_grid, grad_output, grad_mask, input, grid, grad_grid, options, int threads):

@@ -18,6 +18,8 @@ KINDS = [
     ("float32", "linear", "zeros", 21, (150,)),
     ("float32", "linear", "border", 18, (7, 6, 9)),
     ("float32", "cubic", "zeros", 16, (5, 6, 5)),
+    ("float32", pystn.BSpline(2), "mirror", 16, (9, 8)),
+    ("float32", pystn.Lanczos(3), "zeros", 16, (9, 8)),
     ("float64", "nearest", "border", 16, (9, 8)),
     ("float64", "linear", "zeros", 24, (31, 30)),
     ("float64", "cubic", "reflection", 17, (9, 11)),
@@ -132,3 +134,48 @@ def test_large_gradients():
     expected = one_by_one(lambda g, u, x: pystn.grid_sample_vjp(g, u, x, wrt=("input",))[0], grad, image, grid)
     got = pystn.grid_sample_vjp(grad, image, grid, wrt=("input",))[0]
     np.testing.assert_allclose(got, expected, **TOLERANCE["float32"])
+
+
+def broadcast(array, axes):
+    """The array's first elements along some axes, repeated without being stored again."""
+    first = array[tuple(slice(1) if a in axes else slice(None) for a in range(array.ndim))]
+    return np.broadcast_to(first, array.shape)
+
+
+@pytest.mark.parametrize("axes", [(1,), (2, 3), (3,), (1, 2, 3), (0, 1, 2, 3), (0,)])
+def test_arrays_that_repeat_themselves(axes):
+    image, grid, grad = case("float32", 17, (9, 8))
+    for u, g in ((broadcast(image, axes), grad), (image, broadcast(grad, axes))):
+        np.testing.assert_array_equal(pystn.grid_sample(u, grid), pystn.grid_sample(u.copy(), grid))
+        results = []
+        for count in (1, 7):
+            with pystn.num_threads(count):
+                results.append(pystn.grid_sample_vjp(g, u, grid))
+        for got, again, wanted in zip(*results, pystn.grid_sample_vjp(g.copy(), u.copy(), grid), strict=True):
+            np.testing.assert_array_equal(got, again)
+            np.testing.assert_allclose(got, wanted, **TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("size", [(9, 8), (5, 4, 6)])
+def test_other_derivatives(size):
+    """Those that do not go this way are cut into whole images too."""
+    image, grid, grad = case("float64", 16, size)
+    d_image, d_grid = image[::-1].copy(), np.nan_to_num(grid[::-1], posinf=1, neginf=-1)
+    tangent = pystn.grid_sample_jvp(image, grid, d_image, d_grid)
+    np.testing.assert_array_equal(tangent, one_by_one(pystn.grid_sample_jvp, image, grid, d_image, d_grid))
+    second = pystn.grid_sample_vjp2(d_image, d_grid, grad, image, grid)
+    wanted = one_by_one(pystn.grid_sample_vjp2, d_image, d_grid, grad, image, grid)
+    for got, one in zip(second, wanted, strict=True):
+        np.testing.assert_allclose(got, one, **TOLERANCE["float64"])
+
+
+def test_projections():
+    image, _, _ = case("float64", 16, (5, 6, 7))
+    theta = np.tile(np.eye(3, 4), (BATCH, 1, 1)) + 0.1 * np.random.default_rng(1).standard_normal((BATCH, 3, 4))
+    size = (4, 5, 6)
+    value = pystn.warp_project(image, theta, size)
+    np.testing.assert_array_equal(value, one_by_one(lambda u, t: pystn.warp_project(u, t, size), image, theta))
+    grad = np.random.default_rng(2).standard_normal(value.shape)
+    wanted = one_by_one(lambda g, u, t: pystn.warp_project_vjp(g, u, t, size), grad, image, theta)
+    for got, one in zip(pystn.warp_project_vjp(grad, image, theta, size), wanted, strict=True):
+        np.testing.assert_allclose(got, one, rtol=1e-11, atol=1e-11)

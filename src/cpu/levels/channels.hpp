@@ -93,7 +93,7 @@ PYSTN_HD V in_all(R x) {
   return x - V{};
 }
 
-// Calls body(lanes, c) for channels c < end. `Wide`: with the widest vectors as far as they go.
+// Calls body(lanes, c) for channels c < end; if `wide`, with the widest vectors as far as they go.
 template <bool wide, class R, class Body>
 PYSTN_HD void across(int64_t c, int64_t end, const Body& body) {
   if constexpr (wide)
@@ -359,10 +359,10 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
 
   // Asks for the taps of a pixel to come, where they are neighbours: of each row along x up to some lines.
   template <bool slopes>
-  static PYSTN_HD void prefetch(const Pixels<slopes>& pixels, const Places& places, int i, int count, int64_t channels,
+  static PYSTN_HD void prefetch(const Pixels<slopes>& pixels, const Places& places, int i, int64_t channels,
                                 const R* image) {
     constexpr int rows = power(S, ND - 1), lines = 8, ahead = 4;
-    if (i + ahead >= count || channels <= 2 * few<R> || !pixels.are_neighbours[i + ahead]) return;
+    if (i + ahead >= pixels.run.placed || channels <= 2 * few<R> || !pixels.are_neighbours[i + ahead]) return;
     const Index bytes = S * places.stride[0] * Index(sizeof(R));
     for (int row = 0; row < rows; ++row) {
       Index at = places.first[i + ahead];
@@ -394,7 +394,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       R* const sample = to + (i - begin) * column;
       const R* const from = image + taps.first();
       if (places.asked_below && pixels.are_neighbours[i]) prefetch_below(places, i, channels, image);
-      prefetch(pixels, places, i, end, channels, image);
+      prefetch(pixels, places, i, channels, image);
       across<taps.wide, R>(0, channels, [&](auto lane, int64_t c) __attribute__((always_inline)) {
         lane.store(sample + c, value(lane, taps, pixels.product, from + c));
       });
@@ -532,7 +532,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
                          const R* cotangents, Index column, Sums& sums) {
     for_each_read(pixels, places, 0, count, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
       const R *const from = image + taps.first(), *const g = cotangents + i * column;
-      prefetch(pixels, places, i, count, channels, image);
+      prefetch(pixels, places, i, channels, image);
       sums.template add<taps.wide>(i, channels, [&](auto lane, int64_t c, auto& term) __attribute__((always_inline)) {
         const auto moved = gather<1, ND>(lane, taps, from + c);
         for (int a = 0; a < ND; ++a) term[a] = lane.load(g + c) * moved.slope[a];

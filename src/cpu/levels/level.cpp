@@ -173,11 +173,11 @@ template <class R, int ND>
 SampleChunk transposed_by_taps(Direction direction, int taps) {
   switch (taps) {
     case 1:
-      return direction == Direction::vjp ? nullptr : transposed_body<TransposedSampler<R, 1, ND>>(direction);
+      return frequent<TransposedSampler<R, 1, ND>>(direction);
     case 2:
-      return transposed_body<TransposedSampler<R, 2, ND>>(direction);
+      return vectorized<TransposedSampler<R, 2, ND>>(direction);
     case 4:
-      return transposed_body<TransposedSampler<R, 4, ND>>(direction);
+      return vectorized<TransposedSampler<R, 4, ND>>(direction);
     default:
       return nullptr;
   }
@@ -200,7 +200,8 @@ SampleChunk transposed(Direction direction, const SampleJob& job) {
 // Bytes of scratch memory that a task makes use of; those of `job` are not looked at.
 int64_t scratch([[maybe_unused]] Direction direction, [[maybe_unused]] const SampleJob& job) {
 #if defined(PYSTN_TRANSPOSED)
-  if (!fits_transposed(direction, job) || taps_of(direction, job) == 0) return 0;
+  const int taps = taps_of(direction, job);
+  if ((taps != 1 && taps != 2 && taps != 4) || !fits_transposed(direction, job)) return 0;
   if (all_are(Element::f64, job)) return bytes_transposed<double>(direction, job);
   if (all_are(Element::f32, job) && job.single) return bytes_transposed<float>(direction, job);
 #endif

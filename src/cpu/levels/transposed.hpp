@@ -323,28 +323,8 @@ struct TransposedSampler : ChannelSampler<R, S, ND> {
   }
 };
 
-template <class S>
-SampleChunk transposed_body(Direction direction) {
-  switch (direction) {
-    case Direction::forward:
-      return S::forward;
-    case Direction::vjp_input:
-      return S::vjp_input;
-    case Direction::vjp_grid:
-      return S::vjp_grid;
-    case Direction::vjp:
-      return S::vjp;
-    default:
-      return nullptr;
-  }
-}
-
-inline bool reads_image(Direction direction) { return direction != Direction::vjp_input; }
-inline bool writes_image(Direction direction) {
-  return direction == Direction::vjp_input || direction == Direction::vjp;
-}
-
-// Whether a job of a type and kernels that fit is better done this way.
+// Whether a job of a type and kernels that fit is better done this way: the same for all directions of a call, so that
+// what a gradient is made by does not depend on threads.
 inline bool fits_transposed(Direction direction, const SampleJob& job) {
   switch (direction) {
     case Direction::forward:
@@ -363,23 +343,33 @@ inline bool fits_transposed(Direction direction, const SampleJob& job) {
   for (int a = 0; a < job.ndim; ++a) pixels *= job.size[a];
   if (2 * job.outer * job.rows * job.columns < pixels) return false;  // most of what is rearranged might not be read
   // Planes not too far apart for offsets of 16 of them.
-  const auto has_planes = [](int64_t column, int64_t channel) {
+  const auto are_planes = [](int64_t column, int64_t channel) {
     return column == 1 && channel > 1 && channel < int64_t(1) << 26;
   };
-  return has_planes(column_stride(job, job.output.axis), job.output.channel) &&
-         (!reads_image(direction) || has_planes(job.input.axis[0], job.input.channel)) &&
-         (!writes_image(direction) || has_planes(job.grad_input.axis[0], job.grad_input.channel));
+  const auto has_planes = [&](const ImageArray& image) {
+    if (are_planes(image.axis[0], image.channel)) return true;
+    bool is_absent = !image.data && image.channel == 0;  // from the whole call, not from this direction alone
+    for (int a = 0; a < job.ndim; ++a) is_absent = is_absent && image.axis[a] == 0;
+    return is_absent;
+  };
+  return are_planes(column_stride(job, job.output.axis), job.output.channel) && has_planes(job.input) &&
+         has_planes(job.grad_input);
 }
 
-// What a task needs, or 0 if it is too much for a near cache.
+// What a task needs, or 0 if an image is too large for a near cache.
+template <class R, int ND>
+int64_t bytes_transposed(Direction direction, const SampleJob& job) {
+  using Sampler = TransposedSampler<R, 2, ND>;
+  constexpr int64_t most = 1 << 22;
+  if (Sampler::padded(job.channels) * Sampler::pixels_of(job) * int64_t(sizeof(R)) > most) return 0;
+  return Sampler::bytes(job, direction == Direction::vjp ? 2 : 1);
+}
+
 template <class R>
 int64_t bytes_transposed(Direction direction, const SampleJob& job) {
-  constexpr int64_t most = 1 << 22;
-  const int images = reads_image(direction) + writes_image(direction);
-  const int64_t bytes = job.ndim == 1   ? TransposedSampler<R, 2, 1>::bytes(job, images)
-                        : job.ndim == 2 ? TransposedSampler<R, 2, 2>::bytes(job, images)
-                                        : TransposedSampler<R, 2, 3>::bytes(job, images);
-  return bytes <= most * images ? bytes : 0;
+  return job.ndim == 1   ? bytes_transposed<R, 1>(direction, job)
+         : job.ndim == 2 ? bytes_transposed<R, 2>(direction, job)
+                         : bytes_transposed<R, 3>(direction, job);
 }
 
 }  // namespace pystn::PYSTN_LEVEL
