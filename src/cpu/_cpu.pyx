@@ -505,6 +505,8 @@ cdef class Call(Holder):
         cdef int used = threads_for(self.work(), threads)
         self.take_scratch(direction, used)
         cdef SampleChunk body = level.sample(direction, self.job)
+        if body == NULL:
+            self.refuse(direction)
         with nogil:
             run_grouped(body, &self.job, matrices, per_matrix, per_group, groups, used)
         return 0
@@ -635,8 +637,11 @@ cdef class Call(Holder):
 
     cdef int must_run(self, Direction direction, int64_t count, int threads) except -1:
         if not self.run(direction, count, threads):
-            raise RuntimeError(f"no kernel of level {level.name.decode()} for direction {<int> direction}")
+            self.refuse(direction)
         return 0
+
+    cdef int refuse(self, Direction direction) except -1:
+        raise RuntimeError(f"no kernel of level {level.name.decode()} for direction {<int> direction}")
 
     cdef int64_t work(self) noexcept:
         return self.job.batch * self.pixels() * self.job.channels

@@ -111,7 +111,8 @@ def test_warps(dtype, size):
     grad = rng.standard_normal(expected.shape).astype(dtype)
     wanted = one_by_one(lambda g, u, t: pystn.warp_affine_vjp(g, u, t, shape), grad, image, theta)
     for got, one in zip(pystn.warp_affine_vjp(grad, image, theta, shape), wanted, strict=True):
-        np.testing.assert_allclose(got, one, rtol=1e-3 if dtype == "float32" else 1e-11, atol=2e-4)
+        bound = 200 * np.finfo(dtype).eps * np.abs(one).max()
+        np.testing.assert_allclose(got, one, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("before", [0, 1, 5])
