@@ -43,7 +43,7 @@ cdef extern from *:
 cdef extern from "job.hpp" namespace "pystn" nogil:
     const int max_ndim
     const int max_rank
-    const int64_t stream_from
+    const int64_t stream_from, whole_images, whole_channels, whole_pixels
     cdef enum class Element(int):
         f32
         f64
@@ -187,11 +187,6 @@ cdef int64_t PARALLEL_FROM = 16384
 cdef int64_t BRIEF_BELOW = 1 << 20
 # Pixels of one chunk, about.
 cdef int64_t CHUNK_PIXELS = 8192
-# Batches of so many images or more, of so many channels or more, are cut into images and no further if these are of
-# so many pixels or less: then a task can rearrange an image that it reads.
-cdef int64_t WHOLE_IMAGES = 8
-cdef int64_t WHOLE_CHANNELS = 16
-cdef int64_t WHOLE_PIXELS = 1 << 16
 # Sums that the gradient to a matrix is added up in, at most.
 cdef int64_t GROUPS = 64
 
@@ -551,7 +546,7 @@ cdef class Call(Holder):
         job.chunk_columns = max(1, min(job.columns, 512 if job.rows > 1 else CHUNK_PIXELS))
         job.chunk_rows = max(1, min(job.rows, max(4, CHUNK_PIXELS // job.chunk_columns // 4 * 4)))
         job.planes = 1
-        if (job.batch >= WHOLE_IMAGES and job.channels >= WHOLE_CHANNELS and self.pixels() <= WHOLE_PIXELS
+        if (job.batch >= whole_images and job.channels >= whole_channels and self.pixels() <= whole_pixels
                 and (job.grid.data != NULL or job.rank == max(2, job.ndim))):  # one matrix an image
             job.chunk_columns, job.chunk_rows, job.planes = max(1, job.columns), max(1, job.rows), max(1, job.outer)
         job.row_chunks = (job.rows + job.chunk_rows - 1) // job.chunk_rows

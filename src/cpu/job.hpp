@@ -14,6 +14,10 @@ constexpr int max_rank = 64;  // axes of a grid's shape between batch and coordi
 // Bytes of an output from which on it goes past the caches: fewer may still be there for whoever reads them next.
 constexpr int64_t stream_from = int64_t(1) << 22;
 
+// Batches of so many images or more, of so many channels or more, are cut into images and no further, if these are of
+// so many pixels or less: then a task can rearrange an image that it reads.
+constexpr int64_t whole_images = 8, whole_channels = 16, whole_pixels = int64_t(1) << 16;
+
 // Types of elements; the codes of core/elements.hpp.
 enum class Element : int { f32 = 0, f64 = 1, f16 = 2, bf16 = 3, u8 = 4, i16 = 5, u16 = 6 };
 
@@ -142,6 +146,12 @@ enum class Direction : int {
   gradient_jvp = 10,      // gradient_a = V_a(Z) + d_grid_b V_ab(U)
   gradient_vjp_grid = 11  // grad_grid_b = gradient_a V_ab(U)
 };
+
+// Forward and the gradients of first order.
+inline bool is_of_training(Direction direction) {
+  return direction == Direction::forward || direction == Direction::vjp_input || direction == Direction::vjp_grid ||
+         direction == Direction::vjp;
+}
 
 struct LatticeJob {  // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size, ndim)
   int64_t count;     // matrices

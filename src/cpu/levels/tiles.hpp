@@ -551,15 +551,7 @@ SampleChunk tiled_body(Direction direction, const SampleJob& job) {
 inline SampleChunk tiled(Direction direction, const SampleJob& job) {
   const bool slopes = direction == Direction::vjp_grid || direction == Direction::vjp;
   const bool reads = direction != Direction::vjp_input, writes = !reads || direction == Direction::vjp;
-  switch (direction) {
-    case Direction::forward:
-    case Direction::vjp_input:
-    case Direction::vjp_grid:
-    case Direction::vjp:
-      break;
-    default:
-      return nullptr;
-  }
+  if (!is_of_training(direction)) return nullptr;
   if (reads && !fits_tiles(job, job.input)) return nullptr;
   if (writes && !fits_tiles(job, job.grad_input)) return nullptr;
   if (reads && writes && job.input.axis[1] != job.grad_input.axis[1]) return nullptr;  // one offset serves both

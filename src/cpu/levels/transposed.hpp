@@ -326,17 +326,8 @@ struct TransposedSampler : ChannelSampler<R, S, ND> {
 // Whether a job of a type and kernels that fit is better done this way: the same for all directions of a call, so that
 // what a gradient is made by does not depend on threads.
 inline bool fits_transposed(Direction direction, const SampleJob& job) {
-  switch (direction) {
-    case Direction::forward:
-    case Direction::vjp_input:
-    case Direction::vjp_grid:
-    case Direction::vjp:
-      break;
-    default:
-      return false;
-  }
-  constexpr int64_t fewest_images = 8, fewest_channels = 16;
-  if (job.channels < fewest_channels || job.batch < fewest_images || chunks_per_image(job) != 1) return false;
+  if (!is_of_training(direction)) return false;
+  if (job.channels < whole_channels || job.batch < whole_images || chunks_per_image(job) != 1) return false;
   if (job.components != 1 || job.fill || job.mask.data || job.projected || job.chosen.data) return false;
   if (job.output_batch != job.batch || job.input_batch != job.batch || job.grid_batch != job.batch) return false;
   int64_t pixels = 1;
