@@ -43,7 +43,7 @@ cdef extern from *:
 cdef extern from "job.hpp" namespace "pystn" nogil:
     const int max_ndim
     const int max_rank
-    const int64_t stream_from, whole_images, whole_channels, whole_pixels
+    const int64_t whole_images, whole_channels, whole_pixels
     cdef enum class Element(int):
         f32
         f64
@@ -126,6 +126,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         double* partial
         int64_t groups, partial_row
         int64_t outer, rows, columns, planes, chunk_rows, chunk_columns, row_chunks, column_chunks
+        int64_t stream_from
         int streams
         int64_t channel_blocks, bands
         Reach* reach
@@ -179,6 +180,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
     const Level* best_level() noexcept
     const Level* find_level(const char*) noexcept
     const char* const* level_names() noexcept
+    int64_t bytes_worth_streaming() noexcept
 
 
 # Below this many pixel-channels a parallel region costs more than it saves.
@@ -189,6 +191,9 @@ cdef int64_t BRIEF_BELOW = 1 << 20
 cdef int64_t CHUNK_PIXELS = 8192
 # Sums that the gradient to a matrix is added up in, at most.
 cdef int64_t GROUPS = 64
+
+# Bytes of an output from which on it goes past the caches.
+cdef int64_t STREAM_FROM = bytes_worth_streaming()
 
 cdef const Level* level = best_level()
 
@@ -201,6 +206,14 @@ def use_level(name):
     if found == NULL:
         raise ValueError(f"no CPU level {name!r} here: expected one of {', '.join(levels())}")
     level = found
+
+
+def stream_from(count=None):
+    """Bytes of an output from which on it goes past the caches; sets them, for tests, if a count is given."""
+    global STREAM_FROM
+    if count is not None:
+        STREAM_FROM = count
+    return STREAM_FROM
 
 
 def levels():
@@ -620,7 +633,8 @@ cdef class Call(Holder):
 
     cdef bint run(self, Direction direction, int64_t count, int threads) except -1:
         """Whether the level has a body for it, and ran it."""
-        self.job.streams = self.bytes_written(direction) >= stream_from
+        self.job.stream_from = STREAM_FROM
+        self.job.streams = self.bytes_written(direction) >= STREAM_FROM
         self.take_scratch(direction, threads)
         cdef SampleChunk body = level.sample(direction, self.job)
         if body == NULL:

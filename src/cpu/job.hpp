@@ -11,9 +11,6 @@ namespace pystn {
 constexpr int max_ndim = 3;   // spatial axes
 constexpr int max_rank = 64;  // axes of a grid's shape between batch and coordinates
 
-// Bytes of an output from which on it goes past the caches: fewer may still be there for whoever reads them next.
-constexpr int64_t stream_from = int64_t(1) << 22;
-
 // Batches of so many images or more, of so many channels or more, are cut into images and no further, if these are of
 // so many pixels or less: then a task can rearrange an image that it reads.
 constexpr int64_t whole_images = 8, whole_channels = 16, whole_pixels = int64_t(1) << 16;
@@ -119,7 +116,8 @@ struct SampleJob {
   int64_t outer, rows, columns;       // shape as outer x rows x columns
   int64_t planes;                     // of outer that one chunk walks, one after the other
   int64_t chunk_rows, chunk_columns;  // of one chunk
-  int streams;                        // the output is so large that it had better go past the caches
+  int64_t stream_from;                // bytes of an output from which on it had better go past the caches
+  int streams;                        // this one is as large
   int64_t row_chunks, column_chunks;
   int64_t channel_blocks, bands;
   Reach* reach;  // of each strip of each chunk, if bands > 1
@@ -203,6 +201,10 @@ struct Level {
   int64_t (*spline_factors)(const SplineJob&);  // fills job.factors unless it is null; how many there are
   SplineChunk (*spline_filter)(const SplineJob&);
 };
+
+// Bytes of an output from which on it had better go past this processor's caches: fewer may still be there for
+// whoever reads them next, and need not be read to be overwritten.
+int64_t bytes_worth_streaming();
 
 // The best level that this processor runs, or the one of that name; null if it cannot run here.
 const Level* best_level();

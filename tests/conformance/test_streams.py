@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import pystn
+from pystn.backends import _cpu
 
 BYTES = 1 << 22  # from here on
 KINDS = [
@@ -15,6 +16,15 @@ KINDS = [
     *(("uint8", mode, channels, -1) for mode in ("linear", "cubic") for channels in (1, 3, 4)),
     ("float32", pystn.Lanczos(3), 2, 1),
 ]
+
+
+@pytest.fixture(autouse=True)
+def soon():
+    """Whatever the caches of this processor are."""
+    usual = _cpu.stream_from()
+    _cpu.stream_from(BYTES)
+    yield
+    _cpu.stream_from(usual)
 
 
 def drawn(rng, shape, dtype):

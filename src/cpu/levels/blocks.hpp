@@ -16,8 +16,8 @@
 #include <immintrin.h>
 #endif
 
-#include "sampling.hpp"
 #include "stream.hpp"
+#include "value_taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -450,14 +450,15 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Index column, channel;
   };
 
-  // The same for runs whose samples are written: body(span, target).
-  template <int order, class Body>
-  static void for_each_written(const SampleJob& job, int64_t n, int64_t chunk, Run<R, ND>& run, Blocks& blocks,
-                               Body&& body) {
+  // Calls body(span, target) for the runs of a chunk, whose samples are written.
+  template <class Body>
+  static void for_each_written(const SampleJob& job, int64_t n, int64_t chunk, Body&& body) {
     const Index column = column_stride(job, job.output.axis), channel = job.output.channel;
     if (!job.streams || column != 1 || job.channels > streamed) {
-      for_each_placed<order>(job, n, chunk, run, blocks, [&](const Span& span) {
-        body(span, Target{samples_of(job, job.output, n, span), column, channel});
+      for_each_strip(job, chunk, [&](const Span& strip) {
+        for_each_run(job, strip, [&](const Span& span) {
+          body(span, Target{samples_of(job, job.output, n, span), column, channel});
+        });
       });
       return;
     }
@@ -467,8 +468,6 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       R* const there = samples_of(job, job.output, n, strip);
       R* const here = stream.begin(there);
       for_each_run(job, strip, [&](const Span& span) {
-        run.template place<order>(job, n, span, lanes);
-        blocks.set(run, run.placed);
         const Index at = (span.row - strip.row) * stream.row + span.column - strip.column;
         body(span, Target{here + at, 1, stream.channel});
       });
@@ -512,19 +511,93 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   }
 
+  // Reads rows of taps of plain pixels, from pixel i of a run on.
+  using Taps = ValueTaps<R, R, S, ND, false>;
+  struct Plain {
+    const R* at;
+    const Taps& taps;
+    const Index* stride;
+    int i;
+
+    PYSTN_HD Plain next(int a, int k) const { return {at + k * stride[a], taps, stride, i}; }
+    PYSTN_HD void row(V (&tap)[S]) const { Rows<S>::read(at, taps.first + i, tap); }
+  };
+
+  // The weighted sum of a block's taps on the first L axes.
+  template <int L>
+  static PYSTN_HD V sum_of(const Plain& at) {
+    V sum{};
+    const auto weight = [&](int k) { return load(at.taps.w[L - 1][k] + at.i); };
+    if constexpr (L == 1) {
+      V tap[S];
+      at.row(tap);
+      for (int k = 0; k < S; ++k) sum += tap[k] * weight(k);
+    } else {
+#pragma GCC unroll 1
+      for (int k = 0; k < S; ++k) sum += sum_of<L - 1>(at.next(L - 1, k)) * weight(k);
+    }
+    return sum;
+  }
+
+  // output = V(U), for pixels of a run that are plain or dark.
+  static PYSTN_HD void put_values(const SampleJob& job, int64_t n, const Span& span, const Target& to, const Taps& taps,
+                                  const Index* stride) {
+    const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
+    if constexpr (S == 1) {  // its weight is 1: a copy
+      for (int64_t c = 0; c < job.channels; ++c) {
+        const R* const from = image + c * job.input.channel;
+        R* const out = to.at + c * to.channel;
+        if (taps.all)
+          for (int i = 0; i < span.count; ++i) out[i * to.column] = from[taps.first[i]];
+        else
+          for (int i = 0; i < span.count; ++i) out[i * to.column] = taps.plain[i] ? from[taps.first[i]] : R(0);
+      }
+      return;
+    }
+    for (int i = 0; i < span.count; i += lanes) {
+      Flag all = taps.all, any = taps.all;
+      if (!taps.all) {
+        all = 1;
+        for (int l = i; l < i + lanes; ++l) all &= taps.plain[l], any |= taps.plain[l];
+      }
+      V weight[products];
+      for (int k = 0; flat && k < products; ++k) {
+        weight[k] = load(taps.w[0][k % S] + i);
+        for (int a = 1, rest = k / S; a < ND; ++a, rest /= S) weight[k] *= load(taps.w[a][rest % S] + i);
+      }
+      for (int64_t c = 0; c < job.channels; ++c) {
+        const Plain at{image + c * job.input.channel, taps, stride, i};
+        V x{};
+        // Rows of taps from the first pixel on stand for those of others: where any is plain, there is room for them.
+        if (any) {
+          if constexpr (flat) {
+            V tap[products];
+            read<ND>(at, tap);
+            x = contract(weight, tap);
+          } else {
+            x = sum_of<ND>(at);
+          }
+          for (int l = 0; !all && l < lanes; ++l) x[l] = taps.plain[i + l] ? x[l] : R(0);
+        }
+        store(x, to.at + i * to.column + c * to.channel, to.column, span.count - i);
+      }
+    }
+  }
+
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
-    Run<R, ND> run;
-    Blocks blocks;
-    Places places(job.input);
-    for_each_written<0>(job, n, chunk % chunks_per_image(job), run, blocks, [&](const Span& span, const Target& to) {
-      places.set(run, run.placed, blocks);
-      if constexpr (S == 1)
-        put_pixels(job, n, span, to, places, blocks);
-      else
-        put_blocks<false>(job, span, to, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
-          return value(typename decltype(way)::Cursor(places, blocks, i, n, c), run, weights.weight);
-        });
+    Index stride[ND];
+    for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
+    Taps taps(job);
+    Flag other[strip_columns];
+    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
+      taps.place(job, n, span, lanes);
+      put_values(job, n, span, to, taps, stride);
+      if (taps.all) return;
+      const Span others = taps.others(span, other);
+      if (others.count <= 0) return;
+      const int64_t begin = others.column - span.column;
+      sample_others<R, S>(job, n, others, other + begin, taps.run, to.at + begin * to.column, to.column, to.channel);
     });
   }
 
@@ -536,7 +609,9 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Run<R, ND> run;
     Blocks blocks;
     Places places(job.input), tangents(job.d_input);
-    for_each_written<1>(job, n, chunk % chunks_per_image(job), run, blocks, [&](const Span& span, const Target& to) {
+    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
+      run.template place<1>(job, n, span, lanes);
+      blocks.set(run, run.placed);
       if (job.d_input.data) tangents.set(run, run.placed, blocks);
       if constexpr (S == 1) {
         put_pixels(job, n, span, to, tangents, blocks);

@@ -4,6 +4,10 @@
 
 #include "job.hpp"
 
+#if defined(__unix__)
+#include <unistd.h>
+#endif
+
 #if defined(PYSTN_X86_LEVELS) && defined(_MSC_VER)
 #include <immintrin.h>
 #include <intrin.h>
@@ -89,6 +93,18 @@ const Available& available() {
 }
 
 }  // namespace
+
+int64_t bytes_worth_streaming() {
+  // An eighth of the last cache, which others use too: the smallest is what processors with separate caches for
+  // groups of cores have, the largest what was seen to stay in one.
+  constexpr int64_t least = int64_t(1) << 22, most = int64_t(1) << 25;
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+  const int64_t some = sysconf(_SC_LEVEL3_CACHE_SIZE) / 8;
+  return some < least ? least : some > most ? most : some;
+#else
+  return least;
+#endif
+}
 
 const Level* best_level() { return available().levels[0]; }
 

@@ -25,10 +25,12 @@ struct LatticeSpan {
   int64_t matrix;       // offset of the matrix among all
 
   LatticeSpan(const SampleJob& job, int64_t n, const Span& span) {
-    matrix = span.outer * job.rows + span.row;
-    for (int a = 1; a < job.ndim; ++a) {
-      at[a] = target_coordinate<R>(Coordinates(job.coordinates), matrix % job.source.size[a], job.source.size[a]);
-      matrix /= job.source.size[a];
+    const Coordinates convention = Coordinates(job.coordinates);
+    matrix = span.outer;
+    if (job.ndim >= 2) at[1] = target_coordinate<R>(convention, span.row, job.source.size[1]);
+    if (job.ndim == 3) {
+      at[2] = target_coordinate<R>(convention, matrix % job.source.size[2], job.source.size[2]);
+      matrix /= job.source.size[2];
     }
     matrix = (matrix + n * job.source.batch) * matrix_rows(job) * (job.ndim + 1);
   }

@@ -14,8 +14,8 @@
 #include <immintrin.h>
 #endif
 
-#include "sampling.hpp"
 #include "stream.hpp"
+#include "value_taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -203,156 +203,22 @@ inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
   return has_pairs && taps == 2 && channels > 1 && by_taps < 8 ? 8 : by_taps;
 }
 
-// The taps of a run, S on each axis, as the loops over its pixels want them. Values alone are wanted:
-// of the kernels that most calls have, it is a shorter way than that of Run, to the same bits.
+// Bytes are summed axis by axis, numbers of two taps by the products of their weights, as in sampling.hpp.
 template <class T, int S>
-struct PixelTaps {
-  static constexpr bool bytes = sizeof(T) == 1, flat = Sampler<T, float, S, 2>::flat && !bytes;
+using PixelTaps = ValueTaps<T, float, S, 2, S == 2 && sizeof(T) == 4>;
 
-  alignas(64) int first[strip_columns];                        // offset of the first tap
-  alignas(64) float w[2][S][strip_columns];                    // weights on x and y
-  alignas(64) float product[flat ? S * S : 1][strip_columns];  // of the two, in their place
-  alignas(64) Flag plain[strip_columns];                       // all that is read is in the image
-  alignas(64) Flag dark[strip_columns];                        // the pixel is 0: no tap is in the image
-  Flag all;                                                    // every pixel is plain
-  int last;                                                    // first tap of a pixel whose reading ends with the image
-  bool known, zeros;
-  Run<float, 2> run;
-
-  explicit PixelTaps(const SampleJob& job) {
-    const int64_t column = job.input.axis[0], row = job.input.axis[1];
-    const int64_t end = (row > 0 ? (job.size[1] - 1) * row : 0) + (job.size[0] - 1) * column + job.channels;
-    last = int(end - (row > 0 ? (S - 1) * row : 0) - read_in_row(job.channels, S, column));
-    known = Cutoff(job.cutoff) == Cutoff::none && (S == 4 || job.boundary[0] == job.boundary[1]);
-    zeros = !job.fill;
-    for (int a = 0; a < 2; ++a) {
-      const Boundary boundary = Boundary(job.boundary[a]);
-      known = known && (S == 2 || Mode(job.kernel[a].mode) == Mode::cubic);
-      zeros = zeros && (boundary == Boundary::zeros || boundary == Boundary::constant);
-    }
-  }
-
-  PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span) {
-    if (!known || !place_known(job, n, span)) place_any(job, n, span);
-  }
-
- private:
-  bool place_known(const SampleJob& job, int64_t n, const Span& span) {
-    alignas(64) float x[strip_columns], y[strip_columns];
-    load_coordinates(job, n, span, 0, x);
-    load_coordinates(job, n, span, 1, y);
-    bool within = true;
-    if constexpr (S == 2) {
-      with_fold(Boundary(job.boundary[0]), [&](auto fold) {
-        using By = Projection<float, decltype(fold)::template Fold>;
-        By by_x(job, 0), by_y(job, 1);
-        by_x.origin = by_y.origin = 0.0f;
-        if constexpr (By::Folding::periodic)
-          for (int i = 0; i < span.count; ++i)
-            within = within & by_x.fold.within(by_x.normalize(x[i])) & by_y.fold.within(by_y.normalize(y[i]));
-        if (!within) return;
-        const auto position = [](const By& by, float at) __attribute__((always_inline)) {
-          float factor;
-          return by.template operator()<false>(at, factor);
-        };
-        place_all(job, span.count, x, y, Linear<float>{}, Linear<float>{}, by_x, by_y, position);
-      });
-    } else {
-      // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
-      struct By {
-        Normalization<float> normalize;
-        DroppedTaps bounds;
-        By(const SampleJob& job, int a)
-            : normalize(Normalization<float>::of(Coordinates(job.coordinates), job.full[a])), bounds{job.full[a]} {}
-      };
-      const auto position = [](const By& by, float at) __attribute__((always_inline)) {
-        const float p = by.normalize(at);
-        return by.bounds.reduce(is_finite(p) ? p : outside<float>() - float(S));
-      };
-      place_all(job, span.count, x, y, Cubic<float>{float(job.kernel[0].parameter)},
-                Cubic<float>{float(job.kernel[1].parameter)}, By(job, 0), By(job, 1), position);
-    }
-    return within;
-  }
-
-  template <class Kernel, class By, class Position>
-  PYSTN_APART void place_all(const SampleJob& job, int count, const float* __restrict x, const float* __restrict y,
-                             const Kernel& kernel_x, const Kernel& kernel_y, const By& by_x, const By& by_y,
-                             const Position& position) {
-    const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
-    const int width = int(job.size[0]), height = int(job.size[1]), end = last;
-    const int before_x = int(job.origin[0]) + (S - 1) / 2, before_y = int(job.origin[1]) + (S - 1) / 2;
-    const Flag dims = zeros;
-    Flag every = 1;
-    for (int i = 0; i < count; ++i) {
-      float wx[S], wy[S];
-      const int cx = int(weigh_taps<float>(kernel_x, position(by_x, x[i]), wx, nullptr, nullptr)) - before_x;
-      const int cy = int(weigh_taps<float>(kernel_y, position(by_y, y[i]), wy, nullptr, nullptr)) - before_y;
-      const int offset = cy * row + cx * column;
-      Flag inside =
-          Flag(cx >= 0) & Flag(cx <= width - S) & Flag(cy >= 0) & Flag(cy <= height - S) & Flag(offset <= end);
-      dark[i] = dims & (Flag(cx <= -S) | Flag(cx >= width) | Flag(cy <= -S) | Flag(cy >= height));
-      for (int k = 0; S > 2 && !bytes && k < S; ++k)  // what is not read may be no number
-        inside &= Flag(!is_idle(wx[k], 0.0f, 0.0f)) & Flag(!is_idle(wy[k], 0.0f, 0.0f));
-      if constexpr (flat) {
-        for (int k = 0; k < S * S; ++k) product[k][i] = wx[k % S] * wy[k / S];
-      } else {
-        for (int k = 0; k < S; ++k) w[0][k][i] = wx[k], w[1][k][i] = wy[k];
-      }
-      first[i] = offset;
-      plain[i] = inside;
-      every &= inside;
-    }
-    all = every;
-  }
-
-  void place_any(const SampleJob& job, int64_t n, const Span& span) {
-    run.place<0>(job, n, span);
-    const AxisTable<float>&x = run.axis[0], &y = run.axis[1];
-    const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
-    all = true;
-    for (int i = 0; i < span.count; ++i) {
-      const Flag adjacent = x.adjacent[i] & y.adjacent[i] & Flag(!run.cut[i]);
-      first[i] = adjacent ? y.first[i] * row + x.first[i] * column : 0;
-      all &= plain[i] = adjacent & Flag(first[i] <= last);
-      dark[i] = false;
-      for (int k = 0; k < S; ++k) {
-        w[0][k][i] = x.w[x.entry(i, k)];
-        w[1][k][i] = y.w[y.entry(i, k)];
-      }
-      for (int k = 0; flat && k < S * S; ++k) product[k][i] = w[0][k % S][i] * w[1][k / S][i];
-    }
-  }
-};
-
-// The general way, for some pixels of a run: borders, the fill value, the end of the image. E and S as
-// there: for Any no number of taps is known, and each channel sums axis by axis.
-template <class E, int S, class T>
-PYSTN_APART void sample_others(const SampleJob& job, int64_t n, const Span& span, const Flag* other, Run<float, 2>& run,
-                               T* out, Index step) {
-  using General = Sampler<E, float, S, 2>;
-  const typename General::Image image = General::image_of(job.input, n);
-  typename General::template FlatTaps<false> products;
-  run.place<0>(job, n, span);
-  for (int i = 0; i < span.count; ++i) {
-    if (!other[i]) continue;
-    const float filled = !job.fill ? 0.0f : run.cut[i] ? 1.0f : run.outside(job, i, 0).value;
-    if (General::flat) products.place(run, i, image.stride);
-    for (int64_t c = 0; c < job.channels; ++c) {
-      float value = 0.0f;
-      if (!run.cut[i])
-        value = General::flat ? products.gather(image, c, products.weight)
-                              : General::template jet<0>(image, run, i, c).value;
-      if (filled != 0.0f) value += filled * float(job.fill[c]);
-      General::E::template store<float>(out, type_of(job.output.type), i * step + c, value);
-    }
-  }
+// The first tap of a pixel whose reading ends with the image.
+template <int S>
+int last_first_tap(const SampleJob& job) {
+  const int64_t column = job.input.axis[0], row = job.input.axis[1];
+  const int64_t end = (row > 0 ? (job.size[1] - 1) * row : 0) + (job.size[0] - 1) * column + job.channels;
+  return int(end - (row > 0 ? (S - 1) * row : 0) - read_in_row(job.channels, S, column));
 }
 
 // T: of the image's elements; C channels; S taps on each axis.
 template <class T, int S, int C>
 struct PixelSampler {
-  static constexpr bool bytes = PixelTaps<T, S>::bytes, flat = PixelTaps<T, S>::flat;
+  static constexpr bool bytes = PixelTaps<T, S>::bytes, flat = S == 2 && !bytes;
 
   template <int pixels>
   static PYSTN_HD QuadVector<pixels> value(const T* image, int column, int row, const PixelTaps<T, S>& taps, int i) {
@@ -464,25 +330,21 @@ struct PixelSampler {
     Flag other[strip_columns];
     taps.place(job, n, span);
     prefetch(job, span, image, taps);
-    int begin = span.count, end = 0;  // of the others
     for (int i = 0, next; i < span.count; i = next) {
       next = taps.all ? span.count : i + 1;
-      other[i] = false;
       if (taps.plain[i]) {
-        for (; next < span.count && taps.plain[next]; ++next) other[next] = false;
+        while (next < span.count && taps.plain[next]) ++next;
         put_plain(job, image, taps, i, next, out, step);
       } else if (taps.dark[i]) {
         for (int c = 0; c < C; ++c) out[i * step + c] = T(0);
-      } else {
-        other[i] = true;
-        begin = begin < i ? begin : i;
-        end = next;
       }
     }
-    if (begin >= end) return;
-    const Span others{span.outer, span.row, span.column + begin, 1, end - begin};
-    bytes ? sample_others<Any, 0>(job, n, others, other + begin, taps.run, out + begin * step, step)
-          : sample_others<float, S>(job, n, others, other + begin, taps.run, out + begin * step, step);
+    if (taps.all) return;
+    const Span others = taps.others(span, other);
+    if (others.count <= 0) return;
+    const int64_t begin = others.column - span.column;
+    bytes ? sample_others<Any, 0>(job, n, others, other + begin, taps.run, out + begin * step, step, 1)
+          : sample_others<float, S>(job, n, others, other + begin, taps.run, out + begin * step, step, 1);
   }
 
   static void forward(const SampleJob& job, int64_t chunk) {
@@ -491,7 +353,7 @@ struct PixelSampler {
     T* const output = static_cast<T*>(job.output.data) + n * job.output.batch;
     const Index step = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
     const bool streams = job.streams && step == C;
-    PixelTaps<T, S> taps(job);
+    PixelTaps<T, S> taps(job, last_first_tap<S>(job));
     Stream<T, 1, strip_rows, strip_columns * C> stream(row, 0);
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       T* const there = output + offset_of(job, job.output.axis, strip);

@@ -37,32 +37,29 @@ struct TileLattice {
 
   PYSTN_INLINE __m512 row(int k, __m512 x) const { return _mm512_add_ps(_mm512_mul_ps(slope[k], x), constant[k]); }
 
+  static PYSTN_INLINE void divide(const Horizon<float> horizon, int tiles, const float* __restrict q,
+                                  float* __restrict x, float* __restrict y) {
+    for (int l = 0; l < tiles * lanes; ++l) {
+      x[l] = horizon.project(x[l], q[l]);
+      y[l] = horizon.project(y[l], q[l]);
+    }
+  }
+
   // Coordinates x, y of `tiles` tiles from column `start` of the line, and the target's x of their columns.
   PYSTN_INLINE void make(const SampleJob& job, const Span& line, int start, int tiles, float* target, float* x,
                          float* y) const {
     const int count = tiles * TC < line.count - start ? tiles * TC : line.count - start;
     target_columns(job, line.column + start, count, target);
     for (int i = count; i < tiles * TC; ++i) target[i] = target[count - 1];
-    if (!is_projective(job)) {
-      for (int t = 0; t < tiles; ++t) {
-        const __m512 columns = spread(target + t * TC);
-        _mm512_store_ps(x + t * lanes, row(0, columns));
-        _mm512_store_ps(y + t * lanes, row(1, columns));
-      }
-      return;
-    }
-    const Horizon<float> horizon = horizon_of<float>(job);
-    alignas(64) float q[lanes];
     for (int t = 0; t < tiles; ++t) {
       const __m512 columns = spread(target + t * TC);
-      _mm512_store_ps(q, row(2, columns));
       _mm512_store_ps(x + t * lanes, row(0, columns));
       _mm512_store_ps(y + t * lanes, row(1, columns));
-      for (int l = t * lanes; l < (t + 1) * lanes; ++l) {
-        x[l] = horizon.project(x[l], q[l % lanes]);
-        y[l] = horizon.project(y[l], q[l % lanes]);
-      }
     }
+    if (!is_projective(job)) return;
+    alignas(64) float q[batch_tiles * lanes];
+    for (int t = 0; t < tiles; ++t) _mm512_store_ps(q + t * lanes, row(2, spread(target + t * TC)));
+    divide(horizon_of<float>(job), tiles, q, x, y);
   }
 };
 

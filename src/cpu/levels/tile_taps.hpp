@@ -25,6 +25,7 @@ PYSTN_INLINE void for_each_tap(Body&& body) {
 // Where the taps of a tile are: k = 0 .. 3 is (x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1).
 struct TileTaps {
   Reading reading;
+  bool near;          // the taps of the tile are near each other, around `corner`
   int64_t corner;     // offset of the window
   int left, top;      // its first column and row
   __m512i first;      // entry of tap 0 in the window; or offset of the upper pair in the image
@@ -55,10 +56,12 @@ struct TileTaps {
       inside3 = x1 & y1;
       if (!((x0 | x1) & (y0 | y1))) {
         reading = Reading::nothing;
+        near = false;
         return;
       }
     }
-    if (place_window(cx, cy, all, width, height, row, corners)) return;
+    near = place_window(cx, cy, all, width, height, row, corners);
+    if (near) return;
     const __m512i stride = _mm512_set1_epi32(int(row));
     if (all) {
       reading = Reading::pairs_inside;
@@ -76,6 +79,21 @@ struct TileTaps {
     swapped = _mm512_cmpneq_epi32_mask(pair, cx);
     first = _mm512_add_epi32(_mm512_mullo_epi32(clamp(cy, height - 1), stride), pair);
     second = _mm512_add_epi32(_mm512_mullo_epi32(clamp(_mm512_add_epi32(cy, one), height - 1), stride), pair);
+  }
+
+  // The same where tap 0 is the only one. It is gathered: to find it in a window costs as much, and the window to
+  // place.
+  PYSTN_INLINE void place_first(const TileAxis& x, const TileAxis& y, int64_t width, int64_t height, int64_t row) {
+    const __m512i cx = _mm512_load_si512(x.cell), cy = _mm512_load_si512(y.cell);
+    inside0 = _mm512_cmplt_epu32_mask(cx, _mm512_set1_epi32(int(width))) &
+              _mm512_cmplt_epu32_mask(cy, _mm512_set1_epi32(int(height)));
+    inside1 = inside2 = inside3 = 0;
+    first = _mm512_add_epi32(_mm512_mullo_epi32(cy, _mm512_set1_epi32(int(row))), cx);
+    corner = _mm_cvtsi128_si32(_mm512_castsi512_si128(first));
+    const auto spans = [](const int* cell)
+                           PYSTN_INLINED { return unsigned(cell[lanes - 1] - cell[0] + window) <= 2u * window; };
+    near = spans(x.cell) && spans(y.cell);
+    reading = inside0 == 0xffff ? Reading::pairs_inside : inside0 ? Reading::pairs : Reading::nothing;
   }
 
   // Places a window over the tile; whether it fits.
@@ -156,19 +174,10 @@ struct TapReader {
     }
   }
 
-  // Tap 0 alone.
+  // Tap 0, placed by place_first.
   PYSTN_INLINE __m512 first(const float* channel) const {
-    if constexpr (how == Reading::window_inside || how == Reading::window) {
-      const Window held(channel + taps.corner, row);
-      const __m512 tap = held.find(entry0, lower0);
-      return how == Reading::window ? _mm512_maskz_mov_ps(taps.inside0, tap) : tap;
-    } else {
-      const __m512i one = _mm512_set1_epi32(1);
-      const __m512i at =
-          how == Reading::pairs ? _mm512_mask_add_epi32(taps.first, taps.swapped, taps.first, one) : taps.first;
-      const __mmask16 inside = how == Reading::pairs ? taps.inside0 : __mmask16(0xffff);
-      return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), inside, at, channel, 4);
-    }
+    if (how == Reading::pairs_inside) return _mm512_i32gather_ps(taps.first, channel, 4);
+    return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), taps.inside0, taps.first, channel, 4);
   }
 
   PYSTN_INLINE void operator()(const float* channel, __m512 (&tap)[4]) const {

@@ -130,9 +130,13 @@ struct TiledSampler {
           lattice.make(job, line, start, batch.tiles, batch.target, batch.grid_x, batch.grid_y);
         batch.x.template project<with_factor>(batch.grid_x, batch.tiles, project_x, kernel);
         batch.y.template project<with_factor>(batch.grid_y, batch.tiles, project_y, kernel);
-        for (int t = 0; t < batch.tiles; ++t)
-          batch.taps[t].place(TileAxis(batch.x, t), TileAxis(batch.y, t), job.size[0], job.size[1], image_row,
-                              corners());
+        for (int t = 0; t < batch.tiles; ++t) {
+          const TileAxis x(batch.x, t), y(batch.y, t);
+          if (Kernel::taps == 1)
+            batch.taps[t].place_first(x, y, job.size[0], job.size[1], image_row);
+          else
+            batch.taps[t].place(x, y, job.size[0], job.size[1], image_row, corners());
+        }
         body(batch);
       }
       if (sums && !is_stored(job)) sums->end();
@@ -187,7 +191,7 @@ struct TiledSampler {
       batch_y.template project<false>(y, 1, project_y, kernel_for(job));
       TileTaps taps;
       taps.place(TileAxis(batch_x, 0), TileAxis(batch_y, 0), job.size[0], job.size[1], image_row, corners());
-      scattered = taps.reading == Reading::pairs || taps.reading == Reading::pairs_inside;
+      scattered = taps.reading != Reading::nothing && !taps.near;
     });
     return scattered;
   }
@@ -220,7 +224,7 @@ struct TiledSampler {
 
     // Into the second cache: the first has few places for rows a power of two apart.
     PYSTN_INLINE void operator()(const float* first, int64_t channels, const TileTaps& taps, int t) {
-      if (!wanted || t % 2 || (taps.reading != Reading::window_inside && taps.reading != Reading::window)) return;
+      if (!wanted || t % 2 || !taps.near) return;
       const int64_t ahead = taps.corner + pairs_ahead * (taps.corner - before);
       before = taps.corner;
       for (int64_t c = 0; c < channels; ++c) {

@@ -275,7 +275,7 @@ struct TransposedSampler : ChannelSampler<R, S, ND> {
     R* const to = static_cast<R*>(image.data) + part.n0 * image.batch + part.channel0 * image.channel;
     const int64_t channels = part.channel1 - part.channel0,
                   bytes = job.input_batch * job.channels * pixels_of(job) * sizeof(R);
-    const bool streams = bytes >= stream_from && sizeof(V) == line_bytes && image.channel % block == 0;
+    const bool streams = bytes >= job.stream_from && sizeof(V) == line_bytes && image.channel % block == 0;
     for_each_piece(job, image, part.low, part.high, [&](Index at, int64_t pixel, int count) {
       const R* here = from + pixel * step;
       if (streams) {

@@ -1,0 +1,218 @@
+// The taps of a run whose values alone are wanted: of the kernels that most calls have, a shorter way than that of Run,
+// to the same bits. It knows pixels whose taps all are in the image, and those that none is; the few others go the way
+// of sampling.hpp.
+#pragma once
+
+#include "sampling.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+// T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are.
+template <class T, class R, int S, int ND, bool multiplied>
+struct ValueTaps {
+  static constexpr bool bytes = sizeof(T) == 1;  // none of which is no number
+  static constexpr int tables = multiplied ? power(S, ND) : 1, axes = multiplied ? 1 : ND;
+
+  alignas(64) int first[strip_columns];                           // offset of the first tap
+  alignas(64) R w[axes][multiplied ? 1 : S][strip_columns];       // weights on the axes
+  alignas(64) R product[tables][multiplied ? strip_columns : 1];  // of all axes, in their place
+  alignas(64) Flag plain[strip_columns];                          // all that is read is in the image
+  alignas(64) Flag dark[strip_columns];                           // the pixel is 0: no tap is in the image
+  Flag all;                                                       // every pixel is plain
+  Run<R, ND> run;
+
+  // `last` is the first tap of a pixel whose reading ends with the image.
+  explicit ValueTaps(const SampleJob& job, int last = 0x7fffffff) : last(last) {
+    constexpr Mode mode = S == 1 ? Mode::nearest : S == 2 ? Mode::linear : Mode::cubic;
+    known = Cutoff(job.cutoff) == Cutoff::none;
+    zeros = !job.fill;
+    for (int a = 0; a < ND; ++a) {
+      const Boundary boundary = Boundary(job.boundary[a]);
+      known = known && Mode(job.kernel[a].mode) == mode && (S > 1 || !job.kernel[a].variant) &&
+              (S == 4 || job.boundary[a] == job.boundary[0]);
+      zeros = zeros && (boundary == Boundary::zeros || boundary == Boundary::constant);
+    }
+  }
+
+  // For whole blocks of so many pixels: those beyond the span are its last again.
+  PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
+    if (!known || !place_known(job, n, span, lanes)) place_any(job, n, span, lanes);
+  }
+
+  // The pixels of a span that are neither plain nor dark; returns the span from the first of them to the last.
+  Span others(const Span& span, Flag* other) const {
+    int begin = span.count, end = 0;
+    for (int i = 0; i < span.count; ++i) {
+      other[i] = !(plain[i] | dark[i]);
+      if (!other[i]) continue;
+      begin = begin < i ? begin : i;
+      end = i + 1;
+    }
+    return Span{span.outer, span.row, span.column + begin, 1, end - begin};
+  }
+
+ private:
+  int last;
+  bool known, zeros;
+
+  bool place_known(const SampleJob& job, int64_t n, const Span& span, int lanes) {
+    alignas(64) R x[ND][strip_columns];
+    const int count = (span.count + lanes - 1) / lanes * lanes;
+    for (int a = 0; a < ND; ++a) {
+      load_coordinates(job, n, span, a, x[a]);
+      for (int i = span.count; i < count; ++i) x[a][i] = x[a][span.count - 1];
+    }
+    bool within = true;
+    if constexpr (S <= 2) {
+      with_fold(Boundary(job.boundary[0]), [&](auto fold) {
+        using By = Projection<R, decltype(fold)::template Fold>;
+        const auto position = [](const By& by, R at) __attribute__((always_inline)) {
+          R factor;
+          return by.template operator()<false>(at, factor);
+        };
+        PerAxis<By> by(job);
+        for (int a = 0; a < ND; ++a) by[a].origin = R(0);
+        if constexpr (By::Folding::periodic)
+          for (int a = 0; a < ND; ++a)
+            for (int i = 0; i < count; ++i) within = within & by[a].fold.within(by[a].normalize(x[a][i]));
+        if (!within) return;
+        if constexpr (S == 1)
+          place_all(job, count, x, PerAxis<TiesToEven>(job), by, position);
+        else
+          place_all(job, count, x, PerAxis<ToTheRight>(job), by, position);
+      });
+    } else {
+      // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
+      const auto position = [](const Clipped& by, R at) __attribute__((always_inline)) {
+        const R p = by.normalize(at);
+        return by.bounds.reduce(is_finite(p) ? p : outside<R>() - R(S));
+      };
+      place_all(job, count, x, PerAxis<Keys>(job), PerAxis<Clipped>(job), position);
+    }
+    return within;
+  }
+
+  // One of each axis.
+  template <class One>
+  struct PerAxis {
+    One x, y, z;
+    explicit PerAxis(const SampleJob& job) : x(job, 0), y(job, ND > 1 ? 1 : 0), z(job, ND > 2 ? 2 : 0) {}
+    PYSTN_HD One& operator[](int a) { return a == 0 ? x : a == 1 ? y : z; }
+    PYSTN_HD const One& operator[](int a) const { return a == 0 ? x : a == 1 ? y : z; }
+  };
+
+  // The kernels, from a job. A loop that chooses ties does not vectorise.
+  struct TiesToEven {
+    TiesToEven(const SampleJob&, int) {}
+    PYSTN_HD R place(R p, R& t) const { return Nearest<R>{false}.place(p, t); }
+    PYSTN_HD void weights(R t, R* w, R* dw, R* d2w) const { Nearest<R>{false}.weights(t, w, dw, d2w); }
+  };
+  struct ToTheRight : Linear<R> {
+    ToTheRight(const SampleJob&, int) {}
+  };
+  struct Keys : Cubic<R> {
+    Keys(const SampleJob& job, int a) : Cubic<R>{R(job.kernel[a].parameter)} {}
+  };
+
+  struct Clipped {
+    Normalization<R> normalize;
+    DroppedTaps bounds;
+    Clipped(const SampleJob& job, int a)
+        : normalize(Normalization<R>::of(Coordinates(job.coordinates), job.full[a])), bounds{job.full[a]} {}
+  };
+
+  template <class Kernels, class Bys, class Position>
+  PYSTN_APART void place_all(const SampleJob& job, int count, const R (*x)[strip_columns], const Kernels kernel,
+                             const Bys by, const Position& position) {
+    int before[ND], length[ND];
+    unsigned stride[ND];
+    for (int a = 0; a < ND; ++a) {
+      before[a] = int(job.origin[a]) + (S - 1) / 2;
+      length[a] = int(job.size[a]);
+      stride[a] = unsigned(job.input.axis[a]);
+    }
+    const int end = last;
+    const Flag dims = zeros;
+    Flag every = 1;
+    for (int i = 0; i < count; ++i) {
+      R weight[ND][S];
+      Flag inside = 1, beyond = 0;
+      unsigned offset = 0;  // any bits where taps are outside
+      for (int a = 0; a < ND; ++a) {
+        const R p = position(by[a], x[a][i]);
+        const int cell = int(weigh_taps<R>(kernel[a], p, weight[a], nullptr, nullptr)) - before[a];
+        offset += unsigned(cell) * stride[a];
+        inside &= Flag(cell >= 0) & Flag(cell <= length[a] - S);
+        beyond |= Flag(cell <= -S) | Flag(cell >= length[a]);
+        for (int k = 0; S > 2 && !bytes && k < S; ++k)  // what is not read may be no number
+          inside &= Flag(!is_idle(weight[a][k], R(0), R(0)));
+      }
+      inside &= Flag(int(offset) <= end);
+      if constexpr (multiplied) {
+        for (int k = 0; k < tables; ++k) {
+          R all_axes = R(1);
+          for (int a = 0, rest = k; a < ND; ++a, rest /= S) all_axes *= weight[a][rest % S];
+          product[k][i] = all_axes;
+        }
+      } else if constexpr (S > 1) {
+        for (int a = 0; a < ND; ++a)
+          for (int k = 0; k < S; ++k) w[a][k][i] = weight[a][k];
+      }
+      dark[i] = dims & beyond;
+      first[i] = int(offset);
+      plain[i] = inside;
+      every &= inside;
+    }
+    all = every;
+    for (int i = 0; !every && i < count; ++i) first[i] = plain[i] ? first[i] : 0;
+  }
+
+  void place_any(const SampleJob& job, int64_t n, const Span& span, int lanes) {
+    run.template place<0>(job, n, span, lanes);
+    all = true;
+    for (int i = 0; i < run.placed; ++i) {
+      Flag adjacent = !run.cut[i];
+      Index offset = 0;
+      for (int a = 0; a < ND; ++a) adjacent &= run.axis[a].adjacent[i];
+      for (int a = 0; adjacent && a < ND; ++a) offset += run.axis[a].first[i] * job.input.axis[a];
+      first[i] = int(offset);
+      all &= plain[i] = adjacent & Flag(offset <= last);
+      dark[i] = false;
+      const auto weight = [&](int a, int k) { return run.axis[a].w[run.axis[a].entry(i, k)]; };
+      for (int k = 0; multiplied && k < tables; ++k) {
+        product[k][i] = R(1);
+        for (int a = 0, rest = k; a < ND; ++a, rest /= S) product[k][i] *= weight(a, rest % S);
+      }
+      for (int a = 0; !multiplied && a < ND; ++a)
+        for (int k = 0; k < S; ++k) w[a][k][i] = weight(a, k);
+    }
+    for (int i = 0; !all && i < run.placed; ++i) first[i] = plain[i] ? first[i] : 0;
+  }
+};
+
+// The general way, for some pixels of a run: borders, the fill value, the end of the image. E and S as
+// there: for Any no number of taps is known, and each channel sums axis by axis.
+template <class E, int S, class R, int ND, class T>
+PYSTN_APART void sample_others(const SampleJob& job, int64_t n, const Span& span, const Flag* other, Run<R, ND>& run,
+                               T* out, Index step, Index channel) {
+  using General = Sampler<E, R, S, ND>;
+  const typename General::Image image = General::image_of(job.input, n);
+  typename General::template FlatTaps<false> products;
+  run.template place<0>(job, n, span);
+  for (int i = 0; i < span.count; ++i) {
+    if (!other[i]) continue;
+    const R filled = !job.fill ? R(0) : run.cut[i] ? R(1) : run.outside(job, i, 0).value;
+    if (General::flat && !run.cut[i]) products.place(run, i, image.stride);
+    for (int64_t c = 0; c < job.channels; ++c) {
+      const Index at = c * image.channel;
+      R value = R(0);
+      if (!run.cut[i])
+        value = General::flat ? products.gather(image, at, products.weight)
+                              : General::template jet<0>(image, run, i, at).value;
+      if (filled != R(0)) value += filled * R(job.fill[c]);
+      General::E::template store<R>(out, type_of(job.output.type), i * step + c * channel, value);
+    }
+  }
+}
+
+}  // namespace pystn::PYSTN_LEVEL
