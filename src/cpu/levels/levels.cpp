@@ -96,8 +96,8 @@ const Available& available() {
 
 int64_t bytes_worth_streaming() {
   // An eighth of the last cache, which others use too: the smallest is what processors with separate caches for
-  // groups of cores have, the largest what was seen to stay in one.
-  constexpr int64_t least = int64_t(1) << 22, most = int64_t(1) << 25;
+  // groups of cores have, the largest what is better streamed wherever it would stay.
+  constexpr int64_t least = int64_t(1) << 22, most = int64_t(1) << 24;
 #if defined(_SC_LEVEL3_CACHE_SIZE)
   const int64_t some = sysconf(_SC_LEVEL3_CACHE_SIZE) / 8;
   return some < least ? least : some > most ? most : some;

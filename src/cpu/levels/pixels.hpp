@@ -359,6 +359,8 @@ struct PixelSampler {
       T* const there = output + offset_of(job, job.output.axis, strip);
       T* const here = streams ? stream.begin(there) : there;
       const Index line = streams ? stream.row : row;
+      for (int r = 0; !streams && step == C && r < strip.rows; ++r)
+        prefetch_output(there + r * row + strip.count * C, row, strip.count * C);
       for_each_run(job, strip, [&](const Span& span) {
         put_run(job, n, span, image, taps, here + (span.row - strip.row) * line + (span.column - strip.column) * step,
                 step);

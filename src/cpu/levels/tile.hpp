@@ -139,7 +139,7 @@ struct BatchAxis {
       float w[2], f, t;
       cell[l] = int(kernel.place(by.template operator()<divides>(x[l], f), t));
       kernel.weights(t, w, nullptr, nullptr);
-      for (int k = 0; k < Kernel::taps; ++k) weight[k][l] = w[k];
+      for (int k = 0; Kernel::taps > 1 && k < Kernel::taps; ++k) weight[k][l] = w[k];  // of one tap it is 1
       if (with_factor) factor[l] = f;
     }
   }
