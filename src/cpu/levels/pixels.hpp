@@ -314,7 +314,8 @@ struct PixelSampler {
   // each run of a strip for some of it.
   static void prefetch(const SampleJob& job, const Span& span, const T* image, const PixelTaps<T, S>& taps) {
     constexpr int64_t worthwhile = 1 << 18;  // bytes of images that nearer caches do not hold
-    if (span.count < strip_columns || job.size[0] * job.size[1] * C * int64_t(sizeof(T)) < worthwhile) return;
+    if (span.count < strip_columns || !(taps.plain[0] & taps.plain[strip_columns - 1])) return;
+    if (job.size[0] * job.size[1] * C * int64_t(sizeof(T)) < worthwhile) return;
     constexpr int share = strip_columns / strip_rows;
     const int begin = int(span.row % strip_rows) * share;
     const int64_t ahead = 2 * (int64_t(taps.first[strip_columns - 1]) - taps.first[0]);
