@@ -523,9 +523,44 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     PYSTN_HD void row(V (&tap)[S]) const { Rows<S>::read(at, taps.first + i, tap); }
   };
 
+  // The same where some taps are outside and read 0: `lit` are pixels whose taps on the axes so far are inside.
+  typedef Flag Flags __attribute__((vector_size(lanes * sizeof(Flag))));
+  struct Lit {
+    const R* at;
+    const Taps& taps;
+    const Index* stride;
+    int i;
+    Flags lit;
+
+    PYSTN_HD Flags inside(int a, int k) const { return lit & load<Flags>(taps.inside[a][k] + i); }
+    PYSTN_HD Lit next(int a, int k) const { return {at + k * stride[a], taps, stride, i, inside(a, k)}; }
+    PYSTN_HD void row(V (&tap)[S]) const {
+      for (int k = 0; k < S; ++k) tap[k] = load_some(at + k, taps.first + i, inside(0, k));
+    }
+  };
+
+  // Elements at the offsets of a block's lanes that are wanted, 0 for the others.
+  static PYSTN_HD V load_some(const R* from, const int* first, Flags wanted) {
+#if defined(__AVX512F__) && defined(__AVX512VL__)
+    if constexpr (sizeof(R) == 4) {
+      const __mmask16 some = _mm512_test_epi32_mask(__m512i(wanted), __m512i(wanted));
+      return V(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), some, _mm512_loadu_si512(first), from, 4));
+    } else {
+      const __mmask8 some = _mm256_test_epi32_mask(__m256i(wanted), __m256i(wanted));
+      const __m256i offset = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first));
+      return V(_mm512_mask_i32gather_pd(_mm512_setzero_pd(), some, offset, from, 8));
+    }
+#else
+    alignas(vector_bytes) R some[lanes] = {};
+    for (int l = 0; l < lanes; ++l)
+      if (wanted[l]) some[l] = from[first[l]];
+    return load(some);
+#endif
+  }
+
   // The weighted sum of a block's taps on the first L axes.
-  template <int L>
-  static PYSTN_HD V sum_of(const Plain& at) {
+  template <int L, class Cursor>
+  static PYSTN_HD V sum_of(const Cursor& at) {
     V sum{};
     const auto weight = [&](int k) { return load(at.taps.w[L - 1][k] + at.i); };
     if constexpr (L == 1) {
@@ -539,10 +574,33 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     return sum;
   }
 
-  // output = V(U), for pixels of a run that are plain or dark.
-  static PYSTN_HD void put_values(const SampleJob& job, int64_t n, const Span& span, const Target& to, const Taps& taps,
-                                  const Index* stride) {
-    const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
+  template <class Cursor>
+  static PYSTN_HD V value_at(const Cursor& at, const V (&weight)[products]) {
+    if constexpr (flat) {
+      V tap[products];
+      read<ND>(at, tap);
+      return contract(weight, tap);
+    } else {
+      return sum_of<ND>(at);
+    }
+  }
+
+  // The same for a block not all of whose pixels are plain, but `any`; those that are not are 0 if taps do not drop.
+  static PYSTN_APART V odd_value(const Plain& at, bool any, const V (&weight)[products]) {
+    const Taps& taps = at.taps;
+    if (taps.drops) {
+      return value_at(Lit{at.at, taps, at.stride, at.i, Flags{} + 1}, weight);
+    }
+    // Rows of taps from the first pixel on stand for those of others: where any is plain, there is room for them.
+    V x{};
+    if (any) x = value_at(at, weight);
+    for (int l = 0; l < lanes; ++l) x[l] = taps.plain[at.i + l] ? x[l] : R(0);
+    return x;
+  }
+
+  // output = V(U), for pixels of a run that are plain or dark, and for the others if taps outside drop.
+  static PYSTN_HD void put_values(const SampleJob& job, const Span& span, const Target& to, const Taps& taps,
+                                  const R* image, const Index* stride) {
     if constexpr (S == 1) {  // its weight is 1: a copy
       for (int64_t c = 0; c < job.channels; ++c) {
         const R* const from = image + c * job.input.channel;
@@ -555,10 +613,11 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       return;
     }
     for (int i = 0; i < span.count; i += lanes) {
-      Flag all = taps.all, any = taps.all;
-      if (!taps.all) {
-        all = 1;
-        for (int l = i; l < i + lanes; ++l) all &= taps.plain[l], any |= taps.plain[l];
+      Flag all = 1, any = taps.all, none = !taps.all;
+      for (int l = i; !taps.all && l < i + lanes; ++l) {
+        all &= taps.plain[l];
+        any |= taps.plain[l];
+        none &= taps.dark[l];
       }
       V weight[products];
       for (int k = 0; flat && k < products; ++k) {
@@ -568,17 +627,10 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       for (int64_t c = 0; c < job.channels; ++c) {
         const Plain at{image + c * job.input.channel, taps, stride, i};
         V x{};
-        // Rows of taps from the first pixel on stand for those of others: where any is plain, there is room for them.
-        if (any) {
-          if constexpr (flat) {
-            V tap[products];
-            read<ND>(at, tap);
-            x = contract(weight, tap);
-          } else {
-            x = sum_of<ND>(at);
-          }
-          for (int l = 0; !all && l < lanes; ++l) x[l] = taps.plain[i + l] ? x[l] : R(0);
-        }
+        if (all)
+          x = value_at(at, weight);
+        else if (!none)
+          x = odd_value(at, any, weight);
         store(x, to.at + i * to.column + c * to.channel, to.column, span.count - i);
       }
     }
@@ -586,14 +638,15 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
+    const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
     Index stride[ND];
     for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
     Taps taps(job);
     Flag other[strip_columns];
     for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
       taps.place(job, n, span, lanes);
-      put_values(job, n, span, to, taps, stride);
-      if (taps.all) return;
+      put_values(job, span, to, taps, image, stride);
+      if (taps.all || taps.drops) return;
       const Span others = taps.others(span, other);
       if (others.count <= 0) return;
       const int64_t begin = others.column - span.column;

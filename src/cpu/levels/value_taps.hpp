@@ -19,6 +19,10 @@ struct ValueTaps {
   alignas(64) Flag plain[strip_columns];                          // all that is read is in the image
   alignas(64) Flag dark[strip_columns];                           // the pixel is 0: no tap is in the image
   Flag all;                                                       // every pixel is plain
+  // Where taps outside read 0, and not every pixel is plain, `inside` says which those are.
+  static constexpr bool masks = !multiplied && !bytes;
+  bool drops;
+  alignas(64) Flag inside[masks ? ND : 1][S][strip_columns];
   Run<R, ND> run;
 
   // `last` is the first tap of a pixel whose reading ends with the image.
@@ -26,17 +30,21 @@ struct ValueTaps {
     constexpr Mode mode = S == 1 ? Mode::nearest : S == 2 ? Mode::linear : Mode::cubic;
     known = Cutoff(job.cutoff) == Cutoff::none;
     zeros = !job.fill;
+    drops = masks && zeros;
     for (int a = 0; a < ND; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
       known = known && Mode(job.kernel[a].mode) == mode && (S > 1 || !job.kernel[a].variant) &&
               (S == 4 || job.boundary[a] == job.boundary[0]);
       zeros = zeros && (boundary == Boundary::zeros || boundary == Boundary::constant);
+      drops = drops && known && (S > 2 ? zeros : boundary != Boundary::wrap);
     }
   }
 
   // For whole blocks of so many pixels: those beyond the span are its last again.
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
-    if (!known || !place_known(job, n, span, lanes)) place_any(job, n, span, lanes);
+    if (known && place_known(job, n, span, lanes)) return;
+    drops = false;
+    place_any(job, n, span, lanes);
   }
 
   // The pixels of a span that are neither plain nor dark; returns the span from the first of them to the last.
@@ -132,22 +140,24 @@ struct ValueTaps {
       stride[a] = unsigned(job.input.axis[a]);
     }
     const int end = last;
+    alignas(64) int cells[ND][strip_columns];
     const Flag dims = zeros;
     Flag every = 1;
     for (int i = 0; i < count; ++i) {
       R weight[ND][S];
-      Flag inside = 1, beyond = 0;
+      Flag within = 1, beyond = 0;
       unsigned offset = 0;  // any bits where taps are outside
       for (int a = 0; a < ND; ++a) {
         const R p = position(by[a], x[a][i]);
         const int cell = int(weigh_taps<R>(kernel[a], p, weight[a], nullptr, nullptr)) - before[a];
         offset += unsigned(cell) * stride[a];
-        inside &= Flag(cell >= 0) & Flag(cell <= length[a] - S);
+        if constexpr (masks) cells[a][i] = cell;
+        within &= Flag(cell >= 0) & Flag(cell <= length[a] - S);
         beyond |= Flag(cell <= -S) | Flag(cell >= length[a]);
         for (int k = 0; S > 2 && !bytes && k < S; ++k)  // what is not read may be no number
-          inside &= Flag(!is_idle(weight[a][k], R(0), R(0)));
+          within &= Flag(!is_idle(weight[a][k], R(0), R(0)));
       }
-      inside &= Flag(int(offset) <= end);
+      within &= Flag(int(offset) <= end);
       if constexpr (multiplied) {
         for (int k = 0; k < tables; ++k) {
           R all_axes = R(1);
@@ -160,11 +170,22 @@ struct ValueTaps {
       }
       dark[i] = dims & beyond;
       first[i] = int(offset);
-      plain[i] = inside;
-      every &= inside;
+      plain[i] = within;
+      every &= within;
     }
     all = every;
-    for (int i = 0; !every && i < count; ++i) first[i] = plain[i] ? first[i] : 0;
+    if (every) return;
+    if (!drops) {
+      for (int i = 0; i < count; ++i) first[i] = plain[i] ? first[i] : 0;
+      return;
+    }
+    if constexpr (masks)
+      for (int a = 0; a < ND; ++a)
+        for (int k = 0; k < S; ++k)
+          for (int i = 0; i < count; ++i) {
+            inside[a][k][i] = Flag(cells[a][i] + k >= 0) & Flag(cells[a][i] + k < length[a]);
+            if (S > 2) inside[a][k][i] &= Flag(!is_idle(w[a][k][i], R(0), R(0)));
+          }
   }
 
   void place_any(const SampleJob& job, int64_t n, const Span& span, int lanes) {
@@ -202,7 +223,7 @@ PYSTN_APART void sample_others(const SampleJob& job, int64_t n, const Span& span
   for (int i = 0; i < span.count; ++i) {
     if (!other[i]) continue;
     const R filled = !job.fill ? R(0) : run.cut[i] ? R(1) : run.outside(job, i, 0).value;
-    if (General::flat && !run.cut[i]) products.place(run, i, image.stride);
+    if (General::flat) products.place(run, i, image.stride);
     for (int64_t c = 0; c < job.channels; ++c) {
       const Index at = c * image.channel;
       R value = R(0);
