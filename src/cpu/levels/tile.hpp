@@ -31,6 +31,18 @@ struct Tile {
   // Columns of row r that exist.
   PYSTN_INLINE unsigned mask(int r) const { return r < rows ? (1u << columns) - 1u : 0u; }
 
+  // Both coordinates of these.
+  PYSTN_INLINE unsigned pairs(int r) const { return r < rows ? unsigned((uint64_t(1) << 2 * columns) - 1) : 0u; }
+
+  // For each lane one that exists: itself, or one in the last row or column.
+  PYSTN_INLINE __m512i existing() const {
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i column = _mm512_and_si512(lane, _mm512_set1_epi32(TC - 1));
+    const __m512i row = _mm512_sub_epi32(lane, column);
+    return _mm512_add_epi32(_mm512_min_epi32(row, _mm512_set1_epi32((rows - 1) * TC)),
+                            _mm512_min_epi32(column, _mm512_set1_epi32(columns - 1)));
+  }
+
   // Lanes that exist.
   PYSTN_INLINE __mmask16 exist() const {
     unsigned all = 0;
@@ -61,17 +73,18 @@ struct Tile {
   // The coordinates of a tile; lanes that do not exist repeat one that does.
   PYSTN_INLINE void load_grid(const SampleJob& job, const float* from, float* x, float* y) const {
     const int64_t row = row_stride(job, job.grid.axis), column = column_stride(job, job.grid.axis);
-    if (whole && job.grid.component == 1 && column == 2) {
+    if (job.grid.component == 1 && column == 2) {
       __m512 first, second;
       if (TR == 1) {
-        first = _mm512_loadu_ps(from);
-        second = _mm512_loadu_ps(from + lanes);
+        first = _mm512_maskz_loadu_ps(__mmask16(pairs(0)), from);
+        second = _mm512_maskz_loadu_ps(__mmask16(pairs(0) >> lanes), from + lanes);
       } else {
-        first = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(from)), _mm256_loadu_ps(from + row), 1);
-        second = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(from + 2 * row)),
-                                    _mm256_loadu_ps(from + 3 * row), 1);
+        const auto part = [&](int r) PYSTN_INLINED { return _mm256_maskz_loadu_ps(__mmask8(pairs(r)), from + r * row); };
+        first = _mm512_insertf32x8(_mm512_castps256_ps512(part(0)), part(1), 1);
+        second = _mm512_insertf32x8(_mm512_castps256_ps512(part(2)), part(3), 1);
       }
-      const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+      __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+      if (!whole) even = _mm512_permutexvar_epi32(existing(), even);
       _mm512_store_ps(x, _mm512_permutex2var_ps(first, even, second));
       _mm512_store_ps(y, _mm512_permutex2var_ps(first, _mm512_add_epi32(even, _mm512_set1_epi32(1)), second));
       return;
@@ -87,18 +100,21 @@ struct Tile {
   // d loss / d coordinates, into the grid's gradient.
   PYSTN_INLINE void store_grid(const SampleJob& job, float* to, int64_t row, __m512 gx, __m512 gy) const {
     const int64_t column = column_stride(job, job.grad_grid.axis);
-    if (whole && job.grad_grid.component == 1 && column == 2) {
+    if (job.grad_grid.component == 1 && column == 2) {
       const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
       const __m512 first = _mm512_permutex2var_ps(gx, low, gy);
       const __m512 second = _mm512_permutex2var_ps(gx, _mm512_add_epi32(low, _mm512_set1_epi32(8)), gy);
       if (TR == 1) {
-        _mm512_storeu_ps(to, first);
-        _mm512_storeu_ps(to + lanes, second);
+        _mm512_mask_storeu_ps(to, __mmask16(pairs(0)), first);
+        _mm512_mask_storeu_ps(to + lanes, __mmask16(pairs(0) >> lanes), second);
       } else {
-        _mm256_storeu_ps(to, _mm512_castps512_ps256(first));
-        _mm256_storeu_ps(to + row, _mm512_extractf32x8_ps(first, 1));
-        _mm256_storeu_ps(to + 2 * row, _mm512_castps512_ps256(second));
-        _mm256_storeu_ps(to + 3 * row, _mm512_extractf32x8_ps(second, 1));
+        const auto part = [&](int r, __m256 eight) PYSTN_INLINED {
+          _mm256_mask_storeu_ps(to + r * row, __mmask8(pairs(r)), eight);
+        };
+        part(0, _mm512_castps512_ps256(first));
+        part(1, _mm512_extractf32x8_ps(first, 1));
+        part(2, _mm512_castps512_ps256(second));
+        part(3, _mm512_extractf32x8_ps(second, 1));
       }
       return;
     }
