@@ -103,6 +103,14 @@ for size, dtype in itertools.product(((1, 1), (300, 7), (3, 4, 5), (2, 3, 300)),
         name = f"{size} {dtype} {align_corners}"
         results["lattice " + name] = grid = pystn.affine_grid(theta, size, align_corners)
         results["theta " + name], = pystn.affine_grid_vjp(grid, theta, size, align_corners)
+        if ndim < 3:
+            continue
+        volume = rng.standard_normal((3, 2, 9, 8, 7)).astype(dtype)
+        for reduce in ("sum", "max"):
+            warp = volume, 0.5 * theta, size, reduce
+            results[f"projection {reduce} {name}"] = pystn.warp_project(*warp, align_corners=align_corners)
+            moved = pystn.warp_project_jvp(*warp[:2], volume[::-1], theta, *warp[2:], align_corners=align_corners)
+            results[f"projected {reduce} {name}"] = moved
 np.savez(sys.argv[1], **results)
 """
 

@@ -526,6 +526,13 @@ cdef class Call(Holder):
         self.job.projected = True
         return 0
 
+    cdef void walk_depth(self) noexcept:
+        """Chunks of the projection, each of which walks all the depth of its pixels."""
+        cdef SampleJob* job = &self.job
+        job.planes = job.source.size[2]
+        job.chunk_rows = max(1, min(job.rows, max(4, job.chunk_rows // job.planes // 4 * 4)))
+        job.row_chunks = (job.rows + job.chunk_rows - 1) // job.chunk_rows
+
     cdef void flatten(self) noexcept:
         """Merge axes of the output whose memory allows it, for kernels to which rows mean nothing."""
         cdef SampleJob* job = &self.job
@@ -795,7 +802,7 @@ def project(input, coordinates, output, chosen, options, int threads):
     call.samples(&call.job.output, output)
     call.samples(&call.job.chosen, chosen)
     call.job.maximum = chosen is not None
-    call.job.planes = call.job.source.size[2]
+    call.walk_depth()
     call.run_chunks(Direction.forward, call.job.batch, threads)
 
 
@@ -808,7 +815,7 @@ def project_jvp(input, coordinates, d_input, d_theta, d_output, chosen, options,
     call.steps(coordinates, d_theta)
     call.samples(&call.job.output, d_output)
     call.samples(&call.job.chosen, chosen)
-    call.job.planes = call.job.source.size[2]
+    call.walk_depth()
     call.run_chunks(Direction.jvp, call.job.batch, threads)
 
 
@@ -818,14 +825,22 @@ def project_vjp(grad_output, input, coordinates, grad_input, bint to_matrices, c
     call.describe_projection(input.shape, grad_output.shape[0], coordinates, options, input.dtype.char)
     call.samples(&call.job.output, grad_output)
     call.samples(&call.job.chosen, chosen)
+    partial = call.matrix_sums(coordinates) if to_matrices else None
+    cdef int used = threads_for(call.work(), threads)
+    cdef int64_t parts
     if grad_input is not None:
         call.image(&call.job.grad_input, grad_input)
-        call.run_parts(Direction.vjp_input, threads)
+        parts = call.share_input(used)
+        if to_matrices and call.whole_images():
+            call.image(&call.job.input, input)
+            if call.run(Direction.vjp, parts, used):
+                return partial.sum(axis=-3)
+            call.job.input.data = NULL  # not read
+        call.must_run(Direction.vjp_input, parts, used)
         call.job.grad_input.data = NULL
     if not to_matrices:
         return None
     call.image(&call.job.input, input)
-    partial = call.matrix_sums(coordinates)
     call.run_groups(Direction.vjp_grid, threads)
     return partial.sum(axis=-3)
 

@@ -1,6 +1,7 @@
 """The fused warps: every cell against the oracle, the grid and sampler that they fuse, what matrices imply."""
 
 from dataclasses import dataclass
+from functools import reduce as reduce_in_order
 
 import numpy as np
 import oracle
@@ -375,6 +376,75 @@ def test_a_projection_is_that_of_the_warp(backend, rng, reduce, name, convention
     gradients = warp.vjp(layout.array(g), input, theta, size, **options)
     for what, a, b in zip(("grad_input", "grad_theta"), gradients, expected, strict=True):
         same(backend.numpy(a), backend.numpy(b), 1e-12, what)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["nearest", "linear", "cubic"])
+def test_a_projection_has_the_bits_of_its_planes(backend, rng, padding_mode, channel_axis, name, channels, dtype):
+    """Added or compared one by one, from the first: in runs of any length, inside the volume, beyond it and at
+    coordinates that are no numbers."""
+    layout, options = Layout(backend, channel_axis), {"padding_mode": padding_mode, "channel_axis": channel_axis}
+    options["mode"] = kernel_for(pystn, name, 3)[0]
+    for image, size in (((6, 7, 9), (5, 3, 70)), ((3, 20, 18), (4, 17, 5)), ((9, 40, 40), (1, 9, 130))):
+        theta = matrices(rng, PROJECTIONS["sum"], (2, 3), image, size)
+        theta[1, 1] = np.eye(3, 4)
+        theta = theta.astype(dtype)
+        theta[0, 1, 0, [0, 3]] = np.finfo(dtype).max  # infinite from the middle on
+        theta[1, 2, 1, 3] = np.nan
+        arrays = layout.array(rng.standard_normal((2, channels, *image)).astype(dtype)), backend.array(theta)
+        tangents = [rng.standard_normal(shape).astype(dtype) for shape in ((2, channels, *image), theta.shape)]
+        tangents = layout.array(tangents[0]), backend.array(tangents[1])
+        planes = layout.numpy(pystn.warp_affine(*arrays, size, **options))
+        moved = layout.numpy(pystn.warp_affine_jvp(*arrays, *tangents, size, **options))
+        chosen = np.expand_dims(planes.argmax(axis=-3), -3)
+        expected = {
+            "sum": (sequential_sum(planes), sequential_sum(moved)),
+            "max": [np.take_along_axis(a, chosen, -3).squeeze(-3) for a in (planes, moved)],
+        }
+        for reduce, (value, d_value) in expected.items():
+            found = layout.numpy(pystn.warp_project(*arrays, size, reduce, **options))
+            np.testing.assert_array_equal(found, value, err_msg=f"{reduce} of {size}")
+            found = layout.numpy(pystn.warp_project_jvp(*arrays, *tangents, size, reduce, **options))
+            np.testing.assert_array_equal(found, d_value, err_msg=f"tangent of {reduce} of {size}")
+
+
+def sequential_sum(planes):
+    return reduce_in_order(np.add, np.moveaxis(planes, -3, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("wrt", [("input", "theta"), ("input",), ("theta",)], ids="-".join)
+def test_what_was_not_chosen_passes_nothing_on(backend, rng, channel_axis, wrt, dtype):
+    """Not even infinity times 0: neither a plane's slopes, nor a cotangent to other planes."""
+    layout, shape = Layout(backend, channel_axis), (1, 2, 6, 5, 40)
+    volume = rng.uniform(-1, 1, shape).astype(dtype)
+    theta = np.eye(3, 4, dtype=dtype)[None]
+    theta[..., 3] = 0.5  # between two planes, rows and columns
+    theta = backend.array(theta)
+    u = rng.standard_normal((1, 2, 5, 40)).astype(dtype)
+    options = {"coords": "pixel", "channel_axis": channel_axis, "wrt": wrt}
+
+    def gradients(first, u):
+        volume[:, :, 0] = first
+        found = pystn.warp_project_vjp(layout.array(u), layout.array(volume), theta, shape[2:], "max", **options)
+        return [None if g is None else layout.numpy(g) if g.ndim == 5 else backend.numpy(g) for g in found]
+
+    expected, found = gradients(-1000, u), gradients(-np.inf, u)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a is None or np.isfinite(a).all()
+    if "input" not in wrt:
+        return
+    broken, silent = u.copy(), u.copy()
+    broken[0, 1, 2, 7], silent[0, 1, 2, 7] = np.nan, 0
+    plane = volume[0, 1, 1:, 2:4, 7:9].sum(axis=(1, 2))
+    plane = 1 + (plane + np.append(plane[1:], 0)).argmax()  # of the two that are averaged the first
+    taps = np.zeros(shape, bool)
+    taps[0, 1, plane : plane + 2, 2:4, 7:9] = True
+    found, expected = gradients(-1000, broken)[0], gradients(-1000, silent)[0]
+    np.testing.assert_array_equal(np.isnan(found), taps)
+    np.testing.assert_array_equal(found[~taps], expected[~taps])
 
 
 @pytest.mark.parametrize("name", ["nearest", "linear", "cubic"])

@@ -195,6 +195,20 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       nothing = !any;
     }
 
+    // Leaves out the pixels that are not part(i); whether any are.
+    template <class Part>
+    bool keep(const Part& part, int count) {
+      Flag any = 0;
+      for (int i = 0; i < count; ++i) {
+        const Flag takes = part(i), whole = adjacent || neighbours[i];
+        reads[i] = takes & (adjacent ? 0 : reads[i]);
+        neighbours[i] = takes & whole;
+        any |= takes;
+      }
+      adjacent = false;
+      return any;
+    }
+
     // Calls body(i) for the pixels of blocks that are not adjacent.
     template <class Body>
     void for_each_apart(int count, Body&& body) const {
@@ -431,6 +445,68 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     return static_cast<R*>(samples.data) + General::place_of(job, samples, n, span, 0);
   }
 
+  // Where the samples of a run go: to the output, or to a stream on their way there.
+  struct Target {
+    R* at;
+    Index column, channel;
+    bool adds;  // to those of less depth
+  };
+
+  // Projections are of volumes.
+  static PYSTN_HD bool projects(const SampleJob& job) { return ND == 3 && job.projected; }
+  static PYSTN_HD bool chooses(const SampleJob& job) { return projects(job) && job.chosen.data; }
+
+  // Which samples of a row were chosen, where one of each depth is.
+  struct Chosen {
+    int32_t* at;
+    Index column;
+    int32_t depth;
+
+    Chosen(const SampleJob& job, int64_t n, const Span& span, int64_t c)
+        : at(&General::chosen_at(job, n, span, 0, c)),
+          column(column_stride(job, job.chosen.axis)),
+          depth(int32_t(General::depth_of(job, span))) {}
+    bool operator()(int i) const { return at[i * column] == depth; }
+  };
+
+  // Whether any samples of a block were; `mask` has which.
+  using Mask = decltype(V{} == V{});
+  static PYSTN_APART bool any_chosen(const SampleJob& job, int64_t n, const Span& span, int64_t c, int i, Mask& mask) {
+    const Chosen chosen(job, n, span, c);
+    bool any = false;
+    mask = Mask{};
+    for (int l = 0; l < lanes && i + l < span.count; ++l) {
+      mask[l] = chosen(i + l) ? -1 : 0;
+      any |= chosen(i + l);
+    }
+    return any;
+  }
+
+  // What is where samples at other depths, `before`, may be, after those of a block: General::put_projected.
+  static PYSTN_APART V choose(const SampleJob& job, int64_t n, const Span& span, int64_t c, int i, V x, V before) {
+    if (!job.maximum) {
+      Mask mask;
+      any_chosen(job, n, span, c, i, mask);
+      return mask ? x : before;
+    }
+    const Chosen chosen(job, n, span, c);
+    const Mask larger = chosen.depth == 0 ? Mask{} == Mask{} : (x > before) | ((x != x) & (before == before));
+    for (int l = 0; l < lanes && i + l < span.count; ++l)
+      if (larger[l]) chosen.at[(i + l) * chosen.column] = chosen.depth;
+    return larger ? x : before;
+  }
+
+  // Puts a block of samples where it goes, up to the end of its run.
+  static PYSTN_HD void put(const SampleJob& job, int64_t n, const Span& span, const Target& to, int64_t c, int i, V x) {
+    R* const at = to.at + i * to.column + c * to.channel;
+    const int count = span.count - i;
+    if (chooses(job))
+      x = choose(job, n, span, c, i, x, load(at, to.column, count));
+    else if (to.adds)
+      x += load(at, to.column, count);
+    store(x, at, to.column, count);
+  }
+
   // Calls body(span) for the runs of a chunk, placed for whole blocks.
   template <int order, class Body>
   static void for_each_placed(const SampleJob& job, int64_t n, int64_t chunk, Run<R, ND>& run, Blocks& blocks,
@@ -444,20 +520,15 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         lanes);
   }
 
-  // Where the samples of a run go: to the output, or to a stream on their way there.
-  struct Target {
-    R* at;
-    Index column, channel;
-  };
-
   // Calls body(span, target) for the runs of a chunk, whose samples are written.
   template <class Body>
   static void for_each_written(const SampleJob& job, int64_t n, int64_t chunk, Body&& body) {
     const Index column = column_stride(job, job.output.axis), channel = job.output.channel;
-    if (!job.streams || column != 1 || job.channels > streamed) {
+    if (!job.streams || projects(job) || column != 1 || job.channels > streamed) {
       for_each_strip(job, chunk, [&](const Span& strip) {
         for_each_run(job, strip, [&](const Span& span) {
-          body(span, Target{samples_of(job, job.output, n, span), column, channel});
+          const bool adds = projects(job) && General::depth_of(job, span) != 0;
+          body(span, Target{samples_of(job, job.output, n, span), column, channel, adds});
         });
       });
       return;
@@ -469,7 +540,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       R* const here = stream.begin(there);
       for_each_run(job, strip, [&](const Span& span) {
         const Index at = (span.row - strip.row) * stream.row + span.column - strip.column;
-        body(span, Target{here + at, 1, stream.channel});
+        body(span, Target{here + at, 1, stream.channel, false});
       });
       stream.end(there, row, channel, int(job.channels), strip.rows, strip.count, is_first(job, strip),
                  is_last(job, strip));
@@ -479,20 +550,18 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // output_c = values(way, c, i, weights), for the blocks of a run.
   template <bool slopes, class Values>
-  static PYSTN_HD void put_blocks(const SampleJob& job, const Span& span, const Target& to, const Run<R, ND>& run,
-                                  const Blocks& blocks, Values&& values) {
+  static PYSTN_HD void put_blocks(const SampleJob& job, int64_t n, const Span& span, const Target& to,
+                                  const Run<R, ND>& run, const Blocks& blocks, Values&& values) {
     for (int i = 0; i < span.count; i += lanes) {
       const Reading reading = blocks.reading(i);
-      const auto put = [&](int64_t c, V x) {
-        store(x, to.at + i * to.column + c * to.channel, to.column, span.count - i);
-      };
       if (reading == Reading::nothing) {
-        for (int64_t c = 0; c < job.channels; ++c) put(c, V{});
+        for (int64_t c = 0; c < job.channels; ++c) put(job, n, span, to, c, i, V{});
         continue;
       }
       const FlatWeights<slopes> weights(run, i);
       by_reading(reading, [&](auto way) {
-        for (int64_t c = 0; c < job.channels; ++c) put(c, where_read(blocks, reading, i, values(way, c, i, weights)));
+        for (int64_t c = 0; c < job.channels; ++c)
+          put(job, n, span, to, c, i, where_read(blocks, reading, i, values(way, c, i, weights)));
       });
     }
   }
@@ -502,12 +571,15 @@ struct BlockSampler : Sampler<R, R, S, ND> {
                          const Blocks& blocks) {
     for (int64_t c = 0; c < job.channels; ++c) {
       const R* const image = from.image ? from.image + n * from.batch + c * from.channel : nullptr;
-      R* const out = to.at + c * to.channel;
+      alignas(64) R row[strip_columns];
+      const bool waits = projects(job);
+      R* const out = waits ? row : to.at + c * to.channel;
+      const Index column = waits ? 1 : to.column;
       if (image && blocks.adjacent)
-        for (int i = 0; i < span.count; ++i) out[i * to.column] = image[from.first[i]];
+        for (int i = 0; i < span.count; ++i) out[i * column] = image[from.first[i]];
       else
-        for (int i = 0; i < span.count; ++i)
-          out[i * to.column] = image && blocks.reads[i] ? image[from.first[i]] : R(0);
+        for (int i = 0; i < span.count; ++i) out[i * column] = image && blocks.reads[i] ? image[from.first[i]] : R(0);
+      for (int i = 0; waits && i < span.count; i += lanes) put(job, n, span, to, c, i, load(row + i));
     }
   }
 
@@ -636,7 +708,28 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   }
 
+  // The same of a projection, whose samples meet others on their way.
+  static void project(const SampleJob& job, int64_t chunk) {
+    const int64_t n = chunk / chunks_per_image(job);
+    Run<R, ND> run;
+    Blocks blocks;
+    Places places(job.input);
+    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
+      run.template place<0>(job, n, span, lanes);
+      blocks.set(run, run.placed);
+      places.set(run, run.placed, blocks);
+      if constexpr (S == 1)
+        put_pixels(job, n, span, to, places, blocks);
+      else
+        put_blocks<false>(job, n, span, to, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
+          return value(typename decltype(way)::Cursor(places, blocks, i, n, c), run, weights.weight);
+        });
+    });
+  }
+
   static void forward(const SampleJob& job, int64_t chunk) {
+    if constexpr (ND == 3)
+      if (projects(job)) return project(job, chunk);
     const int64_t n = chunk / chunks_per_image(job);
     const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
     Index stride[ND];
@@ -671,7 +764,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       } else {
         run.turn(job, n, span);
         if (turns) places.set(run, run.placed, blocks);
-        put_blocks<true>(job, span, to, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
+        put_blocks<true>(job, n, span, to, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
           using Cursor = typename decltype(way)::Cursor;
           V d = {};
           if (job.d_input.data) d = value(Cursor(tangents, blocks, i, n, c), run, weights.weight);
@@ -721,9 +814,14 @@ struct BlockSampler : Sampler<R, R, S, ND> {
             const R* const cotangent = samples_of(job, job.output, n, span) + i * column;
             for (int64_t c = 0; c < job.channels; ++c) {
               const V g = load(cotangent + c * job.output.channel, column, span.count - i);
+              Mask part;
+              if (chooses(job) && !any_chosen(job, n, span, c, i, part)) continue;
               V slope[ND];
               slopes(way, n, c, i, weights, slope);
-              for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
+              for (int a = 0; a < ND; ++a) {
+                const V term = g * slope[a];
+                sum[a] += chooses(job) ? (part ? term : V{}) : term;
+              }
             }
           }
         });
@@ -840,6 +938,22 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   }
 
+  // The same from the slowest axis on, for channel c; of a projection that chose, for the samples chosen.
+  template <bool slopes>
+  static void scatter(const SampleJob& job, int64_t n, int64_t c, const Span& span, R* image, const Places& places,
+                      const Blocks& blocks, const Run<R, ND>& run, const RowWeights& row, const R* value,
+                      const R (*slope)[strip_columns]) {
+    const Blocks* taken = &blocks;
+    Blocks some;
+    if (chooses(job)) {
+      some = blocks;
+      if (!some.keep(Chosen(job, n, span, c), span.count)) return;
+      taken = &some;
+    }
+    int tap[ND] = {};
+    scatter<slopes, ND>(image + c * job.grad_input.channel, places, *taken, run, row, span.count, value, slope, tap);
+  }
+
   // The same for one pixel, some of whose taps are not where the others say.
   static void scatter_one_by_one(R* to, const Places& places, const Blocks& blocks, int i, Row terms,
                                  const int (&tap)[ND]) {
@@ -871,9 +985,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       place(n, span);
       for (int64_t c = part.channel0; c < part.channel1; ++c) {
         const R* const values = terms(n, c, span, value, slope);
-        int tap[ND] = {};
-        scatter<slopes, ND>(image + c * job.grad_input.channel, places, blocks, run, row, span.count, values, slope,
-                            tap);
+        scatter<slopes>(job, n, c, span, image, places, blocks, run, row, values, slope);
       }
     });
   }
@@ -924,9 +1036,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           const R(*const no_slope)[strip_columns] = nullptr;
           for (int64_t c = 0; c < job.channels; ++c) {
             const R* const values = samples_in_row(job, job.output, n, c, span, value);
-            int tap[ND] = {};
-            scatter<false, ND>(image + c * job.grad_input.channel, places, blocks, run, row, span.count, values,
-                               no_slope, tap);
+            scatter<false>(job, n, c, span, image, places, blocks, run, row, values, no_slope);
           }
         },
         lanes);
@@ -967,7 +1077,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
 // Whether blocks can do what a job asks for, but for its direction and kernels.
 inline bool fits_blocks(const SampleJob& job) {
-  if (job.components != 1 || job.fill || job.d_fill || job.mask.data || job.projected) return false;
+  if (job.components != 1 || job.fill || job.d_fill || job.mask.data) return false;
   const ImageArray* const images[] = {&job.input, &job.d_input, &job.grad_input};
   for (const ImageArray* image : images) {
     if (!image->data) continue;

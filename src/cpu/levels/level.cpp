@@ -95,7 +95,11 @@ template <class R, int ND>
 SampleChunk with_blocks(Direction direction, const SampleJob& job) {
   if (!fits_blocks(job) || (direction == Direction::forward && job.output_batch != job.batch)) return nullptr;
   if (direction == Direction::vjp && !strides_agree(job)) return nullptr;
-  switch (taps_of(direction, job)) {
+  const int taps = taps_of(direction, job);
+  // The few samples that a projection chose are added faster one by one, if each has many taps.
+  if (taps == 4 && job.chosen.data && (direction == Direction::vjp_input || direction == Direction::vjp))
+    return nullptr;
+  switch (taps) {
     case 1:
       return direction == Direction::vjp ? nullptr : vectorized<BlockSampler<R, 1, ND>>(direction);
     case 2:

@@ -79,7 +79,8 @@ struct Tile {
         first = _mm512_maskz_loadu_ps(__mmask16(pairs(0)), from);
         second = _mm512_maskz_loadu_ps(__mmask16(pairs(0) >> lanes), from + lanes);
       } else {
-        const auto part = [&](int r) PYSTN_INLINED { return _mm256_maskz_loadu_ps(__mmask8(pairs(r)), from + r * row); };
+        const auto part = [&](int r)
+                              PYSTN_INLINED { return _mm256_maskz_loadu_ps(__mmask8(pairs(r)), from + r * row); };
         first = _mm512_insertf32x8(_mm512_castps256_ps512(part(0)), part(1), 1);
         second = _mm512_insertf32x8(_mm512_castps256_ps512(part(2)), part(3), 1);
       }
@@ -108,9 +109,8 @@ struct Tile {
         _mm512_mask_storeu_ps(to, __mmask16(pairs(0)), first);
         _mm512_mask_storeu_ps(to + lanes, __mmask16(pairs(0) >> lanes), second);
       } else {
-        const auto part = [&](int r, __m256 eight) PYSTN_INLINED {
-          _mm256_mask_storeu_ps(to + r * row, __mmask8(pairs(r)), eight);
-        };
+        const auto part = [&](int r, __m256 eight)
+                              PYSTN_INLINED { _mm256_mask_storeu_ps(to + r * row, __mmask8(pairs(r)), eight); };
         part(0, _mm512_castps512_ps256(first));
         part(1, _mm512_extractf32x8_ps(first, 1));
         part(2, _mm512_castps512_ps256(second));
