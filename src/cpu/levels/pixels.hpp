@@ -199,8 +199,9 @@ constexpr bool has_pairs = false;
 
 // Elements of an image of C channels that are read from the first tap of a row on, S taps `column` apart.
 inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
-  const int64_t by_taps = (taps - 1) * column + (channels == 1 ? 1 : 4);
-  return has_pairs && taps == 2 && channels > 1 && by_taps < 8 ? 8 : by_taps;
+  if (channels == 1) return has_pairs ? 4 : taps;
+  const int64_t by_taps = (taps - 1) * column + 4;
+  return has_pairs && taps == 2 && by_taps < 8 ? 8 : by_taps;
 }
 
 // Bytes are summed axis by axis, numbers of two taps by the products of their weights, as in sampling.hpp.
@@ -272,6 +273,9 @@ struct PixelSampler {
                                  T* out, Index step) {
     const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
     if constexpr (C == 1) {
+#if PYSTN_QUADS == 4
+      if (step == 1) return gather_bytes(image, row, taps, i, end, out);
+#endif
       put_bytes(image, row, taps, i, end, out, step);
     } else {
 #if PYSTN_QUADS == 4
@@ -286,7 +290,30 @@ struct PixelSampler {
     }
   }
 
-  // One channel: rows of taps are collected as integers, byte after byte.
+#if PYSTN_QUADS == 4
+  // One channel: rows of taps are gathered, four bytes each.
+  static PYSTN_HD void gather_bytes(const T* image, int row, const PixelTaps<T, S>& taps, int begin, int end, T* out) {
+    const __m512i byte = _mm512_set1_epi32(255), zero = _mm512_setzero_si512();
+    for (int i = begin; i < end; i += 16) {
+      const __mmask16 some = end - i < 16 ? __mmask16((1u << (end - i)) - 1) : __mmask16(0xffff);
+      const __m512i first = _mm512_maskz_loadu_epi32(some, taps.first + i);
+      __m512 sum = _mm512_setzero_ps();
+      for (int j = 0; j < S; ++j) {
+        const __m512i bytes = _mm512_mask_i32gather_epi32(zero, some, first, image + int64_t(j) * row, 1);
+        __m512 inner = _mm512_setzero_ps();
+        for (int k = 0; k < S; ++k) {
+          const __m512 tap = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(bytes, 8 * k), byte));
+          inner = _mm512_add_ps(inner, _mm512_mul_ps(tap, _mm512_maskz_loadu_ps(some, taps.w[0][k] + i)));
+        }
+        sum = _mm512_add_ps(sum, _mm512_mul_ps(inner, _mm512_maskz_loadu_ps(some, taps.w[1][j] + i)));
+      }
+      const __m512i rounded = _mm512_max_epi32(_mm512_cvtps_epi32(sum), zero);
+      _mm_mask_storeu_epi8(out + i, some, _mm512_cvtusepi32_epi8(rounded));
+    }
+  }
+#endif
+
+  // The same one by one: rows of taps are collected as integers, byte after byte.
   static PYSTN_HD void put_bytes(const T* image, int row, const PixelTaps<T, S>& taps, int begin, int end, T* out,
                                  Index step) {
     using Bytes = unsigned int;
@@ -360,8 +387,6 @@ struct PixelSampler {
       T* const there = output + offset_of(job, job.output.axis, strip);
       T* const here = streams ? stream.begin(there) : there;
       const Index line = streams ? stream.row : row;
-      for (int r = 0; !streams && step == C && r < strip.rows; ++r)
-        prefetch_output(there + r * row + strip.count * C, row, strip.count * C);
       for_each_run(job, strip, [&](const Span& span) {
         put_run(job, n, span, image, taps, here + (span.row - strip.row) * line + (span.column - strip.column) * step,
                 step);

@@ -40,19 +40,6 @@ PYSTN_HD void end_streams() {
 #endif
 }
 
-// Asks for `count` elements of output that are written soon. Of rows less than a page of memory apart processors
-// foresee it themselves.
-template <class T>
-PYSTN_HD void prefetch_output(const T* to, int64_t row, int64_t count) {
-  constexpr int64_t page = 4096;
-  if (row * int64_t(sizeof(T)) < page) return;
-#if defined(__GNUC__)
-  const uintptr_t from = reinterpret_cast<uintptr_t>(to);
-  for (int64_t byte = 0; byte < count * int64_t(sizeof(T)); byte += line_bytes)
-    __builtin_prefetch(reinterpret_cast<const char*>(from + uintptr_t(byte)), 1, 2);
-#endif
-}
-
 // Up to `channels` x `height` rows of up to `width` elements each, next to each other in a row.
 template <class T, int channels, int height, int width>
 class Stream {

@@ -234,15 +234,6 @@ struct TiledSampler {
       }
     }
 
-    // Asks for where the batch to come is written.
-    PYSTN_INLINE void output(const float* first, int64_t channels, int64_t channel_of_samples,
-                             int64_t row_of_samples) const {
-      for (int64_t c = 0; wanted && c < channels; ++c)
-        for (int r = 0; TR > 1 && r < TR; ++r)
-          prefetch_output(first + c * channel_of_samples + r * row_of_samples + batch_columns, row_of_samples,
-                          batch_columns);
-    }
-
     // Asks for the samples of the batch to come, a line of a row with each tile.
     PYSTN_INLINE void samples(const SampleJob& job, const float* first, int t, int64_t row_of_samples) const {
       if (!wanted || TR == 1) return;
@@ -269,7 +260,6 @@ struct TiledSampler {
     for_each_batch<false>(job, n, chunk, image_row, nullptr, nullptr, [&](const Batch& batch) PYSTN_INLINED {
       float* const there = output + batch.at(0).output;
       float* const here = streams ? stream.begin(there) : there;
-      if (!streams) prefetch.output(there, channels, job.output.channel, output_row);
       for (int t = 0; t < batch.tiles; ++t) {
         const TileTaps& taps = batch.taps[t];
         const Place tile = batch.tile(t);

@@ -85,9 +85,9 @@ struct ValueTaps {
             for (int i = 0; i < count; ++i) within = within & by[a].fold.within(by[a].normalize(x[a][i]));
         if (!within) return;
         if constexpr (S == 1)
-          place_all(job, count, x, PerAxis<TiesToEven>(job), by, position);
+          place_all(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<TiesToEven>(job), by, position);
         else
-          place_all(job, count, x, PerAxis<ToTheRight>(job), by, position);
+          place_all(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<ToTheRight>(job), by, position);
       });
     } else {
       // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
@@ -95,18 +95,23 @@ struct ValueTaps {
         const R p = by.normalize(at);
         return by.bounds.reduce(is_finite(p) ? p : outside<R>() - R(S));
       };
-      place_all(job, count, x, PerAxis<Keys>(job), PerAxis<Clipped>(job), position);
+      place_all(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<Keys>(job), PerAxis<Clipped>(job), position);
     }
     return within;
   }
 
-  // One of each axis.
+  // One for each axis.
+  template <int>
+  struct Axes {};
   template <class One>
   struct PerAxis {
-    One x, y, z;
-    explicit PerAxis(const SampleJob& job) : x(job, 0), y(job, ND > 1 ? 1 : 0), z(job, ND > 2 ? 2 : 0) {}
-    PYSTN_HD One& operator[](int a) { return a == 0 ? x : a == 1 ? y : z; }
-    PYSTN_HD const One& operator[](int a) const { return a == 0 ? x : a == 1 ? y : z; }
+    One of[ND];
+    explicit PerAxis(const SampleJob& job) : PerAxis(job, Axes<ND>{}) {}
+    PerAxis(const SampleJob& job, Axes<1>) : of{One(job, 0)} {}
+    PerAxis(const SampleJob& job, Axes<2>) : of{One(job, 0), One(job, 1)} {}
+    PerAxis(const SampleJob& job, Axes<3>) : of{One(job, 0), One(job, 1), One(job, 2)} {}
+    PYSTN_HD One& operator[](int a) { return of[a]; }
+    PYSTN_HD const One& operator[](int a) const { return of[a]; }
   };
 
   // The kernels, from a job. A loop that chooses ties does not vectorise.
@@ -130,8 +135,8 @@ struct ValueTaps {
   };
 
   template <class Kernels, class Bys, class Position>
-  PYSTN_APART void place_all(const SampleJob& job, int count, const R (*x)[strip_columns], const Kernels kernel,
-                             const Bys by, const Position& position) {
+  PYSTN_APART void place_all(const SampleJob& job, int count, const R* __restrict x, const R* __restrict y,
+                             const R* __restrict z, const Kernels& kernel, const Bys& by, const Position& position) {
     int before[ND], length[ND];
     unsigned stride[ND];
     for (int a = 0; a < ND; ++a) {
@@ -148,7 +153,7 @@ struct ValueTaps {
       Flag within = 1, beyond = 0;
       unsigned offset = 0;  // any bits where taps are outside
       for (int a = 0; a < ND; ++a) {
-        const R p = position(by[a], x[a][i]);
+        const R p = position(by[a], a == 0 ? x[i] : a == 1 ? y[i] : z[i]);
         const int cell = int(weigh_taps<R>(kernel[a], p, weight[a], nullptr, nullptr)) - before[a];
         offset += unsigned(cell) * stride[a];
         if constexpr (masks) cells[a][i] = cell;
