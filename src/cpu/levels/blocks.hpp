@@ -276,48 +276,53 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     PYSTN_HD void row(V (&tap)[S]) const { Rows<S>::read(at, places.first + i, tap); }
   };
 
-  // The same where some pixels' taps are not adjacent: theirs are read one by one. The others are
-  // read as above, with rows that are certain to exist in place of those few.
+  typedef Flag Flags __attribute__((vector_size(lanes * sizeof(Flag))));
+
+  // Elements at the offsets of a block's lanes that are wanted, 0 for the others.
+  static PYSTN_HD V load_some(const R* from, const int* first, Flags wanted) {
+#if defined(__AVX512F__) && defined(__AVX512VL__)
+    if constexpr (sizeof(R) == 4) {
+      const __mmask16 some = _mm512_test_epi32_mask(__m512i(wanted), __m512i(wanted));
+      return V(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), some, _mm512_loadu_si512(first), from, 4));
+    } else {
+      const __mmask8 some = _mm256_test_epi32_mask(__m256i(wanted), __m256i(wanted));
+      const __m256i offset = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first));
+      return V(_mm512_mask_i32gather_pd(_mm512_setzero_pd(), some, offset, from, 8));
+    }
+#else
+    alignas(vector_bytes) R some[lanes] = {};
+    for (int l = 0; l < lanes; ++l)
+      if (wanted[l]) some[l] = from[first[l]];
+    return load(some);
+#endif
+  }
+
+  // The same where some pixels' taps are not adjacent, or not in the image.
   struct Mixed {
     const R* image;
-    const R* at;
     const Places& places;
     const Blocks& blocks;
     int i, tap[ND] = {};
 
     PYSTN_HD Mixed(const Places& places, const Blocks& blocks, int i, int64_t n, int64_t c)
-        : image(places.image + n * places.batch + c * places.channel),
-          at(image),
-          places(places),
-          blocks(blocks),
-          i(i) {}
+        : image(places.image + n * places.batch + c * places.channel), places(places), blocks(blocks), i(i) {}
     PYSTN_HD Mixed next(int a, int k) const {
       Mixed there = *this;
-      there.at += k * places.stride[a];
       there.tap[a] = k;
       return there;
     }
     PYSTN_APART void row(V (&to)[S]) const {
-      alignas(vector_bytes) R buffer[S][lanes];
-      bool any = false;
-      for (int l = i; l < i + lanes; ++l) any |= blocks.neighbours[l];
-      if (any) {  // so the image has room for a row from its first pixel on
-        Rows<S>::read(at, places.first + i, to);
-        __builtin_memcpy(buffer, to, sizeof buffer);
-      }
-      for (int l = 0; l < lanes; ++l)
-        if (!blocks.neighbours[i + l]) row_of(i + l, &buffer[0][l]);
-      __builtin_memcpy(to, buffer, sizeof buffer);
-    }
-    void row_of(int pixel, R* to) const {
-      Index offset = 0;
-      Flag inside = blocks.reads[pixel];
+      Flags lit = load<Flags>(blocks.reads + i), line{};
       for (int a = 1; a < ND; ++a) {
-        offset += places.along[a][tap[a]][pixel];
-        inside &= blocks.inside[a][tap[a]][pixel];
+        lit &= load<Flags>(blocks.inside[a][tap[a]] + i);
+        line += load<Flags>(places.along[a][tap[a]] + i);
       }
-      for (int k = 0; k < S; ++k)
-        to[k * lanes] = inside && blocks.inside[0][k][pixel] ? image[offset + places.along[0][k][pixel]] : R(0);
+      for (int k = 0; k < S; ++k) {
+        const Flags offset = line + load<Flags>(places.along[0][k] + i);
+        alignas(vector_bytes) int at[lanes];
+        __builtin_memcpy(at, &offset, sizeof at);
+        to[k] = load_some(image, at, lit & load<Flags>(blocks.inside[0][k] + i));
+      }
     }
   };
 
@@ -596,7 +601,6 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   };
 
   // The same where some taps are outside and read 0: `lit` are pixels whose taps on the axes so far are inside.
-  typedef Flag Flags __attribute__((vector_size(lanes * sizeof(Flag))));
   struct Lit {
     const R* at;
     const Taps& taps;
@@ -610,25 +614,6 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       for (int k = 0; k < S; ++k) tap[k] = load_some(at + k, taps.first + i, inside(0, k));
     }
   };
-
-  // Elements at the offsets of a block's lanes that are wanted, 0 for the others.
-  static PYSTN_HD V load_some(const R* from, const int* first, Flags wanted) {
-#if defined(__AVX512F__) && defined(__AVX512VL__)
-    if constexpr (sizeof(R) == 4) {
-      const __mmask16 some = _mm512_test_epi32_mask(__m512i(wanted), __m512i(wanted));
-      return V(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), some, _mm512_loadu_si512(first), from, 4));
-    } else {
-      const __mmask8 some = _mm256_test_epi32_mask(__m256i(wanted), __m256i(wanted));
-      const __m256i offset = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first));
-      return V(_mm512_mask_i32gather_pd(_mm512_setzero_pd(), some, offset, from, 8));
-    }
-#else
-    alignas(vector_bytes) R some[lanes] = {};
-    for (int l = 0; l < lanes; ++l)
-      if (wanted[l]) some[l] = from[first[l]];
-    return load(some);
-#endif
-  }
 
   // The weighted sum of a block's taps on the first L axes.
   template <int L, class Cursor>

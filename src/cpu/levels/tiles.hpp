@@ -168,11 +168,8 @@ struct TiledSampler {
     static constexpr Reading value = how;
   };
 
-  // Whether to go through a chunk once a channel. Scattered samples of an image beyond the reach of
-  // the processor's address translation miss it at every tap; one channel alone is within reach.
-  static bool channel_by_channel(const SampleJob& job, int64_t n, int64_t chunk, int64_t image_row) {
-    const int64_t reach = int64_t(4) << 20;
-    if (job.channels == 1 || job.channels * job.size[0] * job.size[1] < reach) return false;
+  // Whether a chunk's first tile has no window: so do most of its others then.
+  static bool is_scattered(const SampleJob& job, int64_t n, int64_t chunk) {
     const Projection<float, Fold> project_x(job, 0), project_y(job, 1);
     const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
     bool first = true, scattered = false;
@@ -190,18 +187,27 @@ struct TiledSampler {
       batch_x.template project<false>(x, 1, project_x, kernel_for(job));
       batch_y.template project<false>(y, 1, project_y, kernel_for(job));
       TileTaps taps;
-      taps.place(TileAxis(batch_x, 0), TileAxis(batch_y, 0), job.size[0], job.size[1], image_row, corners());
+      taps.place(TileAxis(batch_x, 0), TileAxis(batch_y, 0), job.size[0], job.size[1], job.input.axis[1], corners());
       scattered = taps.reading != Reading::nothing && !taps.near;
     });
     return scattered;
   }
 
+  // Tiles of one row, which are stored as they are, for what has no windows.
+  using OfOneRow = TiledSampler<Kernel, Fold, 1, lanes>;
+
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job), of_image = chunk % chunks_per_image(job);
+    // Scattered samples of an image beyond the reach of the processor's address translation miss it at every tap; one
+    // channel alone is within reach.
+    const bool far = job.channels > 1 && job.channels * job.size[0] * job.size[1] >= int64_t(4) << 20;
+    const bool scattered = (far || job.columns >= batch_columns) && is_scattered(job, n, of_image);
+    if constexpr (TR > 1 && Kernel::taps > 1)
+      if (scattered && !far) return OfOneRow::forward(job, chunk);
     // Of many channels the taps would be placed too often.
     const bool streams = job.streams && job.channels <= 2 * streamed;
     int64_t together = streams ? streamed : job.channels;
-    if (channel_by_channel(job, n, of_image, job.input.axis[1])) together = 1;
+    if (scattered && far) together = 1;
     for (int64_t c = 0; c < job.channels; c += together) {
       const int64_t end = c + together < job.channels ? c + together : job.channels;
       streams ? sample_channels<true>(job, n, of_image, c, end) : sample_channels<false>(job, n, of_image, c, end);
@@ -360,6 +366,10 @@ struct TiledSampler {
   };
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
+    if constexpr (TR > 1)
+      if (is_stored(job) && job.columns >= batch_columns &&
+          is_scattered(job, chunk / chunks_per_image(job), chunk % chunks_per_image(job)))
+        return OfOneRow::vjp_grid(job, chunk);
     const int64_t n0 = chunk / chunks_per_image(job), n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
     const float* const input = static_cast<const float*>(job.input.data) + n0 * job.input.batch;
     const float* const cotangent = static_cast<const float*>(job.output.data) + n0 * job.output.batch;

@@ -30,18 +30,19 @@ struct ValueTaps {
     constexpr Mode mode = S == 1 ? Mode::nearest : S == 2 ? Mode::linear : Mode::cubic;
     known = Cutoff(job.cutoff) == Cutoff::none;
     zeros = !job.fill;
-    drops = masks && zeros;
+    dropping = masks && zeros;
     for (int a = 0; a < ND; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
       known = known && Mode(job.kernel[a].mode) == mode && (S > 1 || !job.kernel[a].variant) &&
               (S == 4 || job.boundary[a] == job.boundary[0]);
       zeros = zeros && (boundary == Boundary::zeros || boundary == Boundary::constant);
-      drops = drops && known && (S > 2 ? zeros : boundary != Boundary::wrap);
+      dropping = dropping && known && (S > 2 ? zeros : after_fold(boundary) == Boundary::zeros);
     }
   }
 
   // For whole blocks of so many pixels: those beyond the span are its last again.
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
+    drops = dropping;
     if (known && place_known(job, n, span, lanes)) return;
     drops = false;
     place_any(job, n, span, lanes);
@@ -61,7 +62,7 @@ struct ValueTaps {
 
  private:
   int last;
-  bool known, zeros;
+  bool known, zeros, dropping;
 
   bool place_known(const SampleJob& job, int64_t n, const Span& span, int lanes) {
     alignas(64) R x[ND][strip_columns];
