@@ -177,14 +177,16 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   struct Pixels {
     Run<R, ND> run;
     Products<slopes> product;
-    alignas(64) Flag are_neighbours[strip_columns];
+    alignas(64) Flag are_neighbours[strip_columns], reads[strip_columns];  // reads: any tap is in the image
 
     void set(int count) {
       for (int i = 0; i < count; ++i) {
         Flag all = !run.cut[i];
         for (int a = 0; a < ND; ++a) all &= run.axis[a].adjacent[i];
-        are_neighbours[i] = all;
+        are_neighbours[i] = reads[i] = all;
       }
+      for (int i = 0; !run.plain && i < count; ++i)
+        if (!are_neighbours[i]) reads[i] = run.reads(i);
     }
   };
 
@@ -211,7 +213,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   };
 
 #if defined(PYSTN_FEW_CHANNELS)
-  // The same of some pixels from i on, numbers of each in its lanes.
+  // The same of some pixels from i on, numbers of each in its lanes, for linear kernels.
   struct Together {
     static constexpr bool together = true;
     const Run<R, ND>& run;
@@ -222,8 +224,8 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     PYSTN_HD const Index* first() const { return places.first + i; }
     PYSTN_HD Index offset(int a, int k) const { return k * places.stride[a]; }
     PYSTN_HD auto w(int a, int k) const { return PixelLanes::spread(run.axis[a].w + k * strip_columns + i); }
-    PYSTN_HD auto dw(int a, int k) const { return PixelLanes::spread(run.axis[a].dw + k * strip_columns + i); }
-    PYSTN_HD auto d2w(int a, int k) const { return PixelLanes::spread(run.axis[a].d2w + k * strip_columns + i); }
+    PYSTN_HD float dw(int, int k) const { return k ? 1.0f : -1.0f; }
+    PYSTN_HD float d2w(int, int) const { return 0.0f; }
   };
 #endif
 
@@ -284,13 +286,13 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       for (int i = j; i < end; i += apart) {
         if (pixels.are_neighbours[i])
           body(i, Adjacent{pixels.run, places, i});
-        else
+        else if (pixels.reads[i])
           read_listed(pixels.run, places, i, body);
       }
   }
   template <class Body>
   static PYSTN_APART void read_listed(const Run<R, ND>& run, const Places& places, int i, const Body& body) {
-    if (run.reads(i)) body(i, Listed(run, places, i));
+    body(i, Listed(run, places, i));
   }
 
   // The sum over the taps on the first L axes, with derivatives up to `order`.
@@ -558,7 +560,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
                          const R* cotangents, Index column, Sums& sums) {
 #if defined(PYSTN_FEW_CHANNELS)
     if constexpr (is_in_pairs)
-      if (PixelLanes::fit(channels, places.stride[0], column))
+      if (pixels.run.linear && PixelLanes::fit(channels, places.stride[0], column))
         return add_slopes_together(pixels, places, image, channels, count, cotangents, column, sums);
 #endif
     add_slopes_of(pixels, places, image, channels, 0, count, cotangents, column, sums);
@@ -574,8 +576,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
         const auto moved = gather<1, ND>(lanes, Together{pixels.run, places, i}, image);
         const auto g = lanes.cotangents(cotangents + i * column, column);
         for (int a = 0; a < ND; ++a) sums.add_to(sums.lane[a] + i * few<R>, g * moved.slope[a]);
-      } else {
-        const int end = i + some < count ? i + some : count;
+      } else if (const int end = i + some < count ? i + some : count; any_of(pixels.reads + i, end - i)) {
         add_slopes_of(pixels, places, image, channels, i, end, cotangents, column, sums);
       }
     }
@@ -627,22 +628,22 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     if constexpr (is_in_pairs)
       if (NeighbourLanes::fit(channels, places.stride[0])) {
         const NeighbourLanes lanes(channels);
-        const int64_t count_of = channels;
-        return for_each_read(pixels, places, 0, count, apart, [&](int i, const auto& taps) __attribute__((always_inline)) {
-          const R* const g = cotangents + i * column;
-          R* const to = image + taps.first();
-          if constexpr (taps.wide) {
-            const auto both = lanes.twice(g);
-            for (int k = 0; k < products; k += 2) {
-              R* const at = to + taps.corner(k);
-              const auto w = lanes.weights(pixels.product.weight[k][i], pixels.product.weight[k + 1][i]);
-              lanes.store(at, lanes.load(at) + both * w);
-            }
-          } else {
-            const FewLanes<R> lane(count_of);
-            add_to_taps(lane, taps, pixels.product, to, lane.load(g));
-          }
-        });
+        return for_each_read(
+            pixels, places, 0, count, apart, [&](int i, const auto& taps) __attribute__((always_inline)) {
+              const R* const g = cotangents + i * column;
+              R* const to = image + taps.first();
+              if constexpr (taps.wide) {
+                const auto both = lanes.twice(g);
+                for (int k = 0; k < products; k += 2) {
+                  R* const at = to + taps.corner(k);
+                  const auto w = lanes.weights(pixels.product.weight[k][i], pixels.product.weight[k + 1][i]);
+                  lanes.store(at, lanes.load(at) + both * w);
+                }
+              } else {
+                const FewLanes<R> lane(channels);
+                add_to_taps(lane, taps, pixels.product, to, lane.load(g));
+              }
+            });
       }
 #endif
     for_each_read(pixels, places, 0, count, apart, [&](int i, const auto& taps) __attribute__((always_inline)) {

@@ -20,38 +20,37 @@ namespace pystn::PYSTN_LEVEL {
 // nor written.
 struct NeighbourLanes {
   typedef float V __attribute__((vector_size(32)));
-  const int channels;
 
   static bool fit(int64_t channels, Index column) { return channels >= 2 && channels <= 4 && column == channels; }
 
+#if defined(PYSTN_FEW_MASKS)
   explicit NeighbourLanes(int64_t channels)
-      : channels(int(channels))
-#if defined(PYSTN_FEW_MASKS)
-        ,
+      : channel(channel_of_lane(channels)),
         one(__mmask8((1 << channels) - 1)),
-        second(__mmask8(one << channels)),
-        both(one | second)
-#else
-        ,
-        one(_mm_cmpgt_epi32(_mm_set1_epi32(int(channels)), _mm_setr_epi32(0, 1, 2, 3))),
-        second(_mm256_cmpgt_epi32(lane(), _mm256_set1_epi32(int(channels) - 1)))
-#endif
-  {
-    const __m256i c = _mm256_set1_epi32(int(channels));
-    channel = _mm256_sub_epi32(lane(), _mm256_and_si256(c, _mm256_cmpgt_epi32(lane(), _mm256_set1_epi32(int(channels) - 1))));
-  }
+        other(__mmask8(one << channels)),
+        both(one | other) {}
 
-#if defined(PYSTN_FEW_MASKS)
   PYSTN_HD V load(const float* from) const { return V(_mm256_maskz_loadu_ps(both, from)); }
   PYSTN_HD void store(float* to, const V& v) const { _mm256_mask_storeu_ps(to, both, __m256(v)); }
-  // The channels of one pixel, twice.
+  // A pixel, twice.
   PYSTN_HD V twice(const float* from) const {
     return V(_mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_maskz_loadu_ps(one, from)), channel));
   }
-  PYSTN_HD V weights(float a, float b) const {
-    return V(_mm256_mask_mov_ps(_mm256_set1_ps(a), second, _mm256_set1_ps(b)));
+  // Of the one and of the other.
+  PYSTN_HD V weights(float w, float v) const {
+    return V(_mm256_mask_mov_ps(_mm256_set1_ps(w), other, _mm256_set1_ps(v)));
   }
+
+ private:
+  const __m256i channel;
+  const __mmask8 one, other, both;
 #else
+  explicit NeighbourLanes(int64_t channels)
+      : channel(channel_of_lane(channels)),
+        one(_mm_cmpgt_epi32(_mm_set1_epi32(int(channels)), _mm_setr_epi32(0, 1, 2, 3))),
+        other(_mm256_castsi256_ps(_mm256_cmpgt_epi32(lane(), _mm256_set1_epi32(int(channels) - 1)))),
+        channels(int(channels)) {}
+
   PYSTN_HD V load(const float* from) const {
     if (channels == 4) return V(_mm256_loadu_ps(from));
     const __m256 low = _mm256_zextps128_ps256(_mm_loadu_ps(from));
@@ -62,27 +61,28 @@ struct NeighbourLanes {
   PYSTN_HD void store(float* to, const V& v) const {
     if (channels == 4) return _mm256_storeu_ps(to, __m256(v));
     _mm_storeu_ps(to, _mm256_castps256_ps128(__m256(v)));
-    if (channels == 2) return;
-    const __m128 high = _mm256_extractf128_ps(__m256(v), 1);
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(to + 4), _mm_castps_si128(high));
+    const __m128i high = _mm_castps_si128(_mm256_extractf128_ps(__m256(v), 1));
+    if (channels == 3) _mm_storel_epi64(reinterpret_cast<__m128i*>(to + 4), high);
   }
   PYSTN_HD V twice(const float* from) const {
     return V(_mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_maskload_ps(from, one)), channel));
   }
-  PYSTN_HD V weights(float a, float b) const {
-    return V(_mm256_blendv_ps(_mm256_set1_ps(a), _mm256_set1_ps(b), _mm256_castsi256_ps(second)));
+  PYSTN_HD V weights(float w, float v) const {
+    return V(_mm256_blendv_ps(_mm256_set1_ps(w), _mm256_set1_ps(v), other));
   }
-#endif
 
  private:
-  static PYSTN_HD __m256i lane() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
-#if defined(PYSTN_FEW_MASKS)
-  __mmask8 one, second, both;
-#else
-  __m128i one;
-  __m256i second;
+  const __m256i channel;
+  const __m128i one;
+  const __m256 other;
+  const int channels;
 #endif
-  __m256i channel;  // of a lane
+
+  static __m256i lane() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+  static __m256i channel_of_lane(int64_t channels) {
+    const __m256i count = _mm256_set1_epi32(int(channels)), last = _mm256_set1_epi32(int(channels) - 1);
+    return _mm256_sub_epi32(lane(), _mm256_and_si256(count, _mm256_cmpgt_epi32(lane(), last)));
+  }
 };
 
 // Some pixels of the output, four lanes each: its channels, and zeros.
