@@ -291,7 +291,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       }
   }
   template <class Body>
-  static PYSTN_APART void read_listed(const Run<R, ND>& run, const Places& places, int i, const Body& body) {
+  static PYSTN_APART void read_listed(const Run<R, ND>& run, const Places& places, int i, Body body) {
     body(i, Listed(run, places, i));
   }
 
@@ -621,30 +621,38 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   // channels, mostly add to the same elements, and each would wait for the one before.
   static int apart(const SampleJob& job) { return job.channels * int64_t(sizeof(R)) <= line_bytes ? 8 : 1; }
 
+#if defined(PYSTN_FEW_CHANNELS)
+  // The same for both taps of a row at a time. What the loop needs it has by value: it writes numbers, which might be
+  // anything that it refers to.
+  static void add_neighbours(const Pixels<false>& pixels, const Places& places, R* image, int64_t channels, int apart,
+                             int count, const R* cotangents, Index column) {
+    const NeighbourLanes lanes(channels);
+    Index row[products / 2];
+    for (int k = 0; k < products / 2; ++k) row[k] = places.corner[2 * k];
+    for_each_read(pixels, places, 0, count, apart, [=, &pixels](int i, const auto& taps) __attribute__((always_inline)) {
+      const R* const g = cotangents + i * column;
+      R* const to = image + taps.first();
+      if constexpr (taps.wide) {
+        const auto twice = lanes.twice(g);
+        for (int k = 0; k < products / 2; ++k) {
+          const auto w = lanes.weights(pixels.product.weight[2 * k][i], pixels.product.weight[2 * k + 1][i]);
+          lanes.store(to + row[k], lanes.load(to + row[k]) + twice * w);
+        }
+      } else {
+        const FewLanes<R> lane(channels);
+        add_to_taps(lane, taps, pixels.product, to, lane.load(g));
+      }
+    });
+  }
+#endif
+
   // image += cotangents w, along a run.
   static void add_run(const Pixels<false>& pixels, const Places& places, R* image, int64_t channels, int apart,
                       int count, const R* cotangents, Index column) {
 #if defined(PYSTN_FEW_CHANNELS)
     if constexpr (is_in_pairs)
-      if (NeighbourLanes::fit(channels, places.stride[0])) {
-        const NeighbourLanes lanes(channels);
-        return for_each_read(
-            pixels, places, 0, count, apart, [&](int i, const auto& taps) __attribute__((always_inline)) {
-              const R* const g = cotangents + i * column;
-              R* const to = image + taps.first();
-              if constexpr (taps.wide) {
-                const auto both = lanes.twice(g);
-                for (int k = 0; k < products; k += 2) {
-                  R* const at = to + taps.corner(k);
-                  const auto w = lanes.weights(pixels.product.weight[k][i], pixels.product.weight[k + 1][i]);
-                  lanes.store(at, lanes.load(at) + both * w);
-                }
-              } else {
-                const FewLanes<R> lane(channels);
-                add_to_taps(lane, taps, pixels.product, to, lane.load(g));
-              }
-            });
-      }
+      if (NeighbourLanes::fit(channels, places.stride[0]))
+        return add_neighbours(pixels, places, image, channels, apart, count, cotangents, column);
 #endif
     for_each_read(pixels, places, 0, count, apart, [&](int i, const auto& taps) __attribute__((always_inline)) {
       const R* const g = cotangents + i * column;
