@@ -216,7 +216,7 @@ def test_a_bad_number_reaches_its_own_pixels(rng, channels, where, bad):
 @pytest.mark.parametrize("channels", [2, 3, 4])
 @pytest.mark.parametrize("size, shape", [((1500,), (9000,)), ((61, 83), (150, 131)), ((9, 20, 21), (40, 30, 33))])
 def test_gradients_of_one_image_in_bands(rng, channels, size, shape):
-    """One image, cut among threads: the bits of one thread, which agree with the other layout's sums."""
+    """One image, cut among threads: the bits of one thread; and the sums of the other layout."""
     image = rng.standard_normal((1, *size, channels)).astype(np.float32)
     cotangent = rng.standard_normal((1, *shape, channels)).astype(np.float32)
     axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
@@ -232,9 +232,7 @@ def test_gradients_of_one_image_in_bands(rng, channels, size, shape):
         for found in results[1:]:
             for actual, expected in zip(found, results[0], strict=True):
                 np.testing.assert_array_equal(actual, expected)
-        exact = pystn.grid_sample_vjp(
-            channels_first(cotangent).astype(np.float64), channels_first(image).astype(np.float64), grid.astype(np.float64)
-        )
+        other = pystn.grid_sample_vjp(channels_first(cotangent), channels_first(image), grid)
         grads = channels_first(results[0][0]), results[0][1]
-        for actual, expected in zip(grads, exact, strict=True):
-            np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-4 * np.abs(expected).max())
+        for actual, expected in zip(grads, other, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -177,16 +177,14 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   struct Pixels {
     Run<R, ND> run;
     Products<slopes> product;
-    alignas(64) Flag are_neighbours[strip_columns], reads[strip_columns];  // reads: any tap is in the image
+    alignas(64) Flag are_neighbours[strip_columns];
 
     void set(int count) {
       for (int i = 0; i < count; ++i) {
         Flag all = !run.cut[i];
         for (int a = 0; a < ND; ++a) all &= run.axis[a].adjacent[i];
-        are_neighbours[i] = reads[i] = all;
+        are_neighbours[i] = all;
       }
-      for (int i = 0; !run.plain && i < count; ++i)
-        if (!are_neighbours[i]) reads[i] = run.reads(i);
     }
   };
 
@@ -238,8 +236,10 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     Index offsets[ND][S];
     int corners, which[products];
     Index at[products];
+    bool none;
 
     Listed(const Run<R, ND>& run, const Places& places, int i) : run(run), i(i), corners(0) {
+      none = run.cut[i];
       for (int a = 0; a < ND; ++a) {
         counts[a] = 0;
         for (int k = 0; k < S; ++k) {
@@ -248,6 +248,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
           taps[a][counts[a]] = k;
           offsets[a][counts[a]++] = index * places.stride[a];
         }
+        none = none || counts[a] == 0;
       }
       for (int k = 0; flat && k < products; ++k) {
         Index sum = 0;
@@ -286,13 +287,15 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       for (int i = j; i < end; i += apart) {
         if (pixels.are_neighbours[i])
           body(i, Adjacent{pixels.run, places, i});
-        else if (pixels.reads[i])
+        else
           read_listed(pixels.run, places, i, body);
       }
   }
   template <class Body>
-  static PYSTN_APART void read_listed(const Run<R, ND>& run, const Places& places, int i, Body body) {
-    body(i, Listed(run, places, i));
+  static PYSTN_APART void read_listed(const Run<R, ND>& run, const Places& places, int i, const Body& body) {
+    if (run.cut[i]) return;
+    const Listed taps(run, places, i);
+    if (!taps.none) body(i, taps);
   }
 
   // The sum over the taps on the first L axes, with derivatives up to `order`.
@@ -563,10 +566,18 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       if (pixels.run.linear && PixelLanes::fit(channels, places.stride[0], column))
         return add_slopes_together(pixels, places, image, channels, count, cotangents, column, sums);
 #endif
-    add_slopes_of(pixels, places, image, channels, 0, count, cotangents, column, sums);
+    for_each_read(pixels, places, 0, count, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
+      const R *const from = image + taps.first(), *const g = cotangents + i * column;
+      prefetch(pixels, places, i, channels, image);
+      sums.template add<taps.wide>(i, channels, [&](auto lane, int64_t c, auto& term) __attribute__((always_inline)) {
+        const auto moved = gather<1, ND>(lane, taps, from + c);
+        for (int a = 0; a < ND; ++a) term[a] = lane.load(g + c) * moved.slope[a];
+      });
+    });
   }
 
 #if defined(PYSTN_FEW_CHANNELS)
+  // The same for some pixels at a time where all of them have neighbours.
   static void add_slopes_together(const Pixels<false>& pixels, const Places& places, const R* image, int64_t channels,
                                   int count, const R* cotangents, Index column, Sums& sums) {
     constexpr int some = PixelLanes::pixels;
@@ -576,26 +587,23 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
         const auto moved = gather<1, ND>(lanes, Together{pixels.run, places, i}, image);
         const auto g = lanes.cotangents(cotangents + i * column, column);
         for (int a = 0; a < ND; ++a) sums.add_to(sums.lane[a] + i * few<R>, g * moved.slope[a]);
-      } else if (const int end = i + some < count ? i + some : count; any_of(pixels.reads + i, end - i)) {
-        add_slopes_of(pixels, places, image, channels, i, end, cotangents, column, sums);
+      } else {
+        const int end = i + some < count ? i + some : count;
+        add_slopes_one_by_one(pixels, places, image, channels, i, end, cotangents, column, sums);
       }
     }
   }
-#endif
-
-  // Of its pixels begin <= i < end, one by one.
-  static PYSTN_APART void add_slopes_of(const Pixels<false>& pixels, const Places& places, const R* image,
-                                        int64_t channels, int begin, int end, const R* cotangents, Index column,
-                                        Sums& sums) {
+  static PYSTN_APART void add_slopes_one_by_one(const Pixels<false>& pixels, const Places& places, const R* image,
+                                                int64_t channels, int begin, int end, const R* cotangents, Index column,
+                                                Sums& sums) {
+    const FewLanes<R> lane(channels);
     for_each_read(pixels, places, begin, end, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
-      const R *const from = image + taps.first(), *const g = cotangents + i * column;
-      prefetch(pixels, places, i, channels, image);
-      sums.template add<taps.wide>(i, channels, [&](auto lane, int64_t c, auto& term) __attribute__((always_inline)) {
-        const auto moved = gather<1, ND>(lane, taps, from + c);
-        for (int a = 0; a < ND; ++a) term[a] = lane.load(g + c) * moved.slope[a];
-      });
+      const auto moved = gather<1, ND>(lane, taps, image + taps.first());
+      const auto g = lane.load(cotangents + i * column);
+      for (int a = 0; a < ND; ++a) sums.add_to(sums.lane[a] + i * few<R>, g * moved.slope[a]);
     });
   }
+#endif
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job);
@@ -621,31 +629,6 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   // channels, mostly add to the same elements, and each would wait for the one before.
   static int apart(const SampleJob& job) { return job.channels * int64_t(sizeof(R)) <= line_bytes ? 8 : 1; }
 
-#if defined(PYSTN_FEW_CHANNELS)
-  // The same for both taps of a row at a time. What the loop needs it has by value: it writes numbers, which might be
-  // anything that it refers to.
-  static void add_neighbours(const Pixels<false>& pixels, const Places& places, R* image, int64_t channels, int apart,
-                             int count, const R* cotangents, Index column) {
-    const NeighbourLanes lanes(channels);
-    Index row[products / 2];
-    for (int k = 0; k < products / 2; ++k) row[k] = places.corner[2 * k];
-    for_each_read(pixels, places, 0, count, apart, [=, &pixels](int i, const auto& taps) __attribute__((always_inline)) {
-      const R* const g = cotangents + i * column;
-      R* const to = image + taps.first();
-      if constexpr (taps.wide) {
-        const auto twice = lanes.twice(g);
-        for (int k = 0; k < products / 2; ++k) {
-          const auto w = lanes.weights(pixels.product.weight[2 * k][i], pixels.product.weight[2 * k + 1][i]);
-          lanes.store(to + row[k], lanes.load(to + row[k]) + twice * w);
-        }
-      } else {
-        const FewLanes<R> lane(channels);
-        add_to_taps(lane, taps, pixels.product, to, lane.load(g));
-      }
-    });
-  }
-#endif
-
   // image += cotangents w, along a run.
   static void add_run(const Pixels<false>& pixels, const Places& places, R* image, int64_t channels, int apart,
                       int count, const R* cotangents, Index column) {
@@ -662,6 +645,38 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       });
     });
   }
+
+#if defined(PYSTN_FEW_CHANNELS)
+  // The same for both taps of a row at a time.
+  static void add_neighbours(const Pixels<false>& pixels, const Places& places, R* image, int64_t channels, int apart,
+                             int count, const R* cotangents, Index column) {
+    const NeighbourLanes lanes(channels);
+    const auto& weight = pixels.product.weight;
+    Index row[products / 2];
+    for (int k = 0; k < products / 2; ++k) row[k] = places.corner[2 * k];
+    for (int j = 0; j < apart; ++j)
+      for (int i = j; i < count; i += apart) {
+        const R* const g = cotangents + i * column;
+        if (!pixels.are_neighbours[i]) {
+          add_listed(pixels, places, image, channels, i, g);
+          continue;
+        }
+        R* const to = image + places.first[i];
+        const auto twice = lanes.twice(g);
+        for (int k = 0; k < products / 2; ++k) {
+          const auto w = lanes.weights(weight[2 * k][i], weight[2 * k + 1][i]);
+          lanes.store(to + row[k], lanes.load(to + row[k]) + twice * w);
+        }
+      }
+  }
+  static PYSTN_APART void add_listed(const Pixels<false>& pixels, const Places& places, R* image, int64_t channels,
+                                     int i, const R* g) {
+    read_listed(pixels.run, places, i, [&](int, const auto& taps) __attribute__((always_inline)) {
+      const FewLanes<R> lane(channels);
+      add_to_taps(lane, taps, pixels.product, image, lane.load(g));
+    });
+  }
+#endif
 
   static void vjp_input(const SampleJob& job, int64_t task) {
     const Part part(job, task);

@@ -110,12 +110,6 @@ inline bool all_of(const Flag* flags, int count) {
   return all;
 }
 
-inline bool any_of(const Flag* flags, int count) {
-  Flag any = 0;
-  for (int i = 0; i < count; ++i) any |= flags[i];
-  return any;
-}
-
 // The number of a kernel's taps if the compiler knows it, else 0: of &Kernel::taps.
 template <class Kernel>
 constexpr int known_taps(const int*) {
