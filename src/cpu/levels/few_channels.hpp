@@ -1,6 +1,6 @@
-// Lanes for images of two to four channels, float32, whose pixels are small: two pixels of a row, both taps of a
-// linear kernel, are one vector; and so are some pixels of the output with four lanes each. For channels.hpp, to the
-// bits of its other lanes.
+// Lanes for images of two to four channels, float32, and linear kernels: two neighbours along x are one vector, which
+// holds both taps of a row; and some pixels of the output are one vector, four lanes each. channels.hpp has the loops,
+// which give the bits of its other lanes.
 #pragma once
 
 #include "strip.hpp"
@@ -117,8 +117,8 @@ struct PixelLanes {
                                 _mm256_maskz_loadu_ps(both, from + offset[p + 1]), 1);
     };
     const __m512 low = two(0), high = two(2);
-    tap[0] = V(_mm512_permutex2var_ps(low, first, high));
-    tap[1] = V(_mm512_permutex2var_ps(low, second, high));
+    tap[0] = V(_mm512_maskz_permutex2var_ps(some, low, first, high));
+    tap[1] = V(_mm512_maskz_permutex2var_ps(some, low, second, high));
   }
   PYSTN_HD V cotangents(const float* from, Index) const {
     return V(_mm512_maskz_permutexvar_ps(some, place, _mm512_maskz_loadu_ps(packed, from)));

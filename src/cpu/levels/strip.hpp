@@ -405,7 +405,7 @@ struct Run {
   alignas(64) Flag whole[strip_columns];  // all taps are in the image
   int placed;   // pixels: those of the span, and its last again up to a multiple of some lanes
   bool plain;   // all taps of all pixels are in the image, and the cutoff and the mask leave them alone
-  bool linear;  // on all axes
+  bool linear;  // the kernels of all axes are
 
   template <int order>
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
@@ -554,15 +554,15 @@ struct Run {
   }
 };
 
-// Delivers what a run's coordinates receive: what its positions did, times d position / d coordinate,
-// and what came through the mask, if there is one. To the gradient of the grid or of the matrix.
-// The same for all axes, where they are next to each other.
+// Numbers of a run, those of its axes next to each other.
 template <class G, class R, int ND>
 inline void store_pixels(G* __restrict to, int count, const R (&x)[ND][strip_columns]) {
   for (int i = 0; i < count; ++i)
     for (int a = 0; a < ND; ++a) to[i * ND + a] = G(x[a][i]);
 }
 
+// Delivers what a run's coordinates receive: what its positions did, times d position / d coordinate,
+// and what came through the mask, if there is one. To the gradient of the grid or of the matrix.
 template <class R, int ND>
 PYSTN_APART void put_grad_grid(const SampleJob& job, int64_t n, int64_t chunk, const Span& span, const Run<R, ND>& run,
                                const R (*sums)[strip_columns], const R (*through_mask)[strip_columns]) {
