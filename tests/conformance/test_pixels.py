@@ -148,3 +148,94 @@ def test_strides_of_input_and_output(rng, dtype, channels):
         pystn.grid_sample(view, grid, channel_axis=-1, out=wide[..., :channels])
         np.testing.assert_array_equal(wide[..., :channels], expected)
         assert (wide[..., channels] == 9).all()
+
+
+def framed(rng, shape, gap, dtype="float32", fill=np.nan):
+    """A view of (N, *, channels) whose pixels and rows lie `gap` apart, and what lies between them and around."""
+    batch, height, width, channels = shape
+    frame = np.full((batch + 2, height + 2, width + 2, channels + gap), fill, dtype)
+    view = frame[1:-1, 1:-1, 1:-1, gap // 2 : gap // 2 + channels]
+    view[...] = rng.standard_normal(shape)
+    return frame, view
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4, 5])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("gap, between", [(0, 0), (1, 0), (2, 0), (4, 0), (0, 1), (2, 5)])
+@pytest.mark.parametrize("step", [1, -1])
+def test_gradients_of_pixels_apart(rng, channels, mode, gap, between, step):
+    """To the bits of arrays without gaps; what lies in the gaps is NaN, and stays what it is in what is written."""
+    _, image = framed(rng, (2, 14, 19, channels), gap)
+    _, cotangent = framed(rng, (2, 9, 71, channels), between)
+    grid = rng.uniform(-1.15, 1.15, (2, 9, 71, 2)).astype(np.float32)
+    image, cotangent = image[:, :, ::step], cotangent[:, ::step]
+    options = {"mode": mode, "channel_axis": -1}
+    plain = np.ascontiguousarray(cotangent), np.ascontiguousarray(image), grid
+    expected = pystn.grid_sample_vjp(*plain, **options)
+    written, out = framed(rng, image.shape, gap)
+    pystn.grid_sample_vjp(cotangent, image, grid, **options, out=(out[:, :, ::step], np.empty_like(grid)))
+    np.testing.assert_array_equal(out[:, :, ::step], expected[0])
+    out[...] = np.nan
+    assert np.isnan(written).all()
+    for wrt in ("input", "grid", ("input", "grid")):
+        found = pystn.grid_sample_vjp(cotangent, image, grid, wrt=wrt, **options)
+        for actual, other in zip(found, expected, strict=True):
+            if actual is not None:
+                np.testing.assert_array_equal(actual, other)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("where", ["cotangent", "image"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_number_reaches_its_own_pixels(rng, channels, where, bad):
+    """In every channel and at every place of a vector; positions keep off pixel centres, where a weight is 0."""
+    y, x = np.mgrid[0:6, 0:37]
+    grid = np.stack([x * 0.9 + rng.uniform(0.1, 0.2, x.shape), y + rng.uniform(0.1, 0.9, x.shape)], -1)
+    grid = grid[None].astype(np.float32)
+    image = rng.standard_normal((1, 8, 36, channels)).astype(np.float32)
+    cotangent = rng.standard_normal((1, 6, 37, channels)).astype(np.float32)
+    for column in range(16, 21):
+        for c in range(channels):
+            numbers = {"cotangent": cotangent.copy(), "image": image.copy()}
+            numbers[where][0, 3, column, c] = bad
+            arrays = numbers["cotangent"], numbers["image"], grid
+            found = pystn.grid_sample_vjp(*arrays, coords="pixel", channel_axis=-1)
+            cells = np.floor(grid[0]).astype(int)
+            taps = cells[..., None, :] + [(0, 0), (1, 0), (0, 1), (1, 1)]
+            poisoned = np.zeros(image.shape, bool)
+            if where == "cotangent":
+                poisoned[0, taps[3, column, :, 1], taps[3, column, :, 0], c] = True
+                moved = np.zeros(grid.shape[:3], bool)
+                moved[0, 3, column] = True
+            else:
+                moved = (taps == (column, 3)).all(-1).any(-1)[None]
+            np.testing.assert_array_equal(~np.isfinite(found[0]), poisoned)
+            np.testing.assert_array_equal(~np.isfinite(found[1]).all(-1), moved)
+            first = channels_first(arrays[0]), channels_first(arrays[1])
+            other = pystn.grid_sample_vjp(*first, grid, coords="pixel", wrt="grid")[1]
+            np.testing.assert_allclose(found[1], other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("size, shape", [((1500,), (9000,)), ((61, 83), (150, 131)), ((9, 20, 21), (40, 30, 33))])
+def test_gradients_of_one_image_in_bands(rng, channels, size, shape):
+    """One image, cut among threads: the bits of one thread; and the sums of the other layout."""
+    image = rng.standard_normal((1, *size, channels)).astype(np.float32)
+    cotangent = rng.standard_normal((1, *shape, channels)).astype(np.float32)
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    smooth = np.stack(axes[::-1], -1) @ (np.eye(len(size)) * 0.95 + 0.2 * rng.standard_normal((len(size), len(size))))
+    for grid in (smooth[None].astype(np.float32), rng.uniform(-1.1, 1.1, (1, *shape, len(size))).astype(np.float32)):
+        results = []
+        for threads in (1, 2, 3, 5):
+            with pystn.num_threads(threads):
+                results.append(pystn.grid_sample_vjp(cotangent, image, grid, channel_axis=-1))
+                for wrt, k in (("input", 0), ("grid", 1)):
+                    alone = pystn.grid_sample_vjp(cotangent, image, grid, channel_axis=-1, wrt=wrt)[k]
+                    np.testing.assert_array_equal(alone, results[0][k])
+        for found in results[1:]:
+            for actual, expected in zip(found, results[0], strict=True):
+                np.testing.assert_array_equal(actual, expected)
+        other = pystn.grid_sample_vjp(channels_first(cotangent), channels_first(image), grid)
+        grads = channels_first(results[0][0]), results[0][1]
+        for actual, expected in zip(grads, other, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -11,6 +11,7 @@
 #include <immintrin.h>
 #endif
 
+#include "few_channels.hpp"
 #include "sampling.hpp"
 #include "stream.hpp"
 
@@ -106,6 +107,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   using General = Sampler<R, R, S, ND>;
   static constexpr bool flat = General::flat;
   static constexpr int products = flat ? power(S, ND) : 1;
+  static constexpr bool is_in_pairs = S == 2 && sizeof(R) == sizeof(float);  // as few_channels.hpp has it
 
   // The products of the weights on the axes; and those with the slope of one axis, their sum.
   template <bool slopes>
@@ -188,7 +190,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
 
   // The taps of pixel i, S on each axis.
   struct Adjacent {
-    static constexpr bool wide = true;
+    static constexpr bool wide = true, together = false;
     const Run<R, ND>& run;
     const Places& places;
     int i;
@@ -208,9 +210,27 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
     }
   };
 
+#if defined(PYSTN_FEW_CHANNELS)
+  // The same of some pixels from i on, numbers of each in its lanes, for linear kernels.
+  struct Together {
+    static constexpr bool together = true;
+    const Run<R, ND>& run;
+    const Places& places;
+    int i;
+
+    PYSTN_HD int count(int) const { return S; }
+    PYSTN_HD const Index* first() const { return places.first + i; }
+    PYSTN_HD Index offset(int a, int k) const { return k * places.stride[a]; }
+    PYSTN_HD auto w(int a, int k) const { return PixelLanes::spread(run.axis[a].w + k * strip_columns + i); }
+    PYSTN_HD float dw(int, int k) const { return k ? 1.0f : -1.0f; }
+    PYSTN_HD float d2w(int, int) const { return 0.0f; }
+  };
+#endif
+
   // Those in the image where not all are.
   struct Listed {
     static constexpr bool wide = false;  // there are few of these
+    static constexpr bool together = false;
     const Run<R, ND>& run;
     int i, counts[ND], taps[ND][S];
     Index offsets[ND][S];
@@ -280,18 +300,22 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
 
   // The sum over the taps on the first L axes, with derivatives up to `order`.
   template <int order, int L, class Lane, class Taps>
-  static PYSTN_HD Jet<typename Lane::V, L> gather(Lane lane, const Taps& taps, const R* at) {
+  static PYSTN_HD Jet<typename Lane::V, L> gather(const Lane& lane, const Taps& taps, const R* at) {
     using V = typename Lane::V;
     Jet<V, L> sum;
+    [[maybe_unused]] V row[S];
+    if constexpr (L == 1 && Taps::together) lane.load(at, taps.first(), row);
     const auto add = [&](int k) __attribute__((always_inline)) {
       Jet<V, L - 1> inner;
       const R* const there = at + taps.offset(L - 1, k);
-      if constexpr (L == 1)
-        inner.value = lane.load(there);
-      else
+      if constexpr (L > 1)
         inner = gather<order, L - 1>(lane, taps, there);
-      sum.template add<order>(inner, in_all<V>(taps.w(L - 1, k)), in_all<V>(order >= 1 ? taps.dw(L - 1, k) : R(0)),
-                              in_all<V>(order >= 2 ? taps.d2w(L - 1, k) : R(0)));
+      else if constexpr (Taps::together)
+        inner.value = row[k];
+      else
+        inner.value = lane.load(there);
+      sum.template add<order>(inner, in_all<V>(taps.w(L - 1, k)), order >= 1 ? in_all<V>(taps.dw(L - 1, k)) : V{},
+                              order >= 2 ? in_all<V>(taps.d2w(L - 1, k)) : V{});
     };
     if constexpr (L == 1 || S == 2) {
       for (int k = 0; k < taps.count(L - 1); ++k) add(k);
@@ -495,23 +519,30 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
 
     void clear(int count) { memset(lane, 0, sizeof lane[0] * (ND - 1) + count * few_bytes); }
 
+    template <class V>
+    static PYSTN_HD void add_to(R* at, const V& term) {
+      V sum;
+      __builtin_memcpy(&sum, at, sizeof sum);
+      sum += term;
+      __builtin_memcpy(at, &sum, sizeof sum);
+    }
+
     // Of pixel i: terms(lane, c, term) sets those of some channels.
     template <bool wide, class Terms>
     PYSTN_HD void add(int i, int64_t channels, const Terms& terms) {
-      const bool is_one = channels <= few<R>;
-      alignas(64) R many[ND][lanes];
-      if (!is_one) memset(many, 0, sizeof many);
+      if (channels <= few<R>) {
+        typename FewLanes<R>::V term[ND];
+        terms(FewLanes<R>(channels), 0, term);
+        for (int a = 0; a < ND; ++a) add_to(lane[a] + i * few<R>, term[a]);
+        return;
+      }
+      alignas(64) R many[ND][lanes] = {};
       across<wide, R>(0, channels, [&](auto width, int64_t c) __attribute__((always_inline)) {
-        typename decltype(width)::V term[ND], sum;
+        typename decltype(width)::V term[ND];
         terms(width, c, term);
-        for (int a = 0; a < ND; ++a) {
-          R* const at = is_one ? lane[a] + i * few<R> : many[a] + c % lanes;
-          __builtin_memcpy(&sum, at, sizeof sum);
-          sum += term[a];
-          __builtin_memcpy(at, &sum, sizeof sum);
-        }
+        for (int a = 0; a < ND; ++a) add_to(many[a] + c % lanes, term[a]);
       });
-      for (int a = 0; !is_one && a < ND; ++a)
+      for (int a = 0; a < ND; ++a)
         for (int l = 0; l < few<R>; ++l) {
           const R even = many[a][l] + many[a][l + 2 * few<R>], odd = many[a][l + few<R>] + many[a][l + 3 * few<R>];
           lane[a][i * few<R> + l] += even + odd;
@@ -530,6 +561,11 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   // Adds the slopes of an image along a run to the sums; the cotangents are `column` apart.
   static void add_slopes(const Pixels<false>& pixels, const Places& places, const R* image, int64_t channels, int count,
                          const R* cotangents, Index column, Sums& sums) {
+#if defined(PYSTN_FEW_CHANNELS)
+    if constexpr (is_in_pairs)
+      if (pixels.run.linear && PixelLanes::fit(channels, places.stride[0], column))
+        return add_slopes_together(pixels, places, image, channels, count, cotangents, column, sums);
+#endif
     for_each_read(pixels, places, 0, count, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
       const R *const from = image + taps.first(), *const g = cotangents + i * column;
       prefetch(pixels, places, i, channels, image);
@@ -539,6 +575,35 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       });
     });
   }
+
+#if defined(PYSTN_FEW_CHANNELS)
+  // The same for some pixels at a time where all of them have neighbours.
+  static void add_slopes_together(const Pixels<false>& pixels, const Places& places, const R* image, int64_t channels,
+                                  int count, const R* cotangents, Index column, Sums& sums) {
+    constexpr int some = PixelLanes::pixels;
+    const PixelLanes lanes(channels, places.stride[0]);
+    for (int i = 0; i < count; i += some) {
+      if (i + some <= count && all_of(pixels.are_neighbours + i, some)) {
+        const auto moved = gather<1, ND>(lanes, Together{pixels.run, places, i}, image);
+        const auto g = lanes.cotangents(cotangents + i * column, column);
+        for (int a = 0; a < ND; ++a) sums.add_to(sums.lane[a] + i * few<R>, g * moved.slope[a]);
+      } else {
+        const int end = i + some < count ? i + some : count;
+        add_slopes_one_by_one(pixels, places, image, channels, i, end, cotangents, column, sums);
+      }
+    }
+  }
+  static PYSTN_APART void add_slopes_one_by_one(const Pixels<false>& pixels, const Places& places, const R* image,
+                                                int64_t channels, int begin, int end, const R* cotangents, Index column,
+                                                Sums& sums) {
+    const FewLanes<R> lane(channels);
+    for_each_read(pixels, places, begin, end, 1, [&](int i, const auto& taps) __attribute__((always_inline)) {
+      const auto moved = gather<1, ND>(lane, taps, image + taps.first());
+      const auto g = lane.load(cotangents + i * column);
+      for (int a = 0; a < ND; ++a) sums.add_to(sums.lane[a] + i * few<R>, g * moved.slope[a]);
+    });
+  }
+#endif
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job);
@@ -567,6 +632,11 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   // image += cotangents w, along a run.
   static void add_run(const Pixels<false>& pixels, const Places& places, R* image, int64_t channels, int apart,
                       int count, const R* cotangents, Index column) {
+#if defined(PYSTN_FEW_CHANNELS)
+    if constexpr (is_in_pairs)
+      if (NeighbourLanes::fit(channels, places.stride[0]))
+        return add_neighbours(pixels, places, image, channels, apart, count, cotangents, column);
+#endif
     for_each_read(pixels, places, 0, count, apart, [&](int i, const auto& taps) __attribute__((always_inline)) {
       const R* const g = cotangents + i * column;
       R* const to = image + taps.first();
@@ -575,6 +645,38 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       });
     });
   }
+
+#if defined(PYSTN_FEW_CHANNELS)
+  // The same for both taps of a row at a time.
+  static void add_neighbours(const Pixels<false>& pixels, const Places& places, R* image, int64_t channels, int apart,
+                             int count, const R* cotangents, Index column) {
+    const NeighbourLanes lanes(channels);
+    const auto& weight = pixels.product.weight;
+    Index row[products / 2];
+    for (int k = 0; k < products / 2; ++k) row[k] = places.corner[2 * k];
+    for (int j = 0; j < apart; ++j)
+      for (int i = j; i < count; i += apart) {
+        const R* const g = cotangents + i * column;
+        if (!pixels.are_neighbours[i]) {
+          add_listed(pixels, places, image, channels, i, g);
+          continue;
+        }
+        R* const to = image + places.first[i];
+        const auto twice = lanes.twice(g);
+        for (int k = 0; k < products / 2; ++k) {
+          const auto w = lanes.weights(weight[2 * k][i], weight[2 * k + 1][i]);
+          lanes.store(to + row[k], lanes.load(to + row[k]) + twice * w);
+        }
+      }
+  }
+  static PYSTN_APART void add_listed(const Pixels<false>& pixels, const Places& places, R* image, int64_t channels,
+                                     int i, const R* g) {
+    read_listed(pixels.run, places, i, [&](int, const auto& taps) __attribute__((always_inline)) {
+      const FewLanes<R> lane(channels);
+      add_to_taps(lane, taps, pixels.product, image, lane.load(g));
+    });
+  }
+#endif
 
   static void vjp_input(const SampleJob& job, int64_t task) {
     const Part part(job, task);

@@ -61,7 +61,9 @@ struct Part {
     for (int64_t z = low; z < high; ++z)
       for (int64_t y = 0; y < middle; ++y) {
         T* const row = image + z * stride[job.ndim - 1] + (job.ndim == 3 ? y * stride[1] : 0);
-        if (channels_last)
+        if (channels_last && channel0 == 0 && stride[0] == channel1)
+          for (int64_t i = 0; i < columns * channel1; ++i) row[i] = T(0);
+        else if (channels_last)
           for (int64_t i = 0; i < columns; ++i)
             for (int64_t c = channel0; c < channel1; ++c) row[i * stride[0] + c] = T(0);
         else

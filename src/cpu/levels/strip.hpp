@@ -403,8 +403,9 @@ struct Run {
   AxisTable<R> cover[ND];                 // the same with nothing read outside, if a mask is wanted
   alignas(64) Flag cut[strip_columns];    // replaced whole by the fill value
   alignas(64) Flag whole[strip_columns];  // all taps are in the image
-  int placed;  // pixels: those of the span, and its last again up to a multiple of some lanes
-  bool plain;  // all taps of all pixels are in the image, and the cutoff and the mask leave them alone
+  int placed;   // pixels: those of the span, and its last again up to a multiple of some lanes
+  bool plain;   // all taps of all pixels are in the image, and the cutoff and the mask leave them alone
+  bool linear;  // the kernels of all axes are
 
   template <int order>
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
@@ -412,11 +413,13 @@ struct Run {
     placed = (span.count + lanes - 1) / lanes * lanes;
     for (int i = 0; i < placed; ++i) cut[i] = false, whole[i] = true;
     plain = Cutoff(job.cutoff) == Cutoff::none && !job.mask.data;
+    linear = true;
     const bool cuts = Cutoff(job.cutoff) != Cutoff::none;
     for (int a = 0; a < ND; ++a) {
       load_coordinates(job, n, span, a, x);
       for (int i = span.count; i < placed; ++i) x[i] = x[span.count - 1];
       const Boundary boundary = Boundary(job.boundary[a]);
+      linear = linear && Mode(job.kernel[a].mode) == Mode::linear;
       const bool adjacent = axis[a].template set<order>(job, a, boundary, placed, x);
       const bool finite = all_finite(placed, x);
       if (cuts || !finite) set_cut(job, a, placed, x);
@@ -551,6 +554,13 @@ struct Run {
   }
 };
 
+// Numbers of a run, those of its axes next to each other.
+template <class G, class R, int ND>
+inline void store_pixels(G* __restrict to, int count, const R (&x)[ND][strip_columns]) {
+  for (int i = 0; i < count; ++i)
+    for (int a = 0; a < ND; ++a) to[i * ND + a] = G(x[a][i]);
+}
+
 // Delivers what a run's coordinates receive: what its positions did, times d position / d coordinate,
 // and what came through the mask, if there is one. To the gradient of the grid or of the matrix.
 template <class R, int ND>
@@ -561,9 +571,12 @@ PYSTN_APART void put_grad_grid(const SampleJob& job, int64_t n, int64_t chunk, c
     const R* const factor = run.axis[a].factor;
     for (int i = 0; i < span.count; ++i) x[a][i] = factor[i] == R(0) ? R(0) : factor[i] * sums[a][i];
     for (int i = 0; through_mask && i < span.count; ++i) x[a][i] += through_mask[a][i];
-    if (is_stored(job)) store_coordinates(job, job.grad_grid, n, span, a, x[a]);
   }
-  if (!is_stored(job)) add_to_matrix(job, n, chunk, span, x);
+  if (!is_stored(job)) return add_to_matrix(job, n, chunk, span, x);
+  const GridArray& to = job.grad_grid;
+  if (job.grid_type == Element::f32 && to.component == 1 && column_stride(job, to.axis) == ND)
+    return store_pixels(static_cast<float*>(to.data) + grid_offset(job, to, n, span, 0, 0), span.count, x);
+  for (int a = 0; a < ND; ++a) store_coordinates(job, to, n, span, a, x[a]);
 }
 
 // Strips of a chunk, at most; the size of its part of the table of reaches.
