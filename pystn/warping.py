@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 REDUCTIONS = ("sum", "mean", "max")
+WARP_GRADIENTS = ("input", "theta", "fill_value", "kernel")
 
 
 def affine(input: Array, theta: Array, size: Sequence[int], options: SamplingOptions) -> MatrixCoordinates:
@@ -87,7 +88,7 @@ def warp_vjp(
     wrt: Any,
     out: Any,
 ) -> tuple[Any, ...]:
-    wanted = check_wrt(wrt, ("input", "theta", "fill_value", "kernel"))
+    wanted = check_wrt(wrt, WARP_GRADIENTS)
     given = check_outs(out, ("grad_input", "grad_theta"))
     grad_output, grad_mask = cotangents(grad_output, return_mask)
     backend = backend_of({"grad_output": grad_output, "input": input}, {"grad_mask": grad_mask, **given})
@@ -289,8 +290,12 @@ def warp_affine_vjp(
     array([[[0., 0., 1.],
             [0., 0., 2.]]])
     """
-    backend_of({"input": input, "theta": theta})
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    if out is None and return_mask is False:
+        for repeat in options.repeated_gradients.get(check_wrt(wrt, WARP_GRADIENTS), ()):
+            if (again := repeat(grad_output, input, theta, size)) is not None:
+                return again
+    backend_of({"input": input, "theta": theta})
     coordinates = affine(input, theta, size, options)
     return warp_vjp(grad_output, input, coordinates, options, return_mask, wrt, out)
 
