@@ -54,7 +54,9 @@ class SamplingOptions:
     # the size of the output where no grid gives it, and answers None if they are of another kind.
     repeats: list[Callable[..., Any]] = field(init=False, repr=False)
     # The same of gradients, which take the cotangent first, by what `check_wrt` says is wanted.
-    repeated_gradients: dict[tuple[bool, ...], list[Callable[..., Any]]] = field(init=False, repr=False)
+    repeated_gradients: dict[tuple[bool, ...], list[Callable[..., tuple[Any, ...] | None]]] = field(
+        init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         modes = self.mode if isinstance(self.mode, tuple) else (self.mode,)

@@ -302,7 +302,7 @@ def grid_sample_vjp(
     if out is None and return_mask is False:
         for repeat in options.repeated_gradients.get(wanted, ()):
             if (again := repeat(grad_output, input, grid, None)) is not None:
-                return cast("tuple[Any, ...]", again)
+                return again
     given = check_outs(out, ("grad_input", "grad_grid"))
     grad_output, grad_mask = cotangents(grad_output, return_mask)
     backend = backend_of({"grad_output": grad_output, "input": input, "grid": grid}, {"grad_mask": grad_mask, **given})
