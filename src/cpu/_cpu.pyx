@@ -517,11 +517,12 @@ cdef class Call(Holder):
         self.passes = [] if self.work() < PARALLEL_FROM else None
 
     cdef int keep(self, Direction direction, SampleChunk body, int64_t count) except -1:
+        """What was run. Memory of the call's own is not kept: values are the same without it."""
         cdef Pass kept
         if self.passes is None:
             return 0
         if self.job.scratch != NULL and direction != Direction.forward:
-            self.passes = None  # there are other sums without that memory
+            self.passes = None  # sums are not
             return 0
         kept = Pass()
         kept.job = self.job
@@ -734,7 +735,9 @@ cdef int MAX_ENTRIES = 256  # of their matrices
 
 
 cdef bint is_packed(cnp.ndarray array) noexcept:
-    return cnp.PyArray_IS_C_CONTIGUOUS(array) and cnp.PyArray_ISALIGNED(array) and cnp.PyArray_NDIM(array) <= MAX_AXES
+    if not cnp.PyArray_CheckExact(array) or cnp.PyArray_NDIM(array) > MAX_AXES:
+        return False
+    return cnp.PyArray_ISCARRAY_RO(array)
 
 
 cdef struct Kind:
@@ -780,7 +783,7 @@ cdef class Repeat:
         """`source` is the grid, or the matrices for samples of a `size`. None if the call is of a kind
         that is not repeated."""
         cdef Repeat self
-        if call.passes is None or cnp.PyArray_SIZE(source) > MAX_ENTRIES and size is not None:
+        if not call.passes or cnp.PyArray_SIZE(source) > MAX_ENTRIES and size is not None:
             return None
         if not (is_packed(input) and is_packed(source) and is_packed(samples)) or element_of(samples) == Element.bf16:
             return None
@@ -833,7 +836,8 @@ cdef class Repeat:
                 job.grad_input.data = cnp.PyArray_DATA(grad_input)
             if made:
                 job.source.theta = matrices
-                job.source.partial = sums if job.source.partial != NULL else NULL
+                if job.source.partial != NULL:
+                    job.source.partial = sums
             else:
                 job.grid.data = cnp.PyArray_DATA(source)
                 if job.grad_grid.data != NULL:
