@@ -52,7 +52,11 @@ class SamplingOptions:
     _codes: dict[int, tuple[tuple[Any, ...], ...]] = field(init=False, repr=False)
     # Brief calls made with these options, which a backend can do again: each takes the arrays, and
     # the size of the output where no grid gives it, and answers None if they are of another kind.
-    repeats: list[Callable[[Any, Any, Any], Any]] = field(init=False, repr=False)
+    repeats: list[Callable[..., Any]] = field(init=False, repr=False)
+    # The same of gradients, which take the cotangent first, by what `check_wrt` says is wanted.
+    repeated_gradients: dict[tuple[bool, ...], list[Callable[..., tuple[Any, ...] | None]]] = field(
+        init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         modes = self.mode if isinstance(self.mode, tuple) else (self.mode,)
@@ -64,6 +68,7 @@ class SamplingOptions:
             "prefilters": any(isinstance(mode, BSpline) and mode.prefilter and mode.order > 1 for mode in modes),
             "_codes": {},
             "repeats": [],
+            "repeated_gradients": {},
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)

@@ -299,6 +299,10 @@ def grid_sample_vjp(
     """
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
     wanted = check_wrt(wrt, ("input", "grid", "fill_value", "kernel"))
+    if out is None and return_mask is False:
+        for repeat in options.repeated_gradients.get(wanted, ()):
+            if (again := repeat(grad_output, input, grid, None)) is not None:
+                return again
     given = check_outs(out, ("grad_input", "grad_grid"))
     grad_output, grad_mask = cotangents(grad_output, return_mask)
     backend = backend_of({"grad_output": grad_output, "input": input, "grid": grid}, {"grad_mask": grad_mask, **given})

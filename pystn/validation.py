@@ -6,6 +6,7 @@ Every message says what was wrong, what was expected and what was given.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -254,6 +255,14 @@ def check_wrt(wrt: Any, allowed: tuple[str, ...]) -> tuple[bool, ...]:
         names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     except TypeError:
         raise TypeError(f"wrt must be a sequence of some of {allowed}, got {wrt!r}") from None
+    try:
+        return among(names, allowed)
+    except TypeError:  # a list cannot be looked up
+        return among.__wrapped__(names, allowed)
+
+
+@lru_cache(maxsize=64)
+def among(names: tuple[Any, ...], allowed: tuple[str, ...]) -> tuple[bool, ...]:
     for name in names:
         if name not in allowed:
             raise ValueError(f"unknown entry of wrt: expected some of {allowed}, got {name!r}")

@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 REDUCTIONS = ("sum", "mean", "max")
+WARP_GRADIENTS = ("input", "theta", "fill_value", "kernel")
 
 
 def affine(input: Array, theta: Array, size: Sequence[int], options: SamplingOptions) -> MatrixCoordinates:
@@ -84,10 +85,9 @@ def warp_vjp(
     coordinates: MatrixCoordinates,
     options: SamplingOptions,
     return_mask: Any,
-    wrt: Any,
+    wanted: tuple[bool, ...],
     out: Any,
 ) -> tuple[Any, ...]:
-    wanted = check_wrt(wrt, ("input", "theta", "fill_value", "kernel"))
     given = check_outs(out, ("grad_input", "grad_theta"))
     grad_output, grad_mask = cotangents(grad_output, return_mask)
     backend = backend_of({"grad_output": grad_output, "input": input}, {"grad_mask": grad_mask, **given})
@@ -289,10 +289,15 @@ def warp_affine_vjp(
     array([[[0., 0., 1.],
             [0., 0., 2.]]])
     """
-    backend_of({"input": input, "theta": theta})
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    wanted = check_wrt(wrt, WARP_GRADIENTS)
+    if out is None and return_mask is False:
+        for repeat in options.repeated_gradients.get(wanted, ()):
+            if (again := repeat(grad_output, input, theta, size)) is not None:
+                return again
+    backend_of({"input": input, "theta": theta})
     coordinates = affine(input, theta, size, options)
-    return warp_vjp(grad_output, input, coordinates, options, return_mask, wrt, out)
+    return warp_vjp(grad_output, input, coordinates, options, return_mask, wanted, out)
 
 
 def warp_affine_jvp(
@@ -530,7 +535,7 @@ def warp_projective_vjp(
     backend_of({"input": input, "theta": theta})
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
     coordinates = projective(input, theta, size, options, min_denominator, cull_behind)
-    return warp_vjp(grad_output, input, coordinates, options, return_mask, wrt, out)
+    return warp_vjp(grad_output, input, coordinates, options, return_mask, check_wrt(wrt, WARP_GRADIENTS), out)
 
 
 def warp_projective_jvp(

@@ -1,11 +1,13 @@
-"""Brief forward calls that are repeated without their checks give what the first call does, and only calls of the
+"""Brief calls that are repeated without their checks give what the first call does, and only calls of the
 same kind are taken for a repetition."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import pystn
-from pystn.backends import cpu
+from pystn.backends import _cpu, cpu
 from pystn.options import resolve
 
 THETA = np.array([[[0.9, -0.2, 0.1], [0.3, 0.8, -0.1]]])
@@ -16,6 +18,7 @@ def options():
     """The options that calls with the defaults share, with no call remembered."""
     shared = resolve("linear", "zeros", False, "normalized", "right", 1, None, 0.0)
     shared.repeats.clear()
+    shared.repeated_gradients.clear()
     return shared
 
 
@@ -99,3 +102,233 @@ def test_fill_values_stay_with_their_options(rng):
     for fill in (1.0, 2.0, 3.0) * 2:
         value = pystn.grid_sample(image, grid, padding_mode="constant", fill_value=fill)
         assert (value == fill).all()
+
+
+BOTH, TO_INPUT, TO_GRID = ("input", "grid"), ("input",), ("grid",)
+# Of a key in `repeated_gradients`.
+KEYS = {BOTH: (True, True, False, False), TO_INPUT: (True, False, False, False), TO_GRID: (False, True, False, False)}
+
+
+def gradients_of(options, wrt=BOTH):
+    """The gradient calls that are remembered."""
+    return options.repeated_gradients.get(KEYS[wrt], [])
+
+
+def assert_same(again, first):
+    """Bitwise, None where None."""
+    assert len(again) == len(first)
+    for a, b in zip(again, first, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
+
+
+def vjp_arguments(rng, image, grid, dtype="float32", grid_dtype="float32"):
+    grid = (1.5 * drawn(rng, grid)).astype(grid_dtype)
+    samples = (max(image[0], grid.shape[0]), image[1], *grid.shape[1:-1])
+    return drawn(rng, samples, dtype), drawn(rng, image, dtype), grid
+
+
+@pytest.mark.parametrize("wrt", KEYS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("grid_dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("image", "grid"),
+    [
+        ((1, 1, 28, 28), (1, 28, 28, 2)),
+        ((2, 3, 9, 8), (2, 5, 6, 2)),
+        ((1, 3, 9, 8), (4, 5, 6, 2)),  # an image that the batch shares
+        ((4, 3, 9, 8), (1, 5, 6, 2)),  # a grid
+        ((1, 2, 7), (1, 5, 1)),
+        ((2, 2, 4, 5, 6), (2, 3, 4, 5, 3)),
+        ((2, 3, 9, 8), (2, 2)),
+    ],
+)
+def test_repeated_gradients_are_those_of_the_first_call(rng, options, wrt, dtype, grid_dtype, image, grid):
+    calls = [vjp_arguments(rng, image, grid, dtype, grid_dtype) for _ in range(3)]
+    calls[1][2].flat[0] = np.nan
+    calls[2][0].flat[-1] = np.inf
+    firsts = []
+    for call in calls:
+        options.repeated_gradients.clear()
+        firsts.append(pystn.grid_sample_vjp(*call, wrt=wrt))
+    (repeat,) = gradients_of(options, wrt)
+    for call, first in zip(calls, firsts, strict=True):
+        again = repeat(*call, None)
+        assert_same(again, first)
+        assert_same(pystn.grid_sample_vjp(*call, wrt=wrt), first)
+        held = [array for array in (*first, *again) if array is not None]
+        for i, array in enumerate(held):
+            assert array.flags.carray
+            assert not any(np.shares_memory(array, other) for other in (*held[:i], *call))
+    assert gradients_of(options, wrt) == [repeat]
+
+
+@pytest.mark.parametrize("given", [{"mode": "cubic"}, {"subgradient": "central"}, {"padding_mode": "reflection"}])
+@pytest.mark.parametrize("channel_axis", [1, -1])
+@pytest.mark.parametrize("wrt", KEYS)
+def test_repeated_gradients_have_the_options(rng, given, channel_axis, wrt):
+    grad, image, grid = vjp_arguments(rng, (2, 3, 9, 8), (2, 5, 6, 2))
+    if channel_axis == -1:
+        grad, image = (np.ascontiguousarray(np.moveaxis(array, 1, -1)) for array in (grad, image))
+    names = {"mode": "linear", "padding_mode": "zeros", "align_corners": False, "coords": "normalized"}
+    names |= {"subgradient": "right", "channel_axis": channel_axis} | given
+    options = resolve(*names.values())
+    options.repeated_gradients.clear()
+    first = pystn.grid_sample_vjp(grad, image, grid, **names, wrt=wrt)
+    (repeat,) = gradients_of(options, wrt)
+    assert_same(repeat(grad, image, grid, None), first)
+
+
+@pytest.mark.parametrize("wrt", [("input", "theta"), ("input",), ("theta",)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("theta_dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("images", "matrices"), [(1, 1), (2, 2), (1, 3), (3, 1)])
+def test_repeated_warps_have_the_gradients_of_the_first(rng, options, wrt, dtype, theta_dtype, images, matrices):
+    calls, firsts = [], []
+    for _ in range(3):
+        theta = (THETA + 0.1 * drawn(rng, (matrices, 2, 3))).astype(theta_dtype)
+        calls.append((drawn(rng, (max(images, matrices), 2, 7, 6), dtype), drawn(rng, (images, 2, 9, 8), dtype), theta))
+    calls[1][2].flat[0] = np.nan
+    for call in calls:
+        options.repeated_gradients.clear()
+        firsts.append(pystn.warp_affine_vjp(*call, (7, 6), wrt=iter(wrt)))
+        assert [gradient is None for gradient in firsts[-1]] == [name not in wrt for name in ("input", "theta")]
+    ((repeat,),) = options.repeated_gradients.values()
+    for call, first in zip(calls, firsts, strict=True):
+        assert_same(repeat(*call, (7, 6)), first)
+        assert_same(pystn.warp_affine_vjp(*call, (7, 6), wrt=iter(wrt)), first)
+        assert all(repeat(*call, size) is None for size in (None, (6, 7), [7, 6]))
+
+
+def test_gradients_with_sums_of_sums_are_not_remembered(rng, options):
+    grad, image = drawn(rng, (1, 1, 120, 120)), drawn(rng, (1, 1, 9, 8))
+    pystn.warp_affine_vjp(grad, image, THETA, (120, 120))
+    assert not any(options.repeated_gradients.values())
+    pystn.warp_affine_vjp(grad, image, THETA, (120, 120), wrt="input")
+    assert len(gradients_of(options, TO_INPUT)) == 1
+
+
+def test_other_kinds_of_gradients_are_no_repetition(rng, options):
+    grad, image, grid = vjp_arguments(rng, (1, 2, 9, 8), (1, 5, 6, 2))
+    pystn.grid_sample_vjp(grad, image, grid)
+    assert list(options.repeated_gradients) == [KEYS[BOTH]]
+    (repeat,) = gradients_of(options)
+    assert repeat(grad, image, grid, None) is not None
+    for array in (grad, image, grid):
+        array.flags.writeable = False
+    assert repeat(grad, image, grid, None) is not None
+    others = [
+        (grad.astype("float64"), image, grid, None),
+        (grad, image.astype("float64"), grid, None),
+        (grad, image, grid.astype("float64"), None),
+        (grad.astype(">f4"), image, grid, None),
+        (grad[:, :1].copy(), image, grid, None),
+        (grad, image[:, :, :-1].copy(), grid, None),
+        (grad, image, grid[:, 1:].copy(), None),
+        (grad[..., ::-1], image, grid, None),
+        (grad, image[:, :, ::-1], grid, None),
+        (grad, image, grid[..., ::-1], None),
+        (grad[0], image, grid, None),
+        ((grad, None), image, grid, None),
+        (None, image, grid, None),
+        (grad, image.tolist(), grid, None),
+        (np.ma.masked_array(grad), image, grid, None),
+        (grad, image, np.ma.masked_array(grid), None),
+        (grad, image, grid, (5, 6)),
+    ]
+    assert all(repeat(*other) is None for other in others)
+    for wrt in (TO_INPUT, TO_GRID):
+        found = pystn.grid_sample_vjp(grad, image, grid, wrt=wrt)
+        assert [array is None for array in found] == [name not in wrt for name in BOTH]
+    assert len(pystn.grid_sample_vjp(grad, image, grid, wrt=("input", "grid", "fill_value"))) == 3
+    assert_same(pystn.grid_sample_vjp(grad, image, grid, wrt=["grid", "input"]), repeat(grad, image, grid, None))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "complex64", "complex128", "uint8"])
+def test_gradients_of_few_types_are_remembered(rng, options, dtype):
+    grid = drawn(rng, (1, 5, 6, 2))
+    image = drawn(rng, (1, 2, 9, 8)).astype(dtype)
+    grad = np.ones((1, 2, 5, 6), "float32" if dtype == "uint8" else dtype)
+    for wrt in KEYS:
+        pystn.grid_sample_vjp(grad, image, grid, wrt=wrt)
+        assert not gradients_of(options, wrt)
+
+
+def test_gradients_with_more_than_the_kernels_do_are_not_remembered(rng, options):
+    grad, image, grid = vjp_arguments(rng, (1, 2, 9, 8), (1, 5, 6, 2))
+    coverage = np.ones((1, 5, 6), "float32")
+    pystn.grid_sample_vjp((grad, coverage), image, grid, return_mask=True)
+    pystn.grid_sample_vjp(grad, image, grid, out=(np.empty_like(image), None))
+    pystn.grid_sample_vjp(grad, image, grid, wrt=())
+    pystn.grid_sample_vjp(grad[..., ::-1], image, grid)
+    pystn.grid_sample_vjp(grad, np.asfortranarray(image), grid)
+    pystn.grid_sample_vjp(grad, image.view(type("Image", (np.ndarray,), {})), grid)
+    pystn.grid_sample_vjp(*vjp_arguments(rng, (1, 2, 9, 8), (1, 200, 200, 2)))
+    assert not any(options.repeated_gradients.values())
+    for mode in (pystn.BSpline(3, prefilter=True), "nearest"):
+        others = resolve(mode, "zeros", False, "normalized", "right", 1)
+        others.repeated_gradients.clear()
+        for _ in range(2):
+            _, to_grid = pystn.grid_sample_vjp(grad, image, grid, mode)
+            assert mode != "nearest" or not to_grid.any()
+        assert not any(others.repeated_gradients.values())
+
+
+def test_gradients_made_in_scratch_memory_are_not_remembered(rng, options):
+    for wrt in KEYS:
+        pystn.grid_sample_vjp(*vjp_arguments(rng, (8, 16, 9, 9), (8, 9, 9, 2)), wrt=wrt)
+        assert not gradients_of(options, wrt)
+        pystn.grid_sample_vjp(*vjp_arguments(rng, (7, 16, 9, 9), (7, 9, 9, 2)), wrt=wrt)
+        assert len(gradients_of(options, wrt)) == 1
+
+
+def test_errors_are_raised_after_gradients_that_passed(rng, options):
+    grad, image, grid = vjp_arguments(rng, (1, 2, 9, 8), (1, 5, 6, 2))
+    pystn.grid_sample_vjp(grad, image, grid)
+    with pytest.raises(TypeError, match="masked array"):
+        pystn.grid_sample_vjp(np.ma.masked_array(grad), image, grid)
+    with pytest.raises(ValueError, match="grad_output must have the shape"):
+        pystn.grid_sample_vjp(grad[:, :1].copy(), image, grid)
+    with pytest.raises(TypeError, match="return_mask"):
+        pystn.grid_sample_vjp(grad, image, grid, return_mask=1)
+    for wrt in ("theta", ("input", "theta"), (["input"],)):
+        with pytest.raises(ValueError, match="unknown entry of wrt"):
+            pystn.grid_sample_vjp(grad, image, grid, wrt=wrt)
+
+
+def test_few_gradients_are_remembered(rng, options):
+    for n in range(2, 12):
+        pystn.grid_sample_vjp(*vjp_arguments(rng, (1, 1, n, n), (1, 3, 2)))
+    assert len(gradients_of(options)) == cpu.REPEATS
+
+
+def test_another_level_repeats_nothing(rng, options):
+    levels, used = _cpu.levels(), _cpu.current_level()
+    if len(levels) < 2:
+        pytest.skip("one level was built")
+    call = vjp_arguments(rng, (1, 2, 9, 8), (1, 5, 6, 2))
+    pystn.grid_sample_vjp(*call)
+    (repeat,) = gradients_of(options)
+    try:
+        _cpu.use_level(next(name for name in levels if name != used))
+        assert repeat(*call, None) is None
+        first = pystn.grid_sample_vjp(*call)
+        assert_same(gradients_of(options)[0](*call, None), first)
+    finally:
+        _cpu.use_level(used)
+    assert repeat(*call, None) is not None
+
+
+def test_threads_share_remembered_gradients(rng, options):
+    calls = [vjp_arguments(rng, (2, 3, 9, 8), (2, 5, 6, 2)) for _ in range(4)]
+    firsts = [pystn.grid_sample_vjp(*call) for call in calls]
+    assert len(gradients_of(options)) == 1
+
+    def work(i):
+        for _ in range(200):
+            assert_same(pystn.grid_sample_vjp(*calls[i]), firsts[i])
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))

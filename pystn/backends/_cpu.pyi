@@ -21,9 +21,27 @@ def grid_sample(
 ) -> Any: ...
 
 class Repeat:
-    @staticmethod
-    def of(call: Any, input: Array, source: Array, output: Array, size: tuple[int, ...] | None) -> Repeat | None: ...
+    @classmethod
+    def of(
+        cls, call: Any, input: Array, source: Array, size: tuple[int, ...] | None, output: Array
+    ) -> Repeat | None: ...
     def __call__(self, input: Array, source: Array, size: Any) -> Array | None: ...
+
+class RepeatVjp:
+    @classmethod
+    def of(
+        cls,
+        call: Any,
+        input: Array,
+        source: Array,
+        size: tuple[int, ...] | None,
+        grad_output: Array,
+        grad_input: Array | None,
+        grad_source: Array | None,
+    ) -> RepeatVjp | None: ...
+    def __call__(
+        self, grad_output: Array, input: Array, source: Array, size: Any
+    ) -> tuple[Array | None, Array | None] | None: ...
 
 def grid_sample_jvp(
     input: Array,
@@ -47,7 +65,7 @@ def grid_sample_vjp(
     to_matrices: bool,
     options: SamplingOptions,
     threads: int,
-) -> Any: ...
+) -> tuple[Any, Any]: ...
 def grid_sample_vjp_options(
     grad_output: Array,
     grad_mask: Array | None,

@@ -125,18 +125,20 @@ def grid_sample(
     pixels = coefficients(input, options)
     call = _cpu.grid_sample(pixels, grid, output, mask, options, threads.get_num_threads())
     if out is None and mask is None and pixels is input:
-        remember(call, input, grid, output, options)
+        remember(options.repeats, _cpu.Repeat, call, input, grid, output)
     return output, mask
 
 
-def remember(call: Any, input: Array, grid: Coordinates, output: Array, options: SamplingOptions) -> None:
+def remember(
+    repeats: list[Callable[..., Any]], kind: Any, call: Any, input: Array, grid: Coordinates, *arrays: Array | None
+) -> None:
     """Keep a brief call, to be repeated on arrays of the same kind without the checks it has passed."""
     if isinstance(grid, MatrixCoordinates):
-        repeat = None if grid.projective else _cpu.Repeat.of(call, input, grid.theta, output, grid.size)
+        repeat = None if grid.projective else kind.of(call, input, grid.theta, grid.size, *arrays)
     else:
-        repeat = _cpu.Repeat.of(call, input, grid, output, None)
+        repeat = kind.of(call, input, grid, None, *arrays)
     if repeat is not None:
-        options.repeats[:] = [repeat, *options.repeats[: REPEATS - 1]]
+        repeats[:] = [repeat, *repeats[: REPEATS - 1]]
 
 
 def grid_sample_vjp(
@@ -153,14 +155,15 @@ def grid_sample_vjp(
     written = new_gradient(grid, out[1]) if wanted[1] else None
     moving = written is not None and not options.flat
     pixels = coefficients(input, options) if moving else input
-    sums: list[Array] = []
+    call, sums = None, None
 
     def fill(grad_input: Array | None) -> None:
+        nonlocal call, sums
         to_grid = written if moving and not made else None
         to_matrices = moving and made
         count = threads.get_num_threads()
-        sums.append(
-            _cpu.grid_sample_vjp(grad_output, grad_mask, pixels, grid, grad_input, to_grid, to_matrices, options, count)
+        call, sums = _cpu.grid_sample_vjp(
+            grad_output, grad_mask, pixels, grid, grad_input, to_grid, to_matrices, options, count
         )
 
     grad_input = None
@@ -169,9 +172,13 @@ def grid_sample_vjp(
     elif moving:
         fill(None)
     if written is not None and made:
-        written[...] = sums[0] if moving else 0
+        written[...] = sums if moving else 0
     elif written is not None and not moving:
         written.fill(0)  # piecewise constant in the coordinates
+    is_plain = grad_mask is None and all(array is None for array in out) and not options.prefilters
+    if is_plain and call is not None and moving == wanted[1]:
+        repeats = options.repeated_gradients.setdefault((*wanted, False, False), [])
+        remember(repeats, _cpu.RepeatVjp, call, input, grid, grad_output, grad_input, written)
     return grad_input, written
 
 

@@ -357,9 +357,17 @@ cdef class Holder:
         return <const double*> cnp.PyArray_DATA(self.hold(array))
 
 
+cdef class Pass:
+    """What a brief call has run, with the job as it was then."""
+    cdef SampleJob job
+    cdef SampleChunk body
+    cdef int64_t count
+
+
 cdef class Call(Holder):
     """One job of the sampler and the arrays it reads and writes."""
     cdef SampleJob job
+    cdef list passes  # None: not kept
     cdef bint channels_last
     cdef int inserted  # axis of the job's shape that samples do not have; -1: none
 
@@ -504,6 +512,26 @@ cdef class Call(Holder):
         self.job.source.partial = <double*> self.doubles(partial)
         return partial
 
+    cdef void keep_passes(self) noexcept:
+        """For `Repeat`, if the call is brief."""
+        self.passes = [] if self.work() < PARALLEL_FROM else None
+
+    cdef int keep(self, Direction direction, SampleChunk body, int64_t count) except -1:
+        """What was run. Memory of the call's own is not kept: values are the same without it."""
+        cdef Pass kept
+        if self.passes is None:
+            return 0
+        if self.job.scratch != NULL and direction != Direction.forward:
+            self.passes = None  # sums are not
+            return 0
+        kept = Pass()
+        kept.job = self.job
+        kept.job.scratch = NULL
+        kept.body = body if self.job.scratch == NULL else level.sample(direction, kept.job)
+        kept.count = count
+        self.passes.append(kept)
+        return 0
+
     cdef int run_groups(self, Direction direction, int threads) except -1:
         """A direction whose chunks add to the sums of their group."""
         cdef MatrixSource* source = &self.job.source
@@ -517,7 +545,7 @@ cdef class Call(Holder):
             self.refuse(direction)
         with nogil:
             run_grouped(body, &self.job, matrices, per_matrix, per_group, groups, used)
-        return 0
+        return self.keep(direction, body, matrices * per_matrix)
 
     cdef int describe_projection(self, tuple image_shape, int64_t batch, coordinates, options, element) except -1:
         """The same where samples do not have the depth of their lattice."""
@@ -649,6 +677,7 @@ cdef class Call(Holder):
         cdef bint brief = self.job.batch * self.pixels() * self.job.channels < BRIEF_BELOW
         with nogil:
             run_sample(body, &self.job, count, threads, brief)
+        self.keep(direction, body, count)
         return True
 
     cdef int must_run(self, Direction direction, int64_t count, int threads) except -1:
@@ -696,6 +725,7 @@ def grid_sample(input, grid, output, mask, options, int threads):
     call.job.output_batch = output.shape[0]
     if call.job.channels == 1 and isinstance(grid, np.ndarray) and not level.walks_rows(call.job):
         call.flatten()
+    call.keep_passes()
     call.run_chunks(Direction.forward, call.job.output_batch, threads)
     return call
 
@@ -705,7 +735,9 @@ cdef int MAX_ENTRIES = 256  # of their matrices
 
 
 cdef bint is_packed(cnp.ndarray array) noexcept:
-    return cnp.PyArray_IS_C_CONTIGUOUS(array) and cnp.PyArray_ISALIGNED(array) and cnp.PyArray_NDIM(array) <= MAX_AXES
+    if not cnp.PyArray_CheckExact(array) or cnp.PyArray_NDIM(array) > MAX_AXES:
+        return False
+    return cnp.PyArray_ISCARRAY_RO(array)
 
 
 cdef struct Kind:
@@ -734,64 +766,117 @@ cdef bint is_of(const Kind* kind, object array) noexcept:
     return cnp.PyArray_ISCARRAY_RO(array)
 
 
+cdef object fresh(const Kind* kind):
+    return cnp.PyArray_EMPTY(kind.ndim, kind.shape, kind.type, 0)
+
+
 cdef class Repeat:
-    """A brief forward call, to be done again on other arrays of the same kind: what depends on their
-    types and shapes has been checked and resolved. Arrays of another kind get None for an answer."""
-    cdef SampleJob job
+    """A brief call, to be done again on other arrays of the same kinds: what depends on their types and
+    shapes has been checked and resolved. Arrays of another kind get None for an answer."""
     cdef const Level* level
-    cdef SampleChunk body
-    cdef int64_t count
-    cdef Kind input, source, output
+    cdef list passes
+    cdef Kind input, source, samples
     cdef object size, tables
 
-    @staticmethod
-    def of(Call call, input, source, output, size):
-        """`source` is the grid, or the matrices for an output of `size`. None if the call is of a kind
+    @classmethod
+    def of(cls, Call call, input, source, size, samples, *written):
+        """`source` is the grid, or the matrices for samples of a `size`. None if the call is of a kind
         that is not repeated."""
         cdef Repeat self
-        if call.work() >= PARALLEL_FROM or cnp.PyArray_SIZE(source) > MAX_ENTRIES and size is not None:
+        if not call.passes or cnp.PyArray_SIZE(source) > MAX_ENTRIES and size is not None:
             return None
-        if not (is_packed(input) and is_packed(source) and is_packed(output)) or element_of(output) == Element.bf16:
+        if not (is_packed(input) and is_packed(source) and is_packed(samples)) or element_of(samples) == Element.bf16:
             return None
-        self = Repeat()
-        self.job = call.job
-        self.job.scratch = NULL
+        self = cls()
         self.level = level
-        self.body = level.sample(Direction.forward, self.job)
-        self.count = call.chunks(call.job.output_batch)
+        self.passes = call.passes
         note(&self.input, input)
         note(&self.source, source)
-        note(&self.output, output)
+        note(&self.samples, samples)
         self.size = size
-        self.tables = [held for held in call.held if held is not input and held is not source and held is not output]
+        arrays = {id(array) for array in (input, source, samples, *written)}
+        self.tables = [held for held in call.held if id(held) not in arrays]
         return self
 
     def __call__(self, input, source, size):
-        if self.level != level or not is_of(&self.input, input) or not is_of(&self.source, source):
+        if not self.takes(input, source, size):
             return None
-        if size is not None and type(size) is not tuple or self.size != size:
-            return None
-        output = cnp.PyArray_EMPTY(self.output.ndim, self.output.shape, self.output.type, 0)
-        with cython.critical_section(self):  # nobody else changes the job before it is done
-            self.run(input, source, output)
+        output = fresh(&self.samples)
+        with cython.critical_section(self):  # nobody else changes the jobs before they are done
+            self.run(input, source, output, None, None)
         return output
 
-    cdef void run(self, cnp.ndarray input, cnp.ndarray source, cnp.ndarray output) noexcept:
+    cdef bint takes(self, input, source, size) except -1:
+        if self.level != level or not is_of(&self.input, input) or not is_of(&self.source, source):
+            return False
+        return size is None and self.size is None or type(size) is tuple and self.size == size
+
+    cdef void run(self, cnp.ndarray input, cnp.ndarray source, cnp.ndarray samples, cnp.ndarray grad_input,
+                  cnp.ndarray grad_source) noexcept:
+        """Passes see the arrays that they saw the first time."""
         cdef double matrices[256]
-        cdef int64_t i
-        self.job.input.data = cnp.PyArray_DATA(input)
-        self.job.output.data = cnp.PyArray_DATA(output)
-        if self.size is None:
-            self.job.grid.data = cnp.PyArray_DATA(source)
-        else:
-            for i in range(cnp.PyArray_SIZE(source)):
-                if self.job.grid_type == Element.f64:
+        cdef double sums[256]
+        cdef int64_t i, entries = cnp.PyArray_SIZE(source)
+        cdef bint made = self.size is not None
+        cdef Pass one
+        cdef SampleJob* job
+        if made:
+            for i in range(entries):
+                sums[i] = 0
+                if self.source.type == cnp.NPY_DOUBLE:
                     matrices[i] = (<double*> cnp.PyArray_DATA(source))[i]
                 else:
                     matrices[i] = (<float*> cnp.PyArray_DATA(source))[i]
-            self.job.source.theta = matrices
-        for i in range(self.count):
-            self.body(self.job, i)
+        for one in self.passes:
+            job = &one.job
+            job.output.data = cnp.PyArray_DATA(samples)
+            if job.input.data != NULL:
+                job.input.data = cnp.PyArray_DATA(input)
+            if job.grad_input.data != NULL:
+                job.grad_input.data = cnp.PyArray_DATA(grad_input)
+            if made:
+                job.source.theta = matrices
+                if job.source.partial != NULL:
+                    job.source.partial = sums
+            else:
+                job.grid.data = cnp.PyArray_DATA(source)
+                if job.grad_grid.data != NULL:
+                    job.grad_grid.data = cnp.PyArray_DATA(grad_source)
+            for i in range(one.count):
+                one.body(job[0], i)
+        if made and grad_source is not None:
+            for i in range(entries):
+                if self.source.type == cnp.NPY_DOUBLE:
+                    (<double*> cnp.PyArray_DATA(grad_source))[i] = sums[i]
+                else:
+                    (<float*> cnp.PyArray_DATA(grad_source))[i] = <float> sums[i]
+
+
+cdef class RepeatVjp(Repeat):
+    """The same of gradients to the input and to the source, None where not wanted."""
+    cdef bint to_input, to_source
+
+    @classmethod
+    def of(cls, Call call, input, source, size, grad_output, grad_input, grad_source):
+        cdef RepeatVjp self
+        if cnp.PyArray_TYPE(input) != cnp.NPY_FLOAT and cnp.PyArray_TYPE(input) != cnp.NPY_DOUBLE:
+            return None
+        if size is not None and grad_source is not None and call.groups_per_matrix() != 1:
+            return None  # there are sums of sums
+        self = super().of(call, input, source, size, grad_output, grad_input, grad_source)
+        if self is not None:
+            self.to_input = grad_input is not None
+            self.to_source = grad_source is not None
+        return self
+
+    def __call__(self, grad_output, input, source, size):
+        if not self.takes(input, source, size) or not is_of(&self.samples, grad_output):
+            return None
+        grad_input = fresh(&self.input) if self.to_input else None
+        grad_source = fresh(&self.source) if self.to_source else None
+        with cython.critical_section(self):
+            self.run(input, source, grad_output, grad_input, grad_source)
+        return grad_input, grad_source
 
 
 def project(input, coordinates, output, chosen, options, int threads):
@@ -863,8 +948,8 @@ def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_
 
 def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, bint to_matrices, options,
                     int threads):
-    """Fills grad_input and grad_grid, either of which may be None; returns the sums for the matrices
-    that the coordinates are made from, if these are wanted."""
+    """Fills grad_input and grad_grid, either of which may be None. Returns what was done, which `RepeatVjp`
+    can do again, and the sums for the matrices that the coordinates are made from, if these are wanted."""
     cdef Call call = Call()
     call.describe(input.shape, grad_output.shape[0], grid, options, input.dtype.char)
     call.image(&call.job.input, input)
@@ -878,10 +963,11 @@ def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, 
     cdef int64_t parts
     cdef void* pixels = call.job.input.data
     cdef void* mask = call.job.mask.data
+    call.keep_passes()
     if grad_input is not None:
         parts = call.share_input(used)
         if to_grid and call.whole_images() and call.run(Direction.vjp, parts, used):
-            return partial.sum(axis=-3) if to_matrices else None
+            return call, partial.sum(axis=-3) if to_matrices else None
         call.job.input.data = call.job.mask.data = NULL  # not read
         call.must_run(Direction.vjp_input, parts, used)
     call.job.input.data = pixels
@@ -889,10 +975,10 @@ def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, 
     call.job.grad_input.data = NULL
     if to_matrices:
         call.run_groups(Direction.vjp_grid, threads)
-        return partial.sum(axis=-3)
+        return call, partial.sum(axis=-3)
     if to_grid:
         call.run_chunks(Direction.vjp_grid, call.job.grid_batch, threads)
-    return None
+    return call, None
 
 
 def grid_sample_vjp_options(grad_output, grad_mask, input, grid, partial, options, int threads):
