@@ -35,11 +35,13 @@ template <>
 struct Vectors<float> {
   static constexpr int lanes = vector_bytes / 4;
   typedef float V __attribute__((vector_size(vector_bytes)));
+  typedef Flag Flags __attribute__((vector_size(vector_bytes)));  // of its lanes
 };
 template <>
 struct Vectors<double> {
   static constexpr int lanes = vector_bytes / 8;
   typedef double V __attribute__((vector_size(vector_bytes)));
+  typedef Flag Flags __attribute__((vector_size(vector_bytes / 2)));
 };
 
 #if defined(__SSE2__)
@@ -145,6 +147,7 @@ template <class R, int S, int ND>
 struct BlockSampler : Sampler<R, R, S, ND> {
   using General = Sampler<R, R, S, ND>;
   using V = typename Vectors<R>::V;
+  using Flags = typename Vectors<R>::Flags;
   static constexpr int lanes = Vectors<R>::lanes;
   static constexpr bool flat = General::flat;
   static constexpr int products = flat ? power(S, ND) : 1;
@@ -275,8 +278,6 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
     PYSTN_HD void row(V (&tap)[S]) const { Rows<S>::read(at, places.first + i, tap); }
   };
-
-  typedef Flag Flags __attribute__((vector_size(lanes * sizeof(Flag))));
 
   // Elements at the offsets of a block's lanes that are wanted, 0 for the others.
   static PYSTN_HD V load_some(const R* from, const int* first, Flags wanted) {
