@@ -612,7 +612,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     PYSTN_HD Flags inside(int a, int k) const { return lit & load<Flags>(taps.inside[a][k] + i); }
     PYSTN_HD Lit next(int a, int k) const { return {at + k * stride[a], taps, stride, i, inside(a, k)}; }
     PYSTN_HD void row(V (&tap)[S]) const {
-      for (int k = 0; k < S; ++k) tap[k] = load_some(at + k, taps.first + i, inside(0, k));
+      // A row of one pixel has the stride 0.
+      for (int k = 0; k < S; ++k) tap[k] = load_some(at + k * stride[0], taps.first + i, inside(0, k));
     }
   };
 
