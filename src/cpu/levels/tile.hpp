@@ -76,11 +76,13 @@ struct Tile {
     if (job.grid.component == 1 && column == 2) {
       __m512 first, second;
       if (TR == 1) {
-        first = _mm512_maskz_loadu_ps(__mmask16(pairs(0)), from);
-        second = _mm512_maskz_loadu_ps(__mmask16(pairs(0) >> lanes), from + lanes);
+        first = whole ? _mm512_loadu_ps(from) : _mm512_maskz_loadu_ps(__mmask16(pairs(0)), from);
+        second =
+            whole ? _mm512_loadu_ps(from + lanes) : _mm512_maskz_loadu_ps(__mmask16(pairs(0) >> lanes), from + lanes);
       } else {
-        const auto part = [&](int r)
-                              PYSTN_INLINED { return _mm256_maskz_loadu_ps(__mmask8(pairs(r)), from + r * row); };
+        const auto part = [&](int r) PYSTN_INLINED {
+          return whole ? _mm256_loadu_ps(from + r * row) : _mm256_maskz_loadu_ps(__mmask8(pairs(r)), from + r * row);
+        };
         first = _mm512_insertf32x8(_mm512_castps256_ps512(part(0)), part(1), 1);
         second = _mm512_insertf32x8(_mm512_castps256_ps512(part(2)), part(3), 1);
       }
@@ -106,11 +108,14 @@ struct Tile {
       const __m512 first = _mm512_permutex2var_ps(gx, low, gy);
       const __m512 second = _mm512_permutex2var_ps(gx, _mm512_add_epi32(low, _mm512_set1_epi32(8)), gy);
       if (TR == 1) {
-        _mm512_mask_storeu_ps(to, __mmask16(pairs(0)), first);
-        _mm512_mask_storeu_ps(to + lanes, __mmask16(pairs(0) >> lanes), second);
+        whole ? _mm512_storeu_ps(to, first) : _mm512_mask_storeu_ps(to, __mmask16(pairs(0)), first);
+        whole ? _mm512_storeu_ps(to + lanes, second)
+              : _mm512_mask_storeu_ps(to + lanes, __mmask16(pairs(0) >> lanes), second);
       } else {
-        const auto part = [&](int r, __m256 eight)
-                              PYSTN_INLINED { _mm256_mask_storeu_ps(to + r * row, __mmask8(pairs(r)), eight); };
+        const auto part = [&](int r, __m256 eight) PYSTN_INLINED {
+          whole ? _mm256_storeu_ps(to + r * row, eight)
+                : _mm256_mask_storeu_ps(to + r * row, __mmask8(pairs(r)), eight);
+        };
         part(0, _mm512_castps512_ps256(first));
         part(1, _mm512_extractf32x8_ps(first, 1));
         part(2, _mm512_castps512_ps256(second));
