@@ -4,9 +4,9 @@
 // gives the same bits.
 //
 // Taps of a pixel are neighbours in memory: a row of them is one load, and a transpose turns those of
-// a block's pixels into one vector per tap. Processors gather from memory more slowly. What is left
-// are blocks at the border, whose taps are read one by one; and the scatter, which adds one tap of
-// all pixels of a run before the next, so that no addition waits for the one before it.
+// a block's pixels into one vector per tap. Processors gather from memory more slowly, so only blocks at
+// the border do, through masks. What is left is the scatter, which adds one tap of all pixels of a run
+// before the next, so that no addition waits for the one before it.
 #pragma once
 
 #if defined(__GNUC__)
