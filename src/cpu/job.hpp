@@ -145,12 +145,6 @@ enum class Direction : int {
   gradient_vjp_grid = 11  // grad_grid_b = gradient_a V_ab(U)
 };
 
-// Forward and the gradients of first order.
-inline bool is_of_training(Direction direction) {
-  return direction == Direction::forward || direction == Direction::vjp_input || direction == Direction::vjp_grid ||
-         direction == Direction::vjp;
-}
-
 struct LatticeJob {  // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size, ndim)
   int64_t count;     // matrices
   int ndim;

@@ -6,6 +6,12 @@
 
 namespace pystn::PYSTN_LEVEL {
 
+// Forward and the gradients of first order.
+inline bool is_of_training(Direction direction) {
+  return direction == Direction::forward || direction == Direction::vjp_input || direction == Direction::vjp_grid ||
+         direction == Direction::vjp;
+}
+
 constexpr int strip_rows = 4;
 constexpr int strip_columns = 64;
 constexpr int strip_pixels = strip_rows * strip_columns;
