@@ -123,3 +123,21 @@ def test_warps():
             piece = pystn.warp_affine(image[n : n + 1, c : c + 1], theta[n : n + 1], size)
             assert piece.nbytes < BYTES
             np.testing.assert_array_equal(whole[n : n + 1, c : c + 1], piece)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("rows", [9, 700])
+def test_scattered_samples_have_the_bits_of_narrow_pieces(rng, mode, rows):
+    """Wide grids without order are walked row by row, narrow ones in squares; of 700 rows the samples are streamed."""
+    image = rng.standard_normal((2, 3, 40, 50)).astype("float32")
+    grid = rng.uniform(-1.2, 1.2, (2, rows, 333, 2)).astype("float32")
+    whole = pystn.grid_sample(image, grid, mode)
+    assert (whole.nbytes >= BYTES) == (rows == 700)
+    grad_output = rng.standard_normal(whole.shape).astype("float32")
+    _, gradient = pystn.grid_sample_vjp(grad_output, image, grid, mode, wrt="grid")
+    for column in range(0, 333, 48):
+        some = slice(column, column + 48)
+        piece = np.ascontiguousarray(grid[:, :, some])
+        np.testing.assert_array_equal(pystn.grid_sample(image, piece, mode), whole[..., some])
+        _, found = pystn.grid_sample_vjp(grad_output[..., some], image, piece, mode, wrt="grid")
+        np.testing.assert_array_equal(found, gradient[:, :, some])
