@@ -18,15 +18,21 @@ __all__ = [
     "channels_of",
     "check_affine",
     "check_batch",
+    "check_entries",
     "check_fill",
+    "check_float",
     "check_grid",
+    "check_leading",
+    "check_length",
     "check_like",
+    "check_matrix",
     "check_out",
     "check_outs",
     "check_parametric",
     "check_sampling",
     "check_splatting",
     "check_spline",
+    "check_square_or_affine",
     "check_target",
     "check_warping",
     "check_wrt",
@@ -314,24 +320,24 @@ def check_outs(out: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return dict(zip(names, out, strict=True))
 
 
-def output_size(size: Any, ndim: int, batch: int | None = None) -> tuple[int, ...]:
+def output_size(size: Any, ndim: int, batch: int | None = None, name: str = "size") -> tuple[int, ...]:
     """The spatial size of an output, given as such or as the full (N, C, *spatial)."""
     try:
         lengths = tuple(int(length) for length in size)
         integral = all(length == given for length, given in zip(lengths, size, strict=True))
     except (TypeError, ValueError):
-        raise TypeError(f"size must be a tuple of integers, got {size!r}") from None
+        raise TypeError(f"{name} must be a tuple of integers, got {size!r}") from None
     if not integral:
-        raise TypeError(f"size must be a tuple of integers, got {size!r}")
+        raise TypeError(f"{name} must be a tuple of integers, got {size!r}")
     if len(lengths) not in (ndim, ndim + 2):
         raise ValueError(
-            f"size must have {ndim} entries (spatial) or {ndim + 2} (N, C, spatial) "
+            f"{name} must have {ndim} entries (spatial) or {ndim + 2} (N, C, spatial) "
             f"for a transform in {ndim} dimensions: got {lengths}"
         )
     if any(length < 0 for length in lengths):
-        raise ValueError(f"size must not be negative: got {lengths}")
+        raise ValueError(f"{name} must not be negative: got {lengths}")
     if len(lengths) == ndim + 2 and batch is not None and lengths[0] != batch:
-        raise ValueError(f"size (N, C, spatial) must have the batch size, {batch}: got {lengths}")
+        raise ValueError(f"{name} (N, C, spatial) must have the batch size, {batch}: got {lengths}")
     return lengths[-ndim:]
 
 
@@ -341,6 +347,46 @@ def check_affine(theta: Any) -> int:
     if theta.ndim < 3 or theta.shape[-2:] not in ((2, 3), (3, 4)):
         raise ValueError(f"theta must have shape (N, ..., 2, 3) or (N, ..., 3, 4): got {theta.shape}")
     return int(theta.shape[-2])
+
+
+def check_matrix(name: str, array: Any) -> int:
+    """Check matrices (..., ndim, ndim + 1), or projective ones (..., 3, 3); returns ndim."""
+    check_float(name, array)
+    if array.ndim < 2 or array.shape[-2:] not in ((1, 2), (2, 3), (3, 4), (3, 3)):
+        raise ValueError(
+            f"{name} must have shape (..., ndim, ndim + 1) with ndim 1 to 3, or (..., 3, 3): got {array.shape}"
+        )
+    return int(array.shape[-1]) - 1
+
+
+def check_square_or_affine(name: str, array: Any) -> None:
+    """Check matrices (..., n, n) or (..., n, n + 1)."""
+    check_float(name, array)
+    if array.ndim < 2 or array.shape[-1] - array.shape[-2] not in (0, 1) or array.shape[-2] == 0:
+        raise ValueError(f"{name} must have shape (..., n, n) or (..., n, n + 1): got {array.shape}")
+
+
+def check_length(name: str, array: Any, lengths: Sequence[int]) -> None:
+    """Check vectors (..., n), n among the lengths."""
+    if array.ndim < 1 or array.shape[-1] not in lengths:
+        expected = " or ".join(f"(..., {length})" for length in lengths)
+        raise ValueError(f"{name} must have shape {expected}: got {array.shape}")
+
+
+def check_leading(arrays: dict[str, Any], core: int) -> None:
+    """Check that the axes before the last `core` broadcast together."""
+    try:
+        np.broadcast_shapes(*[array.shape[: array.ndim - core] for array in arrays.values()])
+    except ValueError:
+        shapes = " and ".join(str(array.shape) for array in arrays.values())
+        raise ValueError(f"leading axes of {' and '.join(arrays)} must broadcast: got shapes {shapes}") from None
+
+
+def check_entries(name: str, array: Any, wrong: Any, what: str) -> None:
+    """Raise for the first entry of `array`, (*leading, ...), that `wrong`, (*leading), marks."""
+    if wrong.any():
+        index = tuple(map(int, np.unravel_index(int(wrong.argmax()), wrong.shape)))
+        raise ValueError(f"{name}{list(index) if index else ''} {what}: got {array[index].tolist()}")
 
 
 def check_spline(input: Any, channel_axis: Any) -> tuple[int, np.dtype[Any]]:

@@ -1,0 +1,413 @@
+"""Matrix exponential and logarithm, and their exact derivatives.
+
+The derivative of a matrix function f along E is a block of f of a larger matrix (Najfeld and Havel,
+1995; Higham, Functions of Matrices, 2008, theorem 3.6):
+
+    f([[X, E], [0, X]]) = [[f(X), L(X, E)], [0, f(X)]]
+
+and its adjoint is the derivative at the transpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import factorial
+from typing import Any
+
+import numpy as np
+
+from pystn.backends import backend_of
+from pystn.matrices.linear_algebra import homogeneous, where_finite
+from pystn.typing import Array
+from pystn.validation import check_entries, check_like, check_square_or_affine
+
+__all__ = ["expm", "expm_jvp", "expm_vjp", "logm", "logm_jvp", "logm_vjp"]
+
+# The Pade approximant of degree 13 is exact to float64 for 1-norms up to this (Higham, 2005).
+PADE_RADIUS = 5.371920351148152
+PADE = [float(factorial(26 - j) // (factorial(13 - j) * factorial(j))) for j in range(14)]
+
+# That of log(1 + x), of degree 16, for 1-norms up to this (Higham, 2001), by partial fractions.
+LOG_RADIUS = 0.749
+LOG_NODES, LOG_WEIGHTS = np.polynomial.legendre.leggauss(16)
+
+MOST_ROOTS = 64
+MOST_STEPS = 100
+# An eigenvalue at a smaller angle to the negative axis counts as on it: double ones are no more certain.
+NEXT_TO_AXIS = float(np.sqrt(np.finfo(np.float64).eps))
+
+
+def norm(xp: Any, matrix: Any) -> Any:
+    """1-norms, (..., 1, 1)."""
+    return xp.abs(matrix).sum(axis=-2, keepdims=True).max(axis=-1, keepdims=True)
+
+
+def exponential(xp: Any, x: Any) -> Any:
+    """Scaling and squaring, each matrix by as much as it needs (Higham, 2005)."""
+    identity = xp.eye(x.shape[-1])
+    squarings = xp.maximum(xp.frexp(norm(xp, x) / PADE_RADIUS)[1], 0)
+    x = xp.ldexp(x, -squarings)
+    x2 = x @ x
+    x4 = x2 @ x2
+    x6 = x4 @ x2
+    b = PADE
+    odd = x @ (x6 @ (b[13] * x6 + b[11] * x4 + b[9] * x2) + b[7] * x6 + b[5] * x4 + b[3] * x2 + b[1] * identity)
+    even = x6 @ (b[12] * x6 + b[10] * x4 + b[8] * x2) + b[6] * x6 + b[4] * x4 + b[2] * x2 + b[0] * identity
+    result = xp.linalg.solve(even - odd, even + odd)
+    for step in range(int(squarings.max())):
+        result = xp.where(step < squarings, result @ result, result)
+    return result
+
+
+def logarithm(xp: Any, a: Any) -> Any:
+    """Inverse scaling and squaring, each matrix by as many square roots as it needs."""
+    identity = xp.eye(a.shape[-1])
+    roots = xp.zeros((*a.shape[:-2], 1, 1), dtype=int)
+    for _ in range(MOST_ROOTS):
+        far = norm(xp, a - identity) > LOG_RADIUS
+        if not far.any():
+            break
+        a = xp.where(far, square_root(xp, xp.where(far, a, identity)), a)
+        roots = roots + far
+    x = (a - identity)[..., None, :, :]
+    nodes, weights = (xp.asarray(values)[:, None, None] for values in ((LOG_NODES + 1) / 2, LOG_WEIGHTS / 2))
+    terms = xp.linalg.solve(identity + nodes * x, weights * x)
+    return xp.ldexp(terms.sum(axis=-3), roots)
+
+
+def square_root(xp: Any, a: Any) -> Any:
+    """Product form of the Denman-Beavers iteration (Cheng, Higham, Kenney and Laub, 2001)."""
+    identity = xp.eye(a.shape[-1])
+    root, residual = a, a
+    done = xp.zeros((*a.shape[:-2], 1, 1), dtype=bool)
+    for _ in range(MOST_STEPS):
+        last = norm(xp, residual - identity) < 1e-8  # and squared in the step to come
+        inverse = xp.linalg.inv(residual)
+        root = xp.where(done, root, root @ (identity + inverse) / 2)
+        residual = xp.where(done, residual, (identity + (residual + inverse) / 2) / 2)
+        done = done | last
+        if done.all():
+            break
+    return xp.where(done, root, np.nan)
+
+
+def applied(xp: Any, function: Callable[[Any, Any], Any], x: Any) -> Any:
+    """A function of square matrices; NaN of those that are not finite."""
+    if not x.size:
+        return x
+    finite, x = where_finite(xp, x)
+    return xp.where(finite, function(xp, x), np.nan)
+
+
+def derivative(xp: Any, function: Callable[[Any, Any], Any], x: Any, along: Any) -> Any:
+    """L(x, along), linear in `along`, which is scaled lest it decide how x is treated."""
+    n = x.shape[-1]
+    size = norm(xp, along)
+    size = xp.where(size == 0, 1.0, size)
+    upper = xp.concatenate([x, along / size], axis=-1)
+    lower = xp.concatenate([xp.zeros_like(x), x], axis=-1)
+    return applied(xp, function, xp.concatenate([upper, lower], axis=-2))[..., :n, n:] * size
+
+
+def checked(name: str, matrix: Array, corner: float, others: dict[str, Array | None]) -> tuple[Any, Any]:
+    """The array module, and matrices (..., n, n) or (..., n, n + 1) as square ones in float64."""
+    xp = backend_of({name: matrix}, others).xp
+    check_square_or_affine(name, matrix)
+    return xp, homogeneous(xp, matrix.astype(np.float64), corner)
+
+
+def check_logarithm(xp: Any, matrix: Array, square: Any) -> None:
+    """Raise for the first matrix that has no principal logarithm."""
+    if not matrix.size:
+        return
+    n = matrix.shape[-2]
+    values = xp.linalg.eigvals(where_finite(xp, square[..., :n, :n])[1])
+    size = xp.abs(values)
+    zero = size <= n * np.finfo(matrix.dtype).eps * size.max(axis=-1, keepdims=True)
+    negative = (values.real < 0) & (xp.abs(values.imag) <= NEXT_TO_AXIS * size)
+    what = "has no principal logarithm, expected eigenvalues that are not 0 or negative, to rounding"
+    check_entries("matrix", matrix, (zero | negative).any(axis=-1), what)
+
+
+def result(xp: Any, square: Any, like: Array) -> Array:
+    """Without the last row, if that of `like` is in mind only; in its dtype."""
+    rows: Array = xp.array(square[..., : like.shape[-2], :], dtype=like.dtype, order="C")
+    return rows
+
+
+def pulled(xp: Any, function: Callable[[Any, Any], Any], x: Any, cotangent: Array, primal: Array) -> Array:
+    """The adjoint of the derivative is that at the transpose."""
+    along = homogeneous(xp, cotangent.astype(np.float64), 0.0)
+    with np.errstate(all="ignore"):
+        return result(xp, derivative(xp, function, xp.swapaxes(x, -1, -2), along), primal)
+
+
+def pushed(
+    xp: Any, function: Callable[[Any, Any], Any], x: Any, tangent: Array | None, primal: Array, name: str
+) -> Array:
+    if tangent is None:
+        return result(xp, xp.zeros_like(x), primal)
+    check_like(f"d_{name}", tangent, primal.shape, primal.dtype, name)
+    along = homogeneous(xp, tangent.astype(np.float64), 0.0)
+    with np.errstate(all="ignore"):
+        return result(xp, derivative(xp, function, x, along), primal)
+
+
+def expm(generator: Array) -> Array:
+    r"""Exponential of matrices: from a generator to the transform that its flow reaches at time 1.
+
+    .. math:: e^X = \sum_k X^k / k!
+
+    Scaling and squaring with the Pade approximant of degree 13 (Higham, 2005), in float64.
+
+    Parameters
+    ----------
+    generator : ndarray, shape (..., n, n) or (..., n, n + 1)
+        float32 or float64. Affine ones, (..., n, n + 1), have a last row of zeros in mind.
+
+    Returns
+    -------
+    matrix : ndarray
+        Shape and dtype of `generator`; affine ones have a last row (0, ..., 0, 1) in mind. NaN where a
+        generator is not finite.
+
+    Raises
+    ------
+    TypeError
+        If `generator` is no NumPy array of float32 or float64.
+    ValueError
+        If its shape does not fit.
+
+    See Also
+    --------
+    expm_vjp, expm_jvp : its derivatives.
+    logm : its inverse.
+    lie_generator : generators of the usual groups.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> pystn.expm(np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.25]]))
+    array([[1.  , 0.  , 0.5 ],
+           [0.  , 1.  , 0.25]])
+    """
+    xp, x = checked("generator", generator, 0.0, {})
+    with np.errstate(all="ignore"):
+        return result(xp, applied(xp, exponential, x), generator)
+
+
+def expm_vjp(grad_matrix: Array, generator: Array) -> tuple[Array]:
+    r"""Vector-Jacobian product of `expm`.
+
+    .. math::
+
+        \bar X = \text{the upper right block of } \exp
+        \begin{pmatrix} X^T & \bar M \\ 0 & X^T \end{pmatrix}
+
+    (Najfeld and Havel, 1995), exact to rounding.
+
+    Parameters
+    ----------
+    grad_matrix : ndarray
+        Cotangent: shape and dtype of `generator`.
+    generator : ndarray, shape (..., n, n) or (..., n, n + 1)
+        As given to `expm`.
+
+    Returns
+    -------
+    (grad_generator,) : tuple of one ndarray
+        Shape and dtype of `generator`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `expm`, and if `grad_matrix` does not fit.
+
+    See Also
+    --------
+    expm
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> grad_generator, = pystn.expm_vjp(np.ones((2, 2)), np.array([[0.0, 1.0], [0.0, 0.0]]))
+    >>> grad_generator.round(4)
+    array([[1.5   , 1.    ],
+           [2.1667, 1.5   ]])
+    """
+    xp, x = checked("generator", generator, 0.0, {"grad_matrix": grad_matrix})
+    check_like("grad_matrix", grad_matrix, generator.shape, generator.dtype, "the matrices")
+    return (pulled(xp, exponential, x, grad_matrix, generator),)
+
+
+def expm_jvp(generator: Array, d_generator: Array | None) -> Array:
+    r"""Jacobian-vector product of `expm`: its Frechet derivative.
+
+    .. math::
+
+        dM = \text{the upper right block of } \exp \begin{pmatrix} X & dX \\ 0 & X \end{pmatrix}
+
+    Parameters
+    ----------
+    generator : ndarray, shape (..., n, n) or (..., n, n + 1)
+        As given to `expm`.
+    d_generator : ndarray or None
+        Tangent, of the shape and dtype of `generator`; None is zero.
+
+    Returns
+    -------
+    d_matrix : ndarray
+        Shape and dtype of `generator`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `expm`, and if `d_generator` does not fit.
+
+    See Also
+    --------
+    expm
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> pystn.expm_jvp(np.array([[0.0, 1.0], [0.0, 0.0]]), np.ones((2, 2))).round(4)
+    array([[1.5   , 2.1667],
+           [1.    , 1.5   ]])
+    """
+    xp, x = checked("generator", generator, 0.0, {"d_generator": d_generator})
+    return pushed(xp, exponential, x, d_generator, generator, "generator")
+
+
+def logm(matrix: Array) -> Array:
+    r"""Principal logarithm of matrices: the generator X with :math:`e^X = M`.
+
+    The one whose eigenvalues have imaginary parts between :math:`-\pi` and :math:`\pi`. Inverse
+    scaling and squaring: square roots by the Denman-Beavers iteration in product form (Cheng, Higham,
+    Kenney and Laub, 2001), then the Pade approximant of degree 16, in float64.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (..., n, n) or (..., n, n + 1)
+        float32 or float64. Affine ones, (..., n, n + 1), have a last row (0, ..., 0, 1) in mind.
+
+    Returns
+    -------
+    generator : ndarray
+        Shape and dtype of `matrix`; affine ones have a last row of zeros in mind. NaN where a matrix is
+        not finite.
+
+    Raises
+    ------
+    TypeError
+        If `matrix` is no NumPy array of float32 or float64.
+    ValueError
+        If its shape does not fit, or one of the matrices, which is named, has no principal logarithm:
+        an eigenvalue is 0 (less than n epsilon times the largest) or negative (to an angle of 1.5e-8).
+
+    See Also
+    --------
+    logm_vjp, logm_jvp : its derivatives.
+    expm : its inverse.
+    lie_parameters : parameters of a generator.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> pystn.logm(np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.25]]))
+    array([[0.  , 0.  , 0.5 ],
+           [0.  , 0.  , 0.25]])
+    """
+    xp, a = checked("matrix", matrix, 1.0, {})
+    check_logarithm(xp, matrix, a)
+    with np.errstate(all="ignore"):
+        return result(xp, applied(xp, logarithm, a), matrix)
+
+
+def logm_vjp(grad_generator: Array, matrix: Array) -> tuple[Array]:
+    r"""Vector-Jacobian product of `logm`.
+
+    .. math::
+
+        \bar M = \text{the upper right block of } \log
+        \begin{pmatrix} M^T & \bar X \\ 0 & M^T \end{pmatrix}
+
+    Parameters
+    ----------
+    grad_generator : ndarray
+        Cotangent: shape and dtype of `matrix`.
+    matrix : ndarray, shape (..., n, n) or (..., n, n + 1)
+        As given to `logm`.
+
+    Returns
+    -------
+    (grad_matrix,) : tuple of one ndarray
+        Shape and dtype of `matrix`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `logm`, and if `grad_generator` does not fit.
+
+    See Also
+    --------
+    logm
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> grad_matrix, = pystn.logm_vjp(np.ones((2, 2)), np.diag([1.0, 2.0]))
+    >>> grad_matrix.round(4)
+    array([[1.    , 0.6931],
+           [0.6931, 0.5   ]])
+    """
+    xp, a = checked("matrix", matrix, 1.0, {"grad_generator": grad_generator})
+    check_like("grad_generator", grad_generator, matrix.shape, matrix.dtype, "the generators")
+    check_logarithm(xp, matrix, a)
+    return (pulled(xp, logarithm, a, grad_generator, matrix),)
+
+
+def logm_jvp(matrix: Array, d_matrix: Array | None) -> Array:
+    r"""Jacobian-vector product of `logm`: its Frechet derivative.
+
+    .. math::
+
+        dX = \text{the upper right block of } \log \begin{pmatrix} M & dM \\ 0 & M \end{pmatrix}
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (..., n, n) or (..., n, n + 1)
+        As given to `logm`.
+    d_matrix : ndarray or None
+        Tangent, of the shape and dtype of `matrix`; None is zero.
+
+    Returns
+    -------
+    d_generator : ndarray
+        Shape and dtype of `matrix`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `logm`, and if `d_matrix` does not fit.
+
+    See Also
+    --------
+    logm
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> pystn.logm_jvp(np.diag([1.0, 2.0]), np.ones((2, 2))).round(4)
+    array([[1.    , 0.6931],
+           [0.6931, 0.5   ]])
+    """
+    xp, a = checked("matrix", matrix, 1.0, {"d_matrix": d_matrix})
+    check_logarithm(xp, matrix, a)
+    return pushed(xp, logarithm, a, d_matrix, matrix, "matrix")

@@ -1,0 +1,223 @@
+"""Projective transforms by where four points go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from pystn.backends import backend_of
+from pystn.matrices.linear_algebra import inverse
+from pystn.matrices.mapping import Mapping
+from pystn.typing import Array
+from pystn.validation import check_entries
+
+__all__ = ["homography_from_points", "homography_from_points_jvp", "homography_from_points_vjp"]
+
+
+def homography(xp: Any, source: Any, target: Any) -> tuple[Any, Any, Any]:
+    theta = through(xp, source, target)
+    # Each point has two equations, for c = 0, 1: (theta p)_c = q_c (theta p)_2, p in the source, q in the
+    # target. Their slopes to the eight free entries, to q_c and to p:
+    p, q = with_one(xp, source), target
+    leading = theta.shape[:-2]
+    of_entries = xp.zeros((*leading, 4, 2, 9))
+    of_entries[..., 0, 0:3] = of_entries[..., 1, 3:6] = p
+    of_entries[..., 6:9] = -q[..., None] * p[..., None, :]
+    of_target = -xp.einsum("...j,...kj->...k", theta[..., 2, :], p)
+    of_source = theta[..., None, :2, :2] - q[..., None] * theta[..., None, 2:, :2]
+    solution = xp.zeros((*leading, 9, 4, 2))
+    solution[..., :8, :, :] = -inverse(xp, of_entries[..., :8].reshape(*leading, 8, 8)).reshape(*leading, 8, 4, 2)
+    to_source = xp.einsum("...ekc,...kcj->...ekj", solution, of_source)
+    to_target = solution * of_target[..., None, :, None]
+    return theta, to_source.reshape(*leading, 3, 3, 4, 2), to_target.reshape(*leading, 3, 3, 4, 2)
+
+
+def through(xp: Any, source: Any, target: Any) -> Any:
+    """The matrix with last entry 1.
+
+    The line through two of the first three points vanishes at both, so that the sum over these three
+    points of (target point) (line through the other two in the source), weighted so that the fourth fits
+    too, sends each where it goes.
+    """
+    lines, weights = opposite_lines(xp, source)
+    _, target_weights = opposite_lines(xp, target)
+    weights = target_weights / weights
+    theta = xp.einsum("...k,...ki,...kj->...ij", weights, with_one(xp, target)[..., :3, :], lines)
+    terms = weights * lines[..., 2]
+    lost = xp.abs(terms.sum(axis=-1)) <= 64 * np.finfo(np.float64).eps * xp.abs(terms).sum(axis=-1)
+    what = "sends the origin to infinity, expected a last entry that can be 1"
+    check_entries("homography", theta, lost, what)
+    return theta / theta[..., 2:, 2:]
+
+
+def opposite_lines(xp: Any, points: Any) -> tuple[Any, Any]:
+    """Lines through two of the first three points, (..., 3, 3), and how far from each the fourth is."""
+    p = with_one(xp, points)
+    lines = xp.cross(p[..., [1, 2, 0], :], p[..., [2, 0, 1], :])
+    return lines, (lines * p[..., 3:, :]).sum(axis=-1)
+
+
+def with_one(xp: Any, points: Any) -> Any:
+    return xp.concatenate([points, xp.ones((*points.shape[:-1], 1))], axis=-1)
+
+
+def check_points(from_points: Array, to_points: Array) -> None:
+    for name, points in (("from_points", from_points), ("to_points", to_points)):
+        if points.ndim < 2 or points.shape[-2:] != (4, 2):
+            raise ValueError(f"{name} must have shape (..., 4, 2): got {points.shape}")
+        check_entries(name, points, are_collinear(points), "has three points on a line, or two that coincide")
+
+
+def are_collinear(points: Array) -> Any:
+    """Whether a triangle of the points is no higher than the rounding of its coordinates."""
+    xp = backend_of({"points": points}).xp
+    with np.errstate(all="ignore"):
+        triangles = points.astype(np.float64)[..., list(combinations(range(4), 3)), :]
+        a, b = (triangles[..., i, :] - triangles[..., 0, :] for i in (1, 2))
+        area = xp.abs(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
+        base = xp.abs(xp.stack([a, b, a - b])).max(axis=(0, -1))
+        rounding = 4 * np.finfo(points.dtype).eps * xp.abs(triangles).max(axis=(-2, -1))
+        return (area <= rounding * base).any(axis=-1)
+
+
+HOMOGRAPHY = Mapping(homography, check_points, ("from_points", "to_points"), "grad_theta", core=2)
+
+
+def homography_from_points(from_points: Array, to_points: Array) -> Array:
+    r"""Projective matrices that send four points to four others.
+
+    .. math:: \theta \, (x_k, y_k, 1)^T \propto (x'_k, y'_k, 1)^T, \qquad k = 1, ..., 4
+
+    with a last entry of 1. Equal to ``cv2.getPerspectiveTransform``.
+
+    Parameters
+    ----------
+    from_points, to_points : ndarray, shape (..., 4, 2)
+        Points (x, y), float32 or float64, of one dtype. Leading axes broadcast. As `theta` of a warp the
+        matrix takes points of the output, `from_points`, to points of the input, `to_points`.
+
+    Returns
+    -------
+    theta : ndarray, shape (..., 3, 3)
+        dtype of `from_points`.
+
+    Raises
+    ------
+    TypeError
+        If an array is no NumPy array of float32 or float64, or the dtypes differ.
+    ValueError
+        If a shape does not fit, three points of an entry, which is named, lie on a line or two coincide
+        (a triangle of them is no higher than the rounding of its coordinates), or the transform sends
+        the origin to infinity, so that its last entry is 0 and cannot be made 1.
+
+    See Also
+    --------
+    homography_from_points_vjp, homography_from_points_jvp : its derivatives.
+    projective_matrix : from eight parameters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    >>> pystn.homography_from_points(corners, corners / 2 + 0.25).round(6) + 0.0
+    array([[0.5 , 0.  , 0.25],
+           [0.  , 0.5 , 0.25],
+           [0.  , 0.  , 1.  ]])
+    """
+    return HOMOGRAPHY.value(from_points, to_points)
+
+
+def homography_from_points_vjp(
+    grad_theta: Array,
+    from_points: Array,
+    to_points: Array,
+    *,
+    wrt: Sequence[str] = ("from_points", "to_points"),
+) -> tuple[Array | None, Array | None]:
+    r"""Vector-Jacobian product of `homography_from_points`.
+
+    Of the eight equations A h = b for the free entries,
+    :math:`(\theta p_k)_c = q_{kc} (\theta p_k)_3`, by implicit differentiation.
+
+    Parameters
+    ----------
+    grad_theta : ndarray, shape (..., 3, 3)
+        Cotangent: shape and dtype of the matrices. Its last entry makes no difference.
+    from_points, to_points
+        As given to `homography_from_points`.
+    wrt : sequence of {"from_points", "to_points"}, default both
+        Which gradients to compute.
+
+    Returns
+    -------
+    grad_from_points, grad_to_points : ndarray or None
+        Shape and dtype of each, summed over leading axes that it was broadcast along; None where not
+        asked for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `homography_from_points`, and if `grad_theta` or `wrt` does not fit.
+
+    See Also
+    --------
+    homography_from_points
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    >>> grad_theta = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # of the shift along x
+    >>> _, grad_to_points = pystn.homography_from_points_vjp(grad_theta, corners, corners)
+    >>> grad_to_points.round(6) + 0.0
+    array([[ 0.25, -0.25],
+           [ 0.25,  0.25],
+           [ 0.25, -0.25],
+           [ 0.25,  0.25]])
+    """
+    return HOMOGRAPHY.vjp(grad_theta, from_points, to_points, wrt=wrt)
+
+
+def homography_from_points_jvp(
+    from_points: Array, to_points: Array, d_from_points: Array | None, d_to_points: Array | None
+) -> Array:
+    """Jacobian-vector product of `homography_from_points`.
+
+    Parameters
+    ----------
+    from_points, to_points
+        As given to `homography_from_points`.
+    d_from_points, d_to_points : ndarray or None
+        Tangents, of the shapes and dtypes of the points; None is zero.
+
+    Returns
+    -------
+    d_theta : ndarray, shape (..., 3, 3)
+        Its last entry is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `homography_from_points`, and if a tangent does not fit.
+
+    See Also
+    --------
+    homography_from_points
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    >>> shift = np.tile([0.5, 0.25], (4, 1))
+    >>> pystn.homography_from_points_jvp(corners, corners, None, shift).round(6) + 0.0
+    array([[0.  , 0.  , 0.5 ],
+           [0.  , 0.  , 0.25],
+           [0.  , 0.  , 0.  ]])
+    """
+    return HOMOGRAPHY.jvp((from_points, to_points), (d_from_points, d_to_points))

@@ -1,0 +1,118 @@
+"""Functions of small arrays, one value for each entry of their leading axes, and the derivatives of those.
+
+A value and its Jacobians are written once, in float64; the function and its two derivatives follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from pystn.backends import backend_of
+from pystn.typing import Array
+from pystn.validation import check_float, check_leading, check_like, check_wrt
+
+__all__ = ["Mapping"]
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A function of one or more arrays (*leading, *core) by its value and its Jacobians.
+
+    ``check(*primals, **options)`` raises where the function is not defined. Then
+    ``function(xp, *primals, **options)`` has the primals in float64 and returns the value,
+    (*leading, *shape), and a Jacobian (*leading, *shape, *core) for each primal; leading axes may be
+    absent where a Jacobian does not depend on its entry.
+    """
+
+    function: Callable[..., tuple[Any, ...]]
+    check: Callable[..., None]
+    primals: tuple[str, ...]
+    cotangent: str
+    core: int  # how many axes
+
+    def value(self, *primals: Array, **options: Any) -> Array:
+        xp = self.checked(primals, {}, options)
+        value, _ = self.evaluated(xp, primals, options)
+        return rounded(xp, value, primals[0])
+
+    def vjp(
+        self, cotangent: Array, *primals: Array, wrt: Sequence[str] | None = None, **options: Any
+    ) -> tuple[Any, ...]:
+        wanted = check_wrt(self.primals if wrt is None else wrt, self.primals)
+        xp = self.checked(primals, {self.cotangent: cotangent}, options)
+        value, jacobians = self.evaluated(xp, primals, options)
+        check_like(self.cotangent, cotangent, value.shape, primals[0].dtype, "the result")
+        leading = self.leading(primals)
+        row = cotangent.astype(np.float64).reshape(*leading, 1, prod(value.shape[len(leading) :]))
+        with np.errstate(all="ignore"):
+            return tuple(
+                rounded(xp, self.summed((row @ jacobian)[..., 0, :], primal), primal) if asked else None
+                for asked, jacobian, primal in zip(wanted, jacobians, primals, strict=True)
+            )
+
+    def jvp(self, primals: tuple[Array, ...], tangents: tuple[Array | None, ...], **options: Any) -> Array:
+        named = dict(zip([f"d_{name}" for name in self.primals], tangents, strict=True))
+        xp = self.checked(primals, named, options)
+        for (name, tangent), primal, of in zip(named.items(), primals, self.primals, strict=True):
+            if tangent is not None:
+                check_like(name, tangent, primal.shape, primal.dtype, of)
+        value, jacobians = self.evaluated(xp, primals, options)
+        leading = self.leading(primals)
+        total = xp.zeros((*leading, prod(value.shape[len(leading) :]), 1))
+        with np.errstate(all="ignore"):
+            for jacobian, tangent in zip(jacobians, tangents, strict=True):
+                if tangent is not None:
+                    column = tangent.astype(np.float64).reshape(*self.split(tangent)[0], jacobian.shape[-1], 1)
+                    total = total + jacobian @ column
+        return rounded(xp, total.reshape(value.shape), primals[0])
+
+    def checked(self, primals: tuple[Array, ...], others: dict[str, Array | None], options: dict[str, Any]) -> Any:
+        """The array module of what was given, once that has been checked."""
+        named = dict(zip(self.primals, primals, strict=True))
+        xp = backend_of(named, others).xp
+        for name, primal in named.items():
+            check_float(name, primal)
+            if primal.dtype != primals[0].dtype:
+                raise TypeError(
+                    f"{name} must have the dtype of {self.primals[0]}, {primals[0].dtype}: got {primal.dtype}"
+                )
+        self.check(*primals, **options)
+        check_leading(named, self.core)
+        return xp
+
+    def evaluated(self, xp: Any, primals: tuple[Array, ...], options: dict[str, Any]) -> tuple[Any, list[Any]]:
+        """The value, and the Jacobians as matrices: a row for each of its elements."""
+        with np.errstate(all="ignore"):
+            value, *jacobians = self.function(xp, *[primal.astype(np.float64) for primal in primals], **options)
+        shape = value.shape[len(self.leading(primals)) :]
+        matrices = []
+        for jacobian, primal in zip(jacobians, primals, strict=True):
+            leading = jacobian.shape[: jacobian.ndim - len(shape) - self.core]
+            matrices.append(jacobian.reshape(*leading, prod(shape), prod(self.split(primal)[1])))
+        return value, matrices
+
+    def split(self, array: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The leading axes of a primal, and its core."""
+        return array.shape[: array.ndim - self.core], array.shape[array.ndim - self.core :]
+
+    def leading(self, primals: tuple[Array, ...]) -> tuple[int, ...]:
+        return np.broadcast_shapes(*[self.split(primal)[0] for primal in primals])
+
+    def summed(self, gradient: Any, primal: Array) -> Any:
+        """Gradients of all leading entries, (*leading, n), added up where they share the primal's."""
+        shape = self.split(primal)[0]
+        absent = gradient.ndim - 1 - len(shape)
+        shared = [absent + axis for axis, n in enumerate(shape) if n != gradient.shape[absent + axis]]
+        return gradient.sum(axis=(*range(absent), *shared)).reshape(primal.shape)
+
+
+def rounded(xp: Any, array: Any, like: Array) -> Array:
+    """A new array with the dtype of another."""
+    with np.errstate(all="ignore"):
+        result: Array = xp.array(array, dtype=like.dtype, order="C")
+    return result
