@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numbers
 from functools import lru_cache
 from math import isfinite, log
 from typing import Any
+
+import numpy as np
 
 from pystn.matrices.mapping import Mapping
 from pystn.matrices.rotations import generators, rotation
@@ -76,7 +77,7 @@ def attention(xp: Any, params: Any, scale: str | float) -> tuple[Any, Any]:
 
 
 def check_attention(params: Any, scale: Any) -> None:
-    if isinstance(scale, numbers.Real) and not isinstance(scale, bool):
+    if isinstance(scale, (int, float, np.integer, np.floating)) and not isinstance(scale, bool):
         if not isfinite(scale):
             raise ValueError(f"scale must be finite, got {scale!r}")
         check_length("params", params, (1, 2, 3))

@@ -186,7 +186,7 @@ def normalized_to_pixel_vjp(
     >>> grad_theta
     array([[-1.,  4.]])
     """
-    options = {"input_size": input_size, "output_size": output_size, "align_corners": align_corners}
+    options: dict[str, Any] = {"input_size": input_size, "output_size": output_size, "align_corners": align_corners}
     return TO_PIXEL.vjp(grad_matrix, theta, **options)
 
 
@@ -223,7 +223,7 @@ def normalized_to_pixel_jvp(
     >>> pystn.normalized_to_pixel_jvp(np.zeros((1, 2)), np.array([[0.0, 1.0]]), (8,), (4,))
     array([[0., 4.]])
     """
-    options = {"input_size": input_size, "output_size": output_size, "align_corners": align_corners}
+    options: dict[str, Any] = {"input_size": input_size, "output_size": output_size, "align_corners": align_corners}
     return TO_PIXEL.jvp((theta,), (d_theta,), **options)
 
 
@@ -308,7 +308,7 @@ def pixel_to_normalized_vjp(
     >>> grad_matrix
     array([[0.875, 0.25 ]])
     """
-    options = {"input_size": input_size, "output_size": output_size, "align_corners": align_corners}
+    options: dict[str, Any] = {"input_size": input_size, "output_size": output_size, "align_corners": align_corners}
     return TO_NORMALIZED.vjp(grad_theta, matrix, **options)
 
 
@@ -345,5 +345,5 @@ def pixel_to_normalized_jvp(
     >>> pystn.pixel_to_normalized_jvp(np.zeros((1, 2)), np.array([[0.0, 2.0]]), (8,), (4,))
     array([[0. , 0.5]])
     """
-    options = {"input_size": input_size, "output_size": output_size, "align_corners": align_corners}
+    options: dict[str, Any] = {"input_size": input_size, "output_size": output_size, "align_corners": align_corners}
     return TO_NORMALIZED.jvp((matrix,), (d_matrix,), **options)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pystn.backends import backend_of
-from pystn.matrices.linear_algebra import homogeneous, where_finite
+from pystn.matrices.linear_algebra import homogeneous, inverse, where_finite
 from pystn.typing import Array
 from pystn.validation import check_entries, check_like, check_square_or_affine
 
@@ -76,16 +76,16 @@ def logarithm(xp: Any, a: Any) -> Any:
 
 
 def square_root(xp: Any, a: Any) -> Any:
-    """Product form of the Denman-Beavers iteration (Cheng, Higham, Kenney and Laub, 2001)."""
+    """Product form of the Denman-Beavers iteration (Cheng, Higham, Kenney and Laub, 2001); NaN if it fails."""
     identity = xp.eye(a.shape[-1])
     root, residual = a, a
     done = xp.zeros((*a.shape[:-2], 1, 1), dtype=bool)
     for _ in range(MOST_STEPS):
         last = norm(xp, residual - identity) < 1e-8  # and squared in the step to come
-        inverse = xp.linalg.inv(residual)
-        root = xp.where(done, root, root @ (identity + inverse) / 2)
-        residual = xp.where(done, residual, (identity + (residual + inverse) / 2) / 2)
-        done = done | last
+        inverted = inverse(xp, residual)
+        root = xp.where(done, root, root @ (identity + inverted) / 2)
+        residual = xp.where(done, residual, (identity + (residual + inverted) / 2) / 2)
+        done = done | last | xp.isnan(inverted[..., :1, :1])
         if done.all():
             break
     return xp.where(done, root, np.nan)
@@ -116,10 +116,10 @@ def checked(name: str, matrix: Array, corner: float, others: dict[str, Array | N
     return xp, homogeneous(xp, matrix.astype(np.float64), corner)
 
 
-def check_logarithm(xp: Any, matrix: Array, square: Any) -> None:
-    """Raise for the first matrix that has no principal logarithm."""
-    if not matrix.size:
-        return
+def principal_logarithm(xp: Any, matrix: Array, square: Any) -> Any:
+    """The logarithm of square matrices; raises for the first of `matrix` that has none."""
+    if not square.size:
+        return square
     n = matrix.shape[-2]
     values = xp.linalg.eigvals(where_finite(xp, square[..., :n, :n])[1])
     size = xp.abs(values)
@@ -127,11 +127,18 @@ def check_logarithm(xp: Any, matrix: Array, square: Any) -> None:
     negative = (values.real < 0) & (xp.abs(values.imag) <= NEXT_TO_AXIS * size)
     what = "has no principal logarithm, expected eigenvalues that are not 0 or negative, to rounding"
     check_entries("matrix", matrix, (zero | negative).any(axis=-1), what)
+    with np.errstate(all="ignore"):
+        generator = applied(xp, logarithm, square)
+    # Multiple eigenvalues that rounding has moved off the axis show here.
+    failed = where_finite(xp, square)[0][..., 0, 0] & xp.isnan(generator).any(axis=(-2, -1))
+    check_entries("matrix", matrix, failed, what)
+    return generator
 
 
 def result(xp: Any, square: Any, like: Array) -> Array:
     """Without the last row, if that of `like` is in mind only; in its dtype."""
-    rows: Array = xp.array(square[..., : like.shape[-2], :], dtype=like.dtype, order="C")
+    with np.errstate(all="ignore"):
+        rows: Array = xp.array(square[..., : like.shape[-2], :], dtype=like.dtype, order="C")
     return rows
 
 
@@ -323,9 +330,7 @@ def logm(matrix: Array) -> Array:
            [0.  , 0.  , 0.25]])
     """
     xp, a = checked("matrix", matrix, 1.0, {})
-    check_logarithm(xp, matrix, a)
-    with np.errstate(all="ignore"):
-        return result(xp, applied(xp, logarithm, a), matrix)
+    return result(xp, principal_logarithm(xp, matrix, a), matrix)
 
 
 def logm_vjp(grad_generator: Array, matrix: Array) -> tuple[Array]:
@@ -368,7 +373,7 @@ def logm_vjp(grad_generator: Array, matrix: Array) -> tuple[Array]:
     """
     xp, a = checked("matrix", matrix, 1.0, {"grad_generator": grad_generator})
     check_like("grad_generator", grad_generator, matrix.shape, matrix.dtype, "the generators")
-    check_logarithm(xp, matrix, a)
+    principal_logarithm(xp, matrix, a)  # raises
     return (pulled(xp, logarithm, a, grad_generator, matrix),)
 
 
@@ -409,5 +414,5 @@ def logm_jvp(matrix: Array, d_matrix: Array | None) -> Array:
            [0.6931, 0.5   ]])
     """
     xp, a = checked("matrix", matrix, 1.0, {"d_matrix": d_matrix})
-    check_logarithm(xp, matrix, a)
+    principal_logarithm(xp, matrix, a)  # raises
     return pushed(xp, logarithm, a, d_matrix, matrix, "matrix")

@@ -32,9 +32,10 @@ def where_finite(xp: Any, matrix: Any) -> tuple[Any, Any]:
 
 
 def inverse(xp: Any, matrix: Any) -> Any:
-    """The inverse; NaN of a matrix that is not finite."""
+    """The inverse; NaN of a matrix that is not finite or has none, where one library would raise for all."""
     finite, matrix = where_finite(xp, matrix)
-    return xp.where(finite, xp.linalg.inv(matrix), np.nan)
+    regular = (xp.linalg.slogdet(matrix)[0] != 0)[..., None, None]
+    return xp.where(finite & regular, xp.linalg.inv(xp.where(regular, matrix, xp.eye(matrix.shape[-1]))), np.nan)
 
 
 def check_invertible(name: str, theta: Any) -> None:
