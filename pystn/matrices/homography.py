@@ -80,7 +80,7 @@ def are_collinear(points: Array) -> Any:
         area = xp.abs(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
         base = xp.abs(xp.stack([a, b, a - b])).max(axis=(0, -1))
         rounding = 4 * np.finfo(points.dtype).eps * xp.abs(triangles).max(axis=(-2, -1))
-        return (area <= rounding * base).any(axis=-1)
+        return ((area <= rounding * base) & xp.isfinite(area)).any(axis=-1)
 
 
 HOMOGRAPHY = Mapping(homography, check_points, ("from_points", "to_points"), "grad_theta", core=2)
