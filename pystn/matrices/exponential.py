@@ -25,7 +25,7 @@ __all__ = ["expm", "expm_jvp", "expm_vjp", "logm", "logm_jvp", "logm_vjp"]
 
 # The Pade approximant of degree 13 is exact to float64 for 1-norms up to this (Higham, 2005).
 PADE_RADIUS = 5.371920351148152
-PADE = [float(factorial(26 - j) // (factorial(13 - j) * factorial(j))) for j in range(14)]
+PADE = [factorial(26 - j) * factorial(13) / (factorial(26) * factorial(13 - j) * factorial(j)) for j in range(14)]
 
 # That of log(1 + x), of degree 16, for 1-norms up to this (Higham, 2001), by partial fractions.
 LOG_RADIUS = 0.749
@@ -35,6 +35,7 @@ MOST_ROOTS = 64
 MOST_STEPS = 100
 # An eigenvalue at a smaller angle to the negative axis counts as on it: double ones are no more certain.
 NEXT_TO_AXIS = float(np.sqrt(np.finfo(np.float64).eps))
+LARGEST_RESIDUAL = 1e-6
 
 
 def norm(xp: Any, matrix: Any) -> Any:
@@ -76,19 +77,18 @@ def logarithm(xp: Any, a: Any) -> Any:
 
 
 def square_root(xp: Any, a: Any) -> Any:
-    """Product form of the Denman-Beavers iteration (Cheng, Higham, Kenney and Laub, 2001); NaN if it fails."""
-    identity = xp.eye(a.shape[-1])
-    root, residual = a, a
+    """Iteration of Denman and Beavers (1976), Newton's for the pair of A^(1/2) and its inverse; NaN if it fails."""
+    pair = xp.stack([a, xp.broadcast_to(xp.eye(a.shape[-1]), a.shape)])
     done = xp.zeros((*a.shape[:-2], 1, 1), dtype=bool)
     for _ in range(MOST_STEPS):
-        last = norm(xp, residual - identity) < 1e-8  # and squared in the step to come
-        inverted = inverse(xp, residual)
-        root = xp.where(done, root, root @ (identity + inverted) / 2)
-        residual = xp.where(done, residual, (identity + (residual + inverted) / 2) / 2)
-        done = done | last | xp.isnan(inverted[..., :1, :1])
+        moved = (pair + inverse(xp, pair[::-1])) / 2
+        change = norm(xp, moved[0] - pair[0])
+        pair = xp.where(done, pair, moved)
+        # Steps square the error. No step leads back from a NaN.
+        done = done | ~(change > 1e-9 * norm(xp, moved[0]))
         if done.all():
             break
-    return xp.where(done, root, np.nan)
+    return xp.where(done, pair[0], np.nan)
 
 
 def applied(xp: Any, function: Callable[[Any, Any], Any], x: Any) -> Any:
@@ -129,9 +129,10 @@ def principal_logarithm(xp: Any, matrix: Array, square: Any) -> Any:
     check_entries("matrix", matrix, (zero | negative).any(axis=-1), what)
     with np.errstate(all="ignore"):
         generator = applied(xp, logarithm, square)
-    # Multiple eigenvalues that rounding has moved off the axis show here.
-    failed = where_finite(xp, square)[0][..., 0, 0] & xp.isnan(generator).any(axis=(-2, -1))
-    check_entries("matrix", matrix, failed, what)
+        # Multiple eigenvalues that rounding has moved off the axis show here.
+        back = norm(xp, applied(xp, exponential, generator) - square)
+        wrong = where_finite(xp, square)[0] & ~(back <= LARGEST_RESIDUAL * norm(xp, square))
+    check_entries("matrix", matrix, wrong[..., 0, 0], what)
     return generator
 
 
@@ -293,8 +294,8 @@ def logm(matrix: Array) -> Array:
     r"""Principal logarithm of matrices: the generator X with :math:`e^X = M`.
 
     The one whose eigenvalues have imaginary parts between :math:`-\pi` and :math:`\pi`. Inverse
-    scaling and squaring: square roots by the Denman-Beavers iteration in product form (Cheng, Higham,
-    Kenney and Laub, 2001), then the Pade approximant of degree 16, in float64.
+    scaling and squaring: square roots by the iteration of Denman and Beavers (1976), then the Pade approximant of
+    degree 16 (Higham, 2001), in float64.
 
     Parameters
     ----------
@@ -313,7 +314,8 @@ def logm(matrix: Array) -> Array:
         If `matrix` is no NumPy array of float32 or float64.
     ValueError
         If its shape does not fit, or one of the matrices, which is named, has no principal logarithm:
-        an eigenvalue is 0 (less than n epsilon times the largest) or negative (to an angle of 1.5e-8).
+        an eigenvalue is 0 (less than n epsilon times the largest) or negative (to an angle of 1.5e-8, or
+        so nearly that the exponential of the logarithm is not the matrix).
 
     See Also
     --------
