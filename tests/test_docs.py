@@ -8,6 +8,7 @@ import pkgutil
 import pytest
 
 import pystn
+import pystn.matrices
 
 MODULES = sorted(
     module.name
@@ -34,7 +35,7 @@ def test_public_functions_are_documented(name):
         section = text.split("Parameters\n----------")[1].split("\n\n")[0]
         for parameter in parameters:
             assert parameter in section, parameter
-    if name.startswith(("grid", "affine", "spline", "forward")):
+    if name.startswith(("grid", "affine", "spline", "forward")) or name in pystn.matrices.__all__:
         for title in ("Returns", "Raises", "See Also"):
             assert f"\n{title}\n{'-' * len(title)}\n" in text
 

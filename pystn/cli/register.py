@@ -47,11 +47,7 @@ def find_transform(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
 
 def to_pixels(theta: np.ndarray, fixed: tuple[int, ...], moving: tuple[int, ...]) -> np.ndarray:
     """A normalized matrix as one from pixels (x, y) of `fixed` to pixels of `moving`."""
-    # Normalized x is (2 p + 1) / n - 1, so p = ((x + 1) n - 1) / 2.
-    n, m = np.array(fixed[1::-1], float), np.array(moving[1::-1], float)
-    linear = theta[:, :2] * m[:, None] / n[None, :]
-    offset = ((theta[:, :2] @ (1 / n - 1) + theta[:, 2] + 1) * m - 1) / 2
-    return np.column_stack([linear, offset])
+    return np.asarray(pystn.normalized_to_pixel(theta, moving[:2], fixed[:2]))
 
 
 def difference(fixed: np.ndarray, moving: np.ndarray, theta: np.ndarray) -> float:

@@ -137,7 +137,7 @@ def principal_logarithm(xp: Any, matrix: Array, square: Any) -> Any:
 
 
 def result(xp: Any, square: Any, like: Array) -> Array:
-    """Without the last row, if that of `like` is in mind only; in its dtype."""
+    """The rows that `like` has, in its dtype."""
     with np.errstate(all="ignore"):
         rows: Array = xp.array(square[..., : like.shape[-2], :], dtype=like.dtype, order="C")
     return rows
@@ -171,13 +171,13 @@ def expm(generator: Array) -> Array:
     Parameters
     ----------
     generator : ndarray, shape (..., n, n) or (..., n, n + 1)
-        float32 or float64. Affine ones, (..., n, n + 1), have a last row of zeros in mind.
+        float32 or float64. Affine ones, (..., n, n + 1), stand for square ones with a last row of zeros.
 
     Returns
     -------
     matrix : ndarray
-        Shape and dtype of `generator`; affine ones have a last row (0, ..., 0, 1) in mind. NaN where a
-        generator is not finite.
+        Shape and dtype of `generator`; affine ones stand for square ones with a last row (0, ..., 0, 1).
+        NaN where a generator is not finite or its exponential overflows.
 
     Raises
     ------
@@ -300,13 +300,14 @@ def logm(matrix: Array) -> Array:
     Parameters
     ----------
     matrix : ndarray, shape (..., n, n) or (..., n, n + 1)
-        float32 or float64. Affine ones, (..., n, n + 1), have a last row (0, ..., 0, 1) in mind.
+        float32 or float64. Affine ones, (..., n, n + 1), stand for square ones with a last row
+        (0, ..., 0, 1).
 
     Returns
     -------
     generator : ndarray
-        Shape and dtype of `matrix`; affine ones have a last row of zeros in mind. NaN where a matrix is
-        not finite.
+        Shape and dtype of `matrix`; affine ones stand for square ones with a last row of zeros. NaN where
+        a matrix is not finite.
 
     Raises
     ------
