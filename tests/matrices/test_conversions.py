@@ -49,6 +49,8 @@ def test_one_pixel(backend, rng, align_corners, image, size):
     theta = rng.standard_normal((1, 2, 3))
     input = rng.standard_normal((1, 1, *image))
     pixel = pystn.normalized_to_pixel(backend.array(theta), image, size, align_corners)
+    for axis, n in enumerate(size[::-1]):
+        assert not align_corners or n > 1 or not backend.numpy(pixel)[..., axis].any()
     by_theta = pystn.warp_affine(
         backend.array(input), backend.array(theta), size, padding_mode="border", align_corners=align_corners
     )

@@ -147,6 +147,8 @@ NEGATIVE = {
     "reflection": np.array([[0.0, 1.0], [1.0, 0.0]]),
     "negative, not diagonalizable": np.array([[-1.0, 1.0], [0.0, -1.0]]),
     "singular": np.array([[1.0, 2.0], [2.0, 4.0]]),
+    "singular, rounded": np.array([[0.1, 0.3], [0.2, 0.6]]),
+    "singular to rounding": np.diag([1.0, 1e-17]),
     "zero": np.zeros((3, 3)),
     "nilpotent": np.array([[0.0, 1.0], [0.0, 0.0]]),
     "reflection, affine": np.array([[-1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]),
@@ -180,6 +182,22 @@ def test_double_negative_eigenvalues_that_rounding_moved(backend, rng):
         with pytest.raises(ValueError, match="matrix has no principal logarithm"):
             pystn.logm(backend.array(matrix))
     assert beyond > 0
+
+
+def test_a_logarithm_is_one_or_is_refused(backend, rng):
+    """Of matrices beside those with multiple negative eigenvalues, where rounding decides."""
+    found = 0
+    for _ in range(300):
+        basis, away = rng.standard_normal((2, 2)), 10.0 ** rng.uniform(-16, -8)
+        matrix = basis @ np.array([[-1.0, 1.0], [-away, -1.0]]) @ np.linalg.inv(basis)
+        try:
+            generator = pystn.logm(backend.array(matrix))
+        except ValueError:
+            continue
+        back = backend.numpy(pystn.expm(generator))
+        np.testing.assert_allclose(back, matrix, rtol=0, atol=1e-5 * np.abs(matrix).max())
+        found += 1
+    assert 0 < found < 300
 
 
 @pytest.mark.parametrize("short", [1e-3, 1e-6])

@@ -163,11 +163,14 @@ def test_gradient_of_a_chain(backend, rng):
 def test_what_is_singular_does_not_depend_on_scale(backend, dtype):
     """Rows and columns of any size have an inverse; rows that agree to their last digits have none."""
     eps = np.finfo(dtype).eps
-    small, large = (1e-30, 1e30) if dtype == np.float32 else (1e-150, 1e150)
+    small, large = (1e-30, 1e30) if dtype == np.float32 else (1e-200, 1e200)
     for diagonal in ((small, large), (small, small), (large, large)):
         given = np.array([[diagonal[0], 0, 0], [0, diagonal[1], 0]], dtype)
         inverse = backend.numpy(pystn.invert(backend.array(given)))
         np.testing.assert_allclose(np.diag(inverse[:, :2]), 1 / np.diag(given[:, :2]), rtol=2 * eps)
+    columns = np.array([[2, 1, 3], [0, 3, 1], [1, 0, 2]], dtype) * np.array([small, small, 1], dtype)
+    inverse = backend.numpy(pystn.invert(backend.array(columns)))
+    np.testing.assert_allclose(columns @ inverse, np.eye(3), rtol=0, atol=8 * eps)
     third = np.array([[0.1, 0.3, 1.0], [0.2, 0.6, 0.0]], dtype)
     with pytest.raises(ValueError, match="theta is singular"):
         pystn.invert(backend.array(third))
