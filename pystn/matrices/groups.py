@@ -18,24 +18,34 @@ def is_projective(*thetas: Array) -> bool:
     return any(theta.shape[-2] == theta.shape[-1] for theta in thetas)
 
 
-def product(xp: Any, first: Any, second: Any, order: str, normalize: bool) -> tuple[Any, Any, Any]:
+def product(xp: Any, first: Any, second: Any, order: str, normalize: bool) -> Any:
     if order == "left":
-        value, of_second, of_first = product(xp, second, first, "right", normalize)
+        first, second = second, first
+    value = homogeneous(xp, first) @ homogeneous(xp, second)
+    if not is_projective(first, second):
+        return value[..., :-1, :]
+    if not normalize:
+        return value
+    last = value[..., 2:, 2:]
+    check_entries("the product", value, last[..., 0, 0] == 0, "has a last entry of 0, which cannot be made 1")
+    return value / last
+
+
+def composition(xp: Any, first: Any, second: Any, order: str, normalize: bool) -> tuple[Any, Any, Any]:
+    if order == "left":
+        value, of_second, of_first = composition(xp, second, first, "right", normalize)
         return value, of_first, of_second
-    rows = first.shape[-1] - (not is_projective(first, second))
+    value = product(xp, first, second, order, normalize)
     a, b, identity = homogeneous(xp, first), homogeneous(xp, second), xp.eye(first.shape[-1])
-    value = (a @ b)[..., :rows, :]
     # Of C = A B: dC_ij / dA_kl = 1_ik B_lj and dC_ij / dB_kl = A_ik 1_lj.
+    rows = value.shape[-2]
     of_first = xp.einsum("ik,...lj->...ijkl", identity[:rows, : first.shape[-2]], b)
     of_second = xp.einsum("...ik,lj->...ijkl", a[..., :rows, : second.shape[-2]], identity)
     if not (normalize and is_projective(first, second)):
         return value, of_first, of_second
-    last = value[..., 2:, 2:]
-    check_entries("the product", value, last[..., 0, 0] == 0, "has a last entry of 0, which cannot be made 1")
-    value = value / last
+    last = (a[..., 2:, :] @ b[..., 2:])[..., None, None]
     of_first, of_second = (
-        (jacobian - value[..., None, None] * jacobian[..., 2:, 2:, :, :]) / last[..., None, None]
-        for jacobian in (of_first, of_second)
+        (jacobian - value[..., None, None] * jacobian[..., 2:, 2:, :, :]) / last for jacobian in (of_first, of_second)
     )
     return value, of_first, of_second
 
@@ -60,7 +70,7 @@ def check_inversion(theta: Array) -> None:
     check_invertible("theta", theta)
 
 
-COMPOSITION = Mapping(product, check_composition, ("first", "second"), "grad_theta", core=2)
+COMPOSITION = Mapping(composition, check_composition, ("first", "second"), "grad_theta", core=2, alone=product)
 INVERSION = Mapping(inversion, check_inversion, ("theta",), "grad_inverse", core=2)
 
 

@@ -64,6 +64,9 @@ def with_one(xp: Any, points: Any) -> Any:
     return xp.concatenate([points, xp.ones((*points.shape[:-1], 1))], axis=-1)
 
 
+TRIANGLES = [list(triangle) for triangle in combinations(range(4), 3)]
+
+
 def check_points(from_points: Array, to_points: Array) -> None:
     for name, points in (("from_points", from_points), ("to_points", to_points)):
         if points.ndim < 2 or points.shape[-2:] != (4, 2):
@@ -75,7 +78,7 @@ def are_collinear(points: Array) -> Any:
     """Whether a triangle of the points is no higher than the rounding of its coordinates."""
     xp = backend_of({"points": points}).xp
     with np.errstate(all="ignore"):
-        triangles = points.astype(np.float64)[..., list(combinations(range(4), 3)), :]
+        triangles = points.astype(np.float64)[..., TRIANGLES, :]
         a, b = (triangles[..., i, :] - triangles[..., 0, :] for i in (1, 2))
         area = xp.abs(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
         base = xp.abs(xp.stack([a, b, a - b])).max(axis=(0, -1))
@@ -83,7 +86,7 @@ def are_collinear(points: Array) -> Any:
         return ((area <= rounding * base) & xp.isfinite(area)).any(axis=-1)
 
 
-HOMOGRAPHY = Mapping(homography, check_points, ("from_points", "to_points"), "grad_theta", core=2)
+HOMOGRAPHY = Mapping(homography, check_points, ("from_points", "to_points"), "grad_theta", core=2, alone=through)
 
 
 def homography_from_points(from_points: Array, to_points: Array) -> Array:

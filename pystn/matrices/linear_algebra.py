@@ -32,7 +32,7 @@ def where_finite(xp: Any, matrix: Any) -> tuple[Any, Any]:
 
 
 def inverse(xp: Any, matrix: Any) -> Any:
-    """The inverse; NaN of a matrix that is not finite or has none, where one library would raise for all."""
+    """The inverse; NaN of a matrix that is not finite or has none, for which NumPy would raise."""
     finite, matrix = where_finite(xp, matrix)
     regular = (xp.linalg.slogdet(matrix)[0] != 0)[..., None, None]
     return xp.where(finite & regular, xp.linalg.inv(xp.where(regular, matrix, xp.eye(matrix.shape[-1]))), np.nan)
@@ -52,7 +52,7 @@ def check_invertible(name: str, theta: Any) -> None:
         for axis in (-1, -2):  # so that no product overflows
             largest = xp.abs(a).max(axis=axis, keepdims=True)
             a = a / xp.where(largest == 0, 1.0, largest)
-        terms = xp.stack([sign * a[..., range(n), order].prod(axis=-1) for order, sign in signed_permutations(n)])
+        terms = xp.stack([sign * a[..., list(range(n)), order].prod(axis=-1) for order, sign in signed_permutations(n)])
         # Never true of a matrix with a NaN or an infinity.
         singular = xp.abs(terms.sum(axis=0)) <= 2 * n * np.finfo(theta.dtype).eps * xp.abs(terms).sum(axis=0)
     check_entries(name, theta, singular, "is singular, expected a matrix with an inverse")
