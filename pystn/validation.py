@@ -344,8 +344,8 @@ def output_size(size: Any, ndim: int, batch: int | None = None, name: str = "siz
 def check_affine(theta: Any) -> int:
     """Check theta (N, *K, ndim, ndim + 1); returns ndim."""
     check_float("theta", theta)
-    if theta.ndim < 3 or theta.shape[-2:] not in ((2, 3), (3, 4)):
-        raise ValueError(f"theta must have shape (N, ..., 2, 3) or (N, ..., 3, 4): got {theta.shape}")
+    if theta.ndim < 3 or theta.shape[-2:] not in ((1, 2), (2, 3), (3, 4)):
+        raise ValueError(f"theta must have shape (N, ..., ndim, ndim + 1) with ndim 1 to 3: got {theta.shape}")
     return int(theta.shape[-2])
 
 

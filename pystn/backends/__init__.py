@@ -149,6 +149,10 @@ class Backend(Protocol):
         self, grad_grid: Array, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None
     ) -> Array: ...
 
+    def linear_grid(self, theta: Array, basis: Array, out: Array | None) -> Array: ...
+
+    def linear_grid_vjp(self, grad_grid: Array, theta: Array, basis: Array) -> Array: ...
+
     def spline_filter(
         self,
         input: Array,

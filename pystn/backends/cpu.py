@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,8 @@ __all__ = [
     "grid_sample_vjp2",
     "grid_sample_vjp_options",
     "levels",
+    "linear_grid",
+    "linear_grid_vjp",
     "max_threads",
     "openmp_version",
     "spline_filter",
@@ -551,6 +554,49 @@ def affine_grid_vjp(
     _cpu.affine_grid_vjp(flat, partial, align_corners, threads.get_num_threads())
     grad_theta[...] = partial.sum(axis=1).reshape(theta.shape)
     return grad_theta
+
+
+def linear_grid(theta: Array, basis: Array, out: Array | None) -> Array:
+    """theta (N, *K, rows, q) times basis (N, q, *points): a grid (N, *K, *points, rows)."""
+    rows, functions, leading = linear_factors(theta, basis)
+    shape = (*leading, *basis.shape[2:], theta.shape[-2])
+    in_place = out is not None and out.flags.c_contiguous
+    grid = out if in_place else np.empty(shape, theta.dtype)
+    if grid.size:
+        flat = grid.reshape(prod(leading), -1, theta.shape[-2])
+        _cpu.linear_grid(rows, functions, flat, threads.get_num_threads())
+    if out is None or in_place:
+        return grid
+    out[...] = grid
+    return out
+
+
+def linear_grid_vjp(grad_grid: Array, theta: Array, basis: Array) -> Array:
+    """The gradient to theta, summed over the batch if that shares it."""
+    rows, functions, leading = linear_factors(theta, basis)
+    if grad_grid.size == 0 or theta.size == 0:
+        return np.zeros(theta.shape, theta.dtype)
+    flat = np.require(grad_grid, requirements=("C", "A")).reshape(prod(leading), -1, theta.shape[-2])
+    partial = _cpu.linear_grid_vjp(flat, rows, functions, threads.get_num_threads())
+    sums = partial.sum(axis=1).reshape(*leading, *theta.shape[-2:])
+    if theta.shape[0] != leading[0]:
+        sums = sums.sum(axis=0, keepdims=True)
+    return sums.astype(theta.dtype, copy=False)
+
+
+def linear_factors(theta: Array, basis: Array) -> tuple[Array, Array, tuple[int, ...]]:
+    """Contiguous (M, rows, q) and (B, q, points), and the leading axes of the grid.
+
+    A theta that the batch shares is repeated, as it is small.
+    """
+    leading = (theta.shape[0] if basis.shape[0] == 1 else basis.shape[0], *theta.shape[1:-2])
+    rows = np.require(np.broadcast_to(theta, (*leading, *theta.shape[-2:])), requirements=("C", "A"))
+    functions = np.require(basis, requirements=("C", "A"))
+    return (
+        rows.reshape(prod(leading), *theta.shape[-2:]),
+        functions.reshape(*basis.shape[:2], prod(basis.shape[2:])),
+        leading,
+    )
 
 
 def spline_filter(

@@ -1,4 +1,4 @@
-"""The affine grid: six parameters in 2-D, twelve in 3-D."""
+"""The affine grid: two parameters in 1-D, six in 2-D, twelve in 3-D."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False, 
 
     Parameters
     ----------
-    theta : ndarray, shape (N, ..., 2, 3) or (N, ..., 3, 4)
+    theta : ndarray, shape (N, ..., ndim, ndim + 1), ndim 1 to 3
         float32 or float64, any strides. Axes between N and the matrix make several grids an image.
     size : sequence of int
-        Spatial size of the output, (H, W) or (D, H, W), or the full (N, C, *spatial).
+        Spatial size of the output, (W,), (H, W) or (D, H, W), or the full (N, C, *spatial).
     align_corners : bool, default False
         Whether -1 and 1 are the centres of the outermost pixels of the output or their outer
         edges. Give the sampler the same value.

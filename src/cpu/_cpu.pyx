@@ -149,6 +149,17 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t grid_component
         double* partial
         int64_t rows, chunk_rows, row_chunks
+    int64_t linear_points
+    cdef cppclass LinearJob:
+        int64_t count, per_basis
+        int rows
+        int64_t functions, points
+        Element type
+        const void* theta
+        const void* basis
+        void* grid
+        double* partial
+        int64_t chunk_points, point_chunks, chunk_matrices
     cdef cppclass SplineJob:
         Element type
         int order, boundary, transposed
@@ -168,6 +179,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
     ctypedef void (*SplineChunk)(const SplineJob&, int64_t) noexcept nogil
     ctypedef void (*SampleChunk)(const SampleJob&, int64_t) noexcept nogil
     ctypedef void (*LatticeChunk)(const LatticeJob&, int64_t) noexcept nogil
+    ctypedef void (*LinearTask)(const LinearJob&, int64_t) noexcept nogil
     cdef struct Level:
         const char* name
         SampleChunk (*sample)(Direction, const SampleJob&) noexcept nogil
@@ -175,6 +187,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         bint (*walks_rows)(const SampleJob&) noexcept nogil
         LatticeChunk (*affine_grid)(const LatticeJob&) noexcept nogil
         LatticeChunk (*affine_grid_vjp)(const LatticeJob&) noexcept nogil
+        LinearTask (*linear_grid)(const LinearJob&) noexcept nogil
+        LinearTask (*linear_grid_vjp)(const LinearJob&) noexcept nogil
         int64_t (*spline_factors)(const SplineJob&) noexcept nogil
         SplineChunk (*spline_filter)(const SplineJob&) noexcept nogil
     const Level* best_level() noexcept
@@ -574,10 +588,13 @@ cdef class Call(Holder):
                 break
             if job.mask.data != NULL and job.mask.axis[last - 1] != job.mask.axis[last] * length:
                 break
+            if job.grad_grid.data != NULL and job.grad_grid.axis[last - 1] != job.grad_grid.axis[last] * length:
+                break
             job.shape[last - 1] *= length
             job.grid.axis[last - 1] = job.grid.axis[last]
             job.output.axis[last - 1] = job.output.axis[last]
             job.mask.axis[last - 1] = job.mask.axis[last]
+            job.grad_grid.axis[last - 1] = job.grad_grid.axis[last]
             last -= 1
         job.rank = last + 1
         self.cut()
@@ -723,7 +740,7 @@ def grid_sample(input, grid, output, mask, options, int threads):
     call.samples(&call.job.output, output)
     call.samples(&call.job.mask, mask, channels=False)
     call.job.output_batch = output.shape[0]
-    if call.job.channels == 1 and isinstance(grid, np.ndarray) and not level.walks_rows(call.job):
+    if isinstance(grid, np.ndarray) and not level.walks_rows(call.job):
         call.flatten()
     call.keep_passes()
     call.run_chunks(Direction.forward, call.job.output_batch, threads)
@@ -977,6 +994,8 @@ def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, 
         call.run_groups(Direction.vjp_grid, threads)
         return call, partial.sum(axis=-3)
     if to_grid:
+        if isinstance(grid, np.ndarray) and not level.walks_rows(call.job):
+            call.flatten()
         call.run_chunks(Direction.vjp_grid, call.job.grid_batch, threads)
     return call, None
 
@@ -1109,6 +1128,57 @@ def affine_grid_vjp(grad_grid, partial, bint align_corners, int threads):
     cdef int used = threads_for(call.work(), threads)
     with nogil:
         run_lattice(body, &call.job, call.job.count * call.job.row_chunks, used)
+
+
+cdef class LinearCall(Holder):
+    cdef LinearJob job
+
+    cdef int describe(self, theta, basis, grid) except -1:
+        """theta (M, rows, functions), basis (B, functions, points), grid (M, points, rows), all contiguous."""
+        cdef LinearJob* job = &self.job
+        cdef cnp.ndarray values = self.hold(basis)
+        job.count, job.points, job.rows = grid.shape
+        job.functions = cnp.PyArray_DIM(values, 1)
+        job.per_basis = job.count // cnp.PyArray_DIM(values, 0)
+        job.type = element_of(values)
+        job.theta = cnp.PyArray_DATA(self.hold(theta))
+        job.basis = cnp.PyArray_DATA(values)
+        job.grid = cnp.PyArray_DATA(self.hold(grid))
+        job.chunk_points = linear_points
+        job.point_chunks = (job.points + linear_points - 1) // linear_points
+        job.chunk_matrices = 32
+        return 0
+
+    cdef void run(self, LinearTask body, int threads) noexcept:
+        cdef const LinearJob* job = &self.job
+        cdef int64_t bases = job.count // job.per_basis
+        cdef int64_t blocks = (job.per_basis + job.chunk_matrices - 1) // job.chunk_matrices
+        cdef int64_t tasks = bases * blocks * job.point_chunks, i
+        cdef int used = threads_for(job.count * job.points * job.functions // 4, threads)
+        with nogil:
+            if used == 1:
+                for i in range(tasks):
+                    body(job[0], i)
+            else:
+                for i in prange(tasks, schedule="dynamic", num_threads=used):
+                    body(job[0], i)
+
+
+def linear_grid(theta, basis, grid, int threads):
+    cdef LinearCall call = LinearCall()
+    call.describe(theta, basis, grid)
+    call.run(level.linear_grid(call.job), threads)
+
+
+def linear_grid_vjp(grad_grid, theta, basis, int threads):
+    """Partial sums (M, chunks, rows, functions), double, of the gradient to theta: to be summed over their second
+    axis."""
+    cdef LinearCall call = LinearCall()
+    call.describe(theta, basis, grad_grid)
+    partial = np.empty((call.job.count, call.job.point_chunks, call.job.rows, call.job.functions))
+    call.job.partial = <double*> call.doubles(partial)
+    call.run(level.linear_grid_vjp(call.job), threads)
+    return partial
 
 
 # Beyond this many pixels the buffer of a block of lines is in no near cache, and fewer lines do.

@@ -161,8 +161,24 @@ struct LatticeJob {  // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size
   int64_t chunk_rows, row_chunks;
 };
 
+constexpr int64_t linear_points = 512;  // that a task of a linear grid has, at most
+
+struct LinearJob {    // linear_grid: theta (M, rows, functions), basis (B, functions, points) -> grid (M, points, rows)
+  int64_t count;      // matrices
+  int64_t per_basis;  // of them, one after the other, that share a basis
+  int rows;           // 1 to 4
+  int64_t functions, points;
+  Element type;  // all arrays are contiguous
+  const void* theta;
+  const void* basis;
+  void* grid;       // also the cotangent
+  double* partial;  // (M, point_chunks, rows, functions), for the vjp
+  int64_t chunk_points, point_chunks, chunk_matrices;
+};
+
 using SampleChunk = void (*)(const SampleJob&, int64_t chunk);
 using LatticeChunk = void (*)(const LatticeJob&, int64_t chunk);
+using LinearTask = void (*)(const LinearJob&, int64_t task);
 
 struct SplineJob {  // spline_filter along one axis
   Element type;
@@ -189,9 +205,11 @@ struct Level {
   const char* name;
   SampleChunk (*sample)(Direction, const SampleJob&);  // null for a vjp that has to be done in two
   int64_t (*scratch)(Direction, const SampleJob&);     // bytes of scratch memory that a task wants
-  bool (*walks_rows)(const SampleJob&);                // whether forward is faster if rows are not merged into one
+  bool (*walks_rows)(const SampleJob&);                // whether reading is faster if rows are not merged into one
   LatticeChunk (*affine_grid)(const LatticeJob&);
   LatticeChunk (*affine_grid_vjp)(const LatticeJob&);
+  LinearTask (*linear_grid)(const LinearJob&);
+  LinearTask (*linear_grid_vjp)(const LinearJob&);
   int64_t (*spline_factors)(const SplineJob&);  // fills job.factors unless it is null; how many there are
   SplineChunk (*spline_filter)(const SplineJob&);
 };

@@ -327,15 +327,35 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   };
 
+  // The weights of tap k on an axis, and their derivatives: those of a run, pixel by pixel,
+  struct Weights {
+    const Run<R, ND>& run;
+
+    PYSTN_HD const R* w(int a, int k) const { return run.axis[a].w + k * strip_columns; }
+    PYSTN_HD const R* dw(int a, int k) const { return run.axis[a].dw + k * strip_columns; }
+    PYSTN_HD V slope(int a, int k, int i) const { return load(dw(a, k) + i); }
+    PYSTN_HD V curve(int a, int k, int i) const { return load(run.axis[a].d2w + k * strip_columns + i); }
+  };
+
+  // or of the usual kernels.
+  template <int order>
+  using UsualTaps = ValueTaps<R, R, S, ND, false, order>;
+  template <int order>
+  struct UsualWeights {
+    const UsualTaps<order>& taps;
+
+    PYSTN_HD const R* w(int a, int k) const { return taps.w[a][k]; }
+    PYSTN_HD V slope(int a, int k, int i) const { return S == 2 ? V{} + R(2 * k - 1) : load(taps.dw[a][k] + i); }
+    PYSTN_HD V curve(int, int, int) const { return V{}; }
+  };
+
   // The sum over the taps of a block on the first L axes, with derivatives up to `order`.
-  template <int order, int L, class Cursor>
-  static PYSTN_HD Jet<V, L> gather(const Cursor& at, const Run<R, ND>& run) {
+  template <int order, int L, class Cursor, class From>
+  static PYSTN_HD Jet<V, L> gather(const Cursor& at, const From& from) {
     Jet<V, L> sum;
-    const AxisTable<R>& table = run.axis[L - 1];
     const auto add = [&](const Jet<V, L - 1>& inner, int k) {
-      const int e = k * strip_columns + at.i;
-      sum.template add<order>(inner, load(table.w + e), order >= 1 ? load(table.dw + e) : V{},
-                              order >= 2 ? load(table.d2w + e) : V{});
+      sum.template add<order>(inner, load(from.w(L - 1, k) + at.i), order >= 1 ? from.slope(L - 1, k, at.i) : V{},
+                              order >= 2 ? from.curve(L - 1, k, at.i) : V{});
     };
     if constexpr (L == 1) {
       V tap[S];
@@ -346,11 +366,11 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         add(pixel, k);
       }
     } else if constexpr (S == 2) {
-      add(gather<order, L - 1>(at.next(L - 1, 0), run), 0);
-      add(gather<order, L - 1>(at.next(L - 1, 1), run), 1);
+      add(gather<order, L - 1>(at.next(L - 1, 0), from), 0);
+      add(gather<order, L - 1>(at.next(L - 1, 1), from), 1);
     } else {
 #pragma GCC unroll 1
-      for (int k = 0; k < S; ++k) add(gather<order, L - 1>(at.next(L - 1, k), run), k);
+      for (int k = 0; k < S; ++k) add(gather<order, L - 1>(at.next(L - 1, k), from), k);
     }
     return sum;
   }
@@ -372,13 +392,13 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   struct FlatWeights {
     V weight[products], slope[ND][slopes ? products : 1], along[slopes ? products : 1];
 
-    PYSTN_HD FlatWeights(const Run<R, ND>& run, int i) {
-      for (int k = 0; k < products; ++k) {
+    template <class From>
+    PYSTN_HD FlatWeights(const From& from, int i) {
+      for (int k = 0; flat && k < products; ++k) {
         V w[ND], dw[ND], sum = {};
         for (int a = 0, rest = k; a < ND; ++a, rest /= S) {
-          const int e = rest % S * strip_columns + i;
-          w[a] = load(run.axis[a].w + e);
-          if (slopes) dw[a] = load(run.axis[a].dw + e);
+          w[a] = load(from.w(a, rest % S) + i);
+          if (slopes) dw[a] = from.slope(a, rest % S, i);
         }
         weight[k] = w[0];
         for (int a = 1; a < ND; ++a) weight[k] *= w[a];
@@ -400,14 +420,26 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     return sum;
   }
 
-  template <class Cursor>
-  static PYSTN_HD V value(const Cursor& at, const Run<R, ND>& run, const V (&weight)[products]) {
+  template <class Cursor, class From>
+  static PYSTN_HD V value(const Cursor& at, const From& from, const V (&weight)[products]) {
     if constexpr (flat) {
       V tap[products];
       read<ND>(at, tap);
       return contract(weight, tap);
     } else {
-      return gather<0, ND>(at, run).value;
+      return gather<0, ND>(at, from).value;
+    }
+  }
+
+  template <class Cursor, class From>
+  static PYSTN_HD void slopes(const Cursor& at, const From& from, const FlatWeights<true>& weights, V (&slope)[ND]) {
+    if constexpr (flat) {
+      V tap[products];
+      read<ND>(at, tap);
+      for (int a = 0; a < ND; ++a) slope[a] = contract(weights.slope[a], tap);
+    } else {
+      const Jet<V, ND> moved = gather<1, ND>(at, from);
+      for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
     }
   }
 
@@ -564,7 +596,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         for (int64_t c = 0; c < job.channels; ++c) put(job, n, span, to, c, i, V{});
         continue;
       }
-      const FlatWeights<slopes> weights(run, i);
+      const FlatWeights<slopes> weights(Weights{run}, i);
       by_reading(reading, [&](auto way) {
         for (int64_t c = 0; c < job.channels; ++c)
           put(job, n, span, to, c, i, where_read(blocks, reading, i, values(way, c, i, weights)));
@@ -590,7 +622,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   }
 
   // Reads rows of taps of plain pixels, from pixel i of a run on.
-  using Taps = ValueTaps<R, R, S, ND, false>;
+  template <class Taps>
   struct Plain {
     const R* at;
     const Taps& taps;
@@ -602,6 +634,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   };
 
   // The same where some taps are outside and read 0: `lit` are pixels whose taps on the axes so far are inside.
+  template <class Taps>
   struct Lit {
     const R* at;
     const Taps& taps;
@@ -617,48 +650,34 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   };
 
-  // The weighted sum of a block's taps on the first L axes.
-  template <int L, class Cursor>
-  static PYSTN_HD V sum_of(const Cursor& at) {
-    V sum{};
-    const auto weight = [&](int k) { return load(at.taps.w[L - 1][k] + at.i); };
-    if constexpr (L == 1) {
-      V tap[S];
-      at.row(tap);
-      for (int k = 0; k < S; ++k) sum += tap[k] * weight(k);
-    } else {
-#pragma GCC unroll 1
-      for (int k = 0; k < S; ++k) sum += sum_of<L - 1>(at.next(L - 1, k)) * weight(k);
-    }
-    return sum;
-  }
+  // How a block of a run is: what it has of plain and of dark pixels.
+  struct Light {
+    Flag all, any, none;
 
-  template <class Cursor>
-  static PYSTN_HD V value_at(const Cursor& at, const V (&weight)[products]) {
-    if constexpr (flat) {
-      V tap[products];
-      read<ND>(at, tap);
-      return contract(weight, tap);
-    } else {
-      return sum_of<ND>(at);
+    template <class Taps>
+    PYSTN_HD Light(const Taps& taps, int i) : all(1), any(taps.all), none(!taps.all) {
+      for (int l = i; !taps.all && l < i + lanes; ++l) {
+        all &= taps.plain[l];
+        any |= taps.plain[l];
+        none &= taps.dark[l];
+      }
     }
-  }
+  };
 
-  // The same for a block not all of whose pixels are plain, but `any`; those that are not are 0 if taps do not drop.
-  static PYSTN_APART V odd_value(const Plain& at, bool any, const V (&weight)[products]) {
-    const Taps& taps = at.taps;
-    if (taps.drops) {
-      return value_at(Lit{at.at, taps, at.stride, at.i, Flags{} + 1}, weight);
-    }
+  // The value of a block not all of whose pixels are plain, but `any`; those that are not are 0 if taps do not drop.
+  static PYSTN_APART V odd_value(const Plain<UsualTaps<0>>& at, bool any, const V (&weight)[products]) {
+    const UsualTaps<0>& taps = at.taps;
+    const UsualWeights<0> from{taps};
+    if (taps.drops) return value(Lit<UsualTaps<0>>{at.at, taps, at.stride, at.i, Flags{} + 1}, from, weight);
     // Rows of taps from the first pixel on stand for those of others: where any is plain, there is room for them.
     V x{};
-    if (any) x = value_at(at, weight);
+    if (any) x = value(at, from, weight);
     for (int l = 0; l < lanes; ++l) x[l] = taps.plain[at.i + l] ? x[l] : R(0);
     return x;
   }
 
   // output = V(U), for pixels of a run that are plain or dark, and for the others if taps outside drop.
-  static PYSTN_HD void put_values(const SampleJob& job, const Span& span, const Target& to, const Taps& taps,
+  static PYSTN_HD void put_values(const SampleJob& job, const Span& span, const Target& to, const UsualTaps<0>& taps,
                                   const R* image, const Index* stride) {
     if constexpr (S == 1) {  // its weight is 1: a copy
       for (int64_t c = 0; c < job.channels; ++c) {
@@ -672,24 +691,16 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       return;
     }
     for (int i = 0; i < span.count; i += lanes) {
-      Flag all = 1, any = taps.all, none = !taps.all;
-      for (int l = i; !taps.all && l < i + lanes; ++l) {
-        all &= taps.plain[l];
-        any |= taps.plain[l];
-        none &= taps.dark[l];
-      }
-      V weight[products];
-      for (int k = 0; flat && k < products; ++k) {
-        weight[k] = load(taps.w[0][k % S] + i);
-        for (int a = 1, rest = k / S; a < ND; ++a, rest /= S) weight[k] *= load(taps.w[a][rest % S] + i);
-      }
+      const Light light(taps, i);
+      const UsualWeights<0> from{taps};
+      const FlatWeights<false> weights(from, i);
       for (int64_t c = 0; c < job.channels; ++c) {
-        const Plain at{image + c * job.input.channel, taps, stride, i};
+        const Plain<UsualTaps<0>> at{image + c * job.input.channel, taps, stride, i};
         V x{};
-        if (all)
-          x = value_at(at, weight);
-        else if (!none)
-          x = odd_value(at, any, weight);
+        if (light.all)
+          x = value(at, from, weights.weight);
+        else if (!light.none)
+          x = odd_value(at, light.any, weights.weight);
         store(x, to.at + i * to.column + c * to.channel, to.column, span.count - i);
       }
     }
@@ -709,7 +720,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         put_pixels(job, n, span, to, places, blocks);
       else
         put_blocks<false>(job, n, span, to, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
-          return value(typename decltype(way)::Cursor(places, blocks, i, n, c), run, weights.weight);
+          return value(typename decltype(way)::Cursor(places, blocks, i, n, c), Weights{run}, weights.weight);
         });
     });
   }
@@ -721,7 +732,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
     Index stride[ND];
     for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
-    Taps taps(job);
+    UsualTaps<0> taps(job);
     Flag other[strip_columns];
     for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
       taps.place(job, n, span, lanes);
@@ -754,13 +765,13 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         put_blocks<true>(job, n, span, to, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
           using Cursor = typename decltype(way)::Cursor;
           V d = {};
-          if (job.d_input.data) d = value(Cursor(tangents, blocks, i, n, c), run, weights.weight);
+          if (job.d_input.data) d = value(Cursor(tangents, blocks, i, n, c), Weights{run}, weights.weight);
           if (!turns) return d;
           const Cursor at(places, blocks, i, n, c);
           if constexpr (flat) {
-            d += value(at, run, weights.along);
+            d += value(at, Weights{run}, weights.along);
           } else {
-            const Jet<V, ND> moved = gather<1, ND>(at, run);
+            const Jet<V, ND> moved = gather<1, ND>(at, Weights{run});
             for (int a = 0; a < ND; ++a) d += moved.slope[a];
           }
           return d;
@@ -777,12 +788,24 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
     alignas(64) R sums[ND][strip_columns] = {};
-    for_each_placed<order>(job, n0, chunk % chunks_per_image(job), run, blocks, [&](const Span& span) {
-      if constexpr (S > 1) {  // nearest has no slope
-        place(n0, span);
-        sum_slopes(job, n0, n1, span, run, blocks, slopes, sums);
-      }
-      put_grad_grid<R, ND>(job, n0, chunk, span, run, sums, nullptr);
+    Index stride[ND];
+    for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
+    UsualTaps<1> usual(job);
+    const bool may_be_usual = order == 1 && S > 1 && !chooses(job);
+    for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
+      for_each_run(job, strip, [&](const Span& span) {
+        if (may_be_usual && usual.place_all_or_none(job, n0, span, lanes)) {
+          sum_slopes(job, n0, n1, span, usual, stride, sums);
+          return put_grad_grid<R, ND>(job, n0, chunk, span, usual, sums, nullptr);
+        }
+        run.template place<order>(job, n0, span, lanes);
+        blocks.set(run, run.placed);
+        if constexpr (S > 1) {  // nearest has no slope
+          place(n0, span);
+          sum_slopes(job, n0, n1, span, run, blocks, slopes, sums);
+        }
+        put_grad_grid<R, ND>(job, n0, chunk, span, run, sums, nullptr);
+      });
     });
   }
 
@@ -794,7 +817,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     for (int i = 0; i < span.count; i += lanes) {
       V sum[ND] = {};
       const Reading reading = blocks.reading(i);
-      const FlatWeights<true> weights(run, i);
+      const FlatWeights<true> weights(Weights{run}, i);
       if (reading != Reading::nothing)
         by_reading(reading, [&](auto way) {
           for (int64_t n = n0; n < n1; ++n) {
@@ -827,17 +850,43 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
     template <class Way>
     PYSTN_HD void operator()(Way, int64_t n, int64_t c, int i, const FlatWeights<true>& weights, V (&slope)[ND]) const {
-      const typename Way::Cursor at(places, blocks, i, n, c);
-      if constexpr (flat) {
-        V tap[products];
-        read<ND>(at, tap);
-        for (int a = 0; a < ND; ++a) slope[a] = contract(weights.slope[a], tap);
-      } else {
-        const Jet<V, ND> moved = gather<1, ND>(at, run);
-        for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
-      }
+      slopes(typename Way::Cursor(places, blocks, i, n, c), Weights{run}, weights, slope);
     }
   };
+
+  // The same sums for taps of usual kernels, of pixels that are plain, dark or masked.
+  static PYSTN_HD void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span,
+                                  const UsualTaps<1>& taps, const Index* stride, R (&sums)[ND][strip_columns]) {
+    const Index column = column_stride(job, job.output.axis);
+    const UsualWeights<1> from{taps};
+    for (int i = 0; i < span.count; i += lanes) {
+      V sum[ND] = {};
+      const Light light(taps, i);
+      const FlatWeights<true> weights(from, i);
+      for (int64_t n = n0; n < n1 && !light.none; ++n) {
+        const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
+        const R* const cotangent = samples_of(job, job.output, n, span) + i * column;
+        for (int64_t c = 0; c < job.channels; ++c) {
+          const R* const at = image + c * job.input.channel;
+          const V g = load(cotangent + c * job.output.channel, column, span.count - i);
+          V slope[ND];
+          if (light.all)
+            slopes(Plain<UsualTaps<1>>{at, taps, stride, i}, from, weights, slope);
+          else
+            masked_slopes(Lit<UsualTaps<1>>{at, taps, stride, i, Flags{} + 1}, from, weights, slope);
+          for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
+        }
+      }
+      for (int a = 0; a < ND; ++a) {
+        for (int l = 0; !light.all && l < lanes; ++l) sum[a][l] = taps.dark[i + l] ? R(0) : sum[a][l];
+        __builtin_memcpy(sums[a] + i, &sum[a], sizeof sum[a]);
+      }
+    }
+  }
+  static PYSTN_APART void masked_slopes(const Lit<UsualTaps<1>>& at, const UsualWeights<1>& from,
+                                        const FlatWeights<true>& weights, V (&slope)[ND]) {
+    slopes(at, from, weights, slope);
+  }
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     Run<R, ND> run;
@@ -866,11 +915,11 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           using Cursor = typename decltype(way)::Cursor;
           for (int a = 0; a < ND; ++a) slope[a] = V{};
           if (job.d_input.data) {
-            const Jet<V, ND> moved = gather<1, ND>(Cursor(tangents, blocks, i, n, c), run);
+            const Jet<V, ND> moved = gather<1, ND>(Cursor(tangents, blocks, i, n, c), Weights{run});
             for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
           }
           if (!job.d_grid.data) return;
-          const Jet<V, ND> curved = gather<2, ND>(Cursor(places, blocks, i, n, c), run);
+          const Jet<V, ND> curved = gather<2, ND>(Cursor(places, blocks, i, n, c), Weights{run});
           for (int a = 0; a < ND; ++a)
             for (int b = 0; b < ND; ++b) slope[a] += load(step[b] + i) * curved.curve[a][b];
         });
@@ -881,32 +930,71 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   struct RowWeights {
     alignas(64) R w[strip_columns][S], dw[strip_columns][S];
 
-    void set(const AxisTable<R>& table, int count, bool slopes) {
+    template <bool slopes, class From>
+    void set(const From& from, int count) {
       for (int i = 0; i < count; ++i)
-        for (int k = 0; k < S; ++k) w[i][k] = table.w[k * strip_columns + i];
-      for (int i = 0; slopes && i < count; ++i)
-        for (int k = 0; k < S; ++k) dw[i][k] = table.dw[k * strip_columns + i];
+        for (int k = 0; k < S; ++k) w[i][k] = from.w(0, k)[i];
+      if constexpr (slopes)
+        for (int i = 0; i < count; ++i)
+          for (int k = 0; k < S; ++k) dw[i][k] = from.dw(0, k)[i];
     }
+  };
+
+  // Where the taps of a run are and what they weigh, for the scatter: any,
+  struct Spots : Weights {
+    const Places& places;
+    const Blocks& blocks;
+
+    Spots(const Run<R, ND>& run, const Places& places, const Blocks& blocks)
+        : Weights{run}, places(places), blocks(blocks) {}
+    PYSTN_HD Index stride(int a) const { return places.stride[a]; }
+    PYSTN_HD Index first(int i) const { return places.first[i]; }
+    PYSTN_HD bool adjacent(int i) const { return blocks.adjacent || blocks.neighbours[i]; }
+    PYSTN_HD bool reads(int i) const { return blocks.reads[i]; }
+    PYSTN_HD bool inside(int a, int k, int i) const { return blocks.inside[a][k][i]; }
+    // From a row's first tap, which `first` would have.
+    PYSTN_HD Index along(int a, int k, int i) const {
+      return places.along[a][k][i] - (a == 0 ? places.first[i] : k * places.stride[a]);
+    }
+  };
+
+  // or those of usual kernels.
+  template <int order>
+  struct UsualSpots : UsualWeights<order> {
+    using UsualWeights<order>::taps;
+    const Index* strides;
+
+    UsualSpots(const UsualTaps<order>& taps, const Index* strides) : UsualWeights<order>{taps}, strides(strides) {}
+    PYSTN_HD Index stride(int a) const { return strides[a]; }
+    PYSTN_HD Index first(int i) const { return taps.first[i]; }
+    PYSTN_HD bool adjacent(int i) const { return taps.plain[i]; }
+    PYSTN_HD bool reads(int i) const { return !taps.dark[i]; }
+    PYSTN_HD bool inside(int a, int k, int i) const { return taps.inside[a][k][i]; }
+    PYSTN_HD Index along(int a, int k, int) const { return a == 0 ? k * strides[0] : 0; }
   };
 
   // Adds value * w + sum_a slope_a * w_a to the taps of a run on the first L axes, row of taps by row.
   // Neighbours among the pixels, which mostly add to the same elements, are taken far apart, so that
   // none waits for the one before. An element receives its terms in this order whether all taps are in
   // a task's part or not.
-  template <bool slopes, int L>
-  static void scatter(R* to, const Places& places, const Blocks& blocks, const Run<R, ND>& run, const RowWeights& row,
-                      int count, const R* value, const R (*slope)[strip_columns], int (&tap)[ND]) {
+  template <bool slopes, int L, class At>
+  static void scatter(R* to, const At& spots, const RowWeights& row, int count, const R* value,
+                      const R (*slope)[strip_columns], int (&tap)[ND]) {
     if constexpr (L > 1) {
       constexpr int a = L - 1;
       alignas(64) R next[strip_columns], inner[slopes ? a : 1][strip_columns];
       for (int k = 0; k < S; ++k) {
-        const R* const w = run.axis[a].w + k * strip_columns;
-        const R* const dw = run.axis[a].dw + k * strip_columns;
-        for (int i = 0; i < count; ++i) next[i] = slopes ? value[i] * w[i] + slope[a][i] * dw[i] : value[i] * w[i];
-        for (int b = 0; slopes && b < a; ++b)
-          for (int i = 0; i < count; ++i) inner[b][i] = slope[b][i] * w[i];
+        const R* const w = spots.w(a, k);
+        if constexpr (slopes) {
+          const R* const dw = spots.dw(a, k);
+          for (int i = 0; i < count; ++i) next[i] = value[i] * w[i] + slope[a][i] * dw[i];
+          for (int b = 0; b < a; ++b)
+            for (int i = 0; i < count; ++i) inner[b][i] = slope[b][i] * w[i];
+        } else {
+          for (int i = 0; i < count; ++i) next[i] = value[i] * w[i];
+        }
         tap[a] = k;
-        scatter<slopes, L - 1>(to + k * places.stride[a], places, blocks, run, row, count, next, inner, tap);
+        scatter<slopes, L - 1>(to + k * spots.stride(a), spots, row, count, next, inner, tap);
       }
     } else {
       constexpr int apart = 8;
@@ -914,12 +1002,12 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         for (int i = j; i < count; i += apart) {
           Row terms = load<Row>(row.w[i]) * value[i];
           if (slopes) terms += load<Row>(row.dw[i]) * slope[0][i];
-          if (blocks.adjacent || blocks.neighbours[i]) {
-            R* const at = to + places.first[i];
+          if (spots.adjacent(i)) {
+            R* const at = to + spots.first(i);
             terms += load<Row>(at);
             __builtin_memcpy(at, &terms, sizeof terms);
-          } else if (blocks.reads[i]) {
-            scatter_one_by_one(to, places, blocks, i, terms, tap);
+          } else if (spots.reads(i)) {
+            scatter_one_by_one(to, spots, i, terms, tap);
           }
         }
     }
@@ -938,19 +1026,35 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       taken = &some;
     }
     int tap[ND] = {};
-    scatter<slopes, ND>(image + c * job.grad_input.channel, places, *taken, run, row, span.count, value, slope, tap);
+    const Spots spots(run, places, *taken);
+    scatter<slopes, ND>(image + c * job.grad_input.channel, spots, row, span.count, value, slope, tap);
   }
 
   // The same for one pixel, some of whose taps are not where the others say.
-  static void scatter_one_by_one(R* to, const Places& places, const Blocks& blocks, int i, Row terms,
-                                 const int (&tap)[ND]) {
-    Index offset = 0;
+  template <class At>
+  static void scatter_one_by_one(R* to, const At& spots, int i, Row terms, const int (&tap)[ND]) {
+    Index offset = spots.first(i);
     for (int a = 1; a < ND; ++a) {
-      if (!blocks.inside[a][tap[a]][i]) return;
-      offset += places.along[a][tap[a]][i] - tap[a] * places.stride[a];  // `to` is ahead by so much
+      if (!spots.inside(a, tap[a], i)) return;
+      offset += spots.along(a, tap[a], i);
     }
     for (int k = 0; k < S; ++k)
-      if (blocks.inside[0][k][i]) to[offset + places.along[0][k][i]] += terms[k];
+      if (spots.inside(0, k, i)) to[offset + spots.along(0, k, i)] += terms[k];
+  }
+
+  // The same for channels of usual taps.
+  template <int order>
+  static void scatter_usual(const SampleJob& job, const Part& part, int64_t n, const Span& span, R* image,
+                            const UsualTaps<order>& taps, const Index* stride, RowWeights& row) {
+    const UsualSpots<order> spots(taps, stride);
+    alignas(64) R copy[strip_columns];
+    row.template set<false>(spots, span.count);
+    for (int64_t c = part.channel0; c < part.channel1; ++c) {
+      const R* const values = samples_in_row(job, job.output, n, c, span, copy);
+      const R(*const no_slope)[strip_columns] = nullptr;
+      int tap[ND] = {};
+      scatter<false, ND>(image + c * job.grad_input.channel, spots, row, span.count, values, no_slope, tap);
+    }
   }
 
   // Adds the terms of a part's runs: terms(n, c, span, value, slope) sets those of a channel, and returns
@@ -964,11 +1068,20 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Places places(job.grad_input);
     alignas(64) R value[strip_columns], slope[slopes ? ND : 1][strip_columns];
     RowWeights row;
-    General::template for_each_of_part<slopes ? 1 : 0>(job, part, run, [&](int64_t n, const Span& span, int64_t) {
+    Index stride[ND];
+    for (int a = 0; a < ND; ++a) stride[a] = job.grad_input.axis[a];
+    UsualTaps<0> usual(job);
+    usual.are_of(job.grad_input, part.low, part.high);
+    const bool may_be_usual = !slopes && !chooses(job);
+    General::for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t) {
+      if constexpr (!slopes)
+        if (may_be_usual && usual.place_all_or_none(job, n, span))
+          return scatter_usual(job, part, n, span, image, usual, stride, row);
+      General::template place_in_part<slopes ? 1 : 0>(job, part, n, span, run, 1);
       blocks.set(run, span.count);
       if (blocks.nothing) return;
       places.set(run, span.count, blocks);
-      row.set(run.axis[0], span.count, slopes);
+      row.template set<slopes>(Weights{run}, span.count);
       place(n, span);
       for (int64_t c = part.channel0; c < part.channel1; ++c) {
         const R* const values = terms(n, c, span, value, slope);
@@ -1011,22 +1124,29 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Places places(job.input);  // those of the gradient are the same
     RowWeights row;
     alignas(64) R sums[ND][strip_columns], value[strip_columns];
-    General::template for_each_of_part<1>(
-        job, part, run,
-        [&](int64_t n, const Span& span, int64_t chunk) {
-          blocks.set(run, run.placed);
-          places.set(run, run.placed, blocks);
-          sum_slopes(job, n, n + 1, span, run, blocks, ImageSlopes{run, blocks, places}, sums);
-          put_grad_grid<R, ND>(job, n, chunk, span, run, sums, nullptr);
-          if (blocks.nothing) return;
-          row.set(run.axis[0], span.count, false);
-          const R(*const no_slope)[strip_columns] = nullptr;
-          for (int64_t c = 0; c < job.channels; ++c) {
-            const R* const values = samples_in_row(job, job.output, n, c, span, value);
-            scatter<false>(job, n, c, span, image, places, blocks, run, row, values, no_slope);
-          }
-        },
-        lanes);
+    Index stride[ND];
+    for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
+    UsualTaps<1> usual(job);
+    const bool may_be_usual = S > 1 && !chooses(job);
+    General::for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t chunk) {
+      if (may_be_usual && usual.place_all_or_none(job, n, span, lanes)) {
+        sum_slopes(job, n, n + 1, span, usual, stride, sums);
+        put_grad_grid<R, ND>(job, n, chunk, span, usual, sums, nullptr);
+        return scatter_usual(job, part, n, span, image, usual, stride, row);
+      }
+      run.template place<1>(job, n, span, lanes);
+      blocks.set(run, run.placed);
+      places.set(run, run.placed, blocks);
+      sum_slopes(job, n, n + 1, span, run, blocks, ImageSlopes{run, blocks, places}, sums);
+      put_grad_grid<R, ND>(job, n, chunk, span, run, sums, nullptr);
+      if (blocks.nothing) return;
+      row.template set<false>(Weights{run}, span.count);
+      const R(*const no_slope)[strip_columns] = nullptr;
+      for (int64_t c = 0; c < job.channels; ++c) {
+        const R* const values = samples_in_row(job, job.output, n, c, span, value);
+        scatter<false>(job, n, c, span, image, places, blocks, run, row, values, no_slope);
+      }
+    });
   }
 
   // grad_input += output w + sum_a (values d_grid_a + gradient_a) w_a

@@ -6,6 +6,7 @@
 #include "channels.hpp"
 #include "grids.hpp"
 #include "job.hpp"
+#include "linear_grids.hpp"
 #include "pixels.hpp"
 #include "sampling.hpp"
 #include "spline_lines.hpp"
@@ -230,23 +231,52 @@ SampleChunk sample(Direction direction, const SampleJob& job) {
   return job.single ? with_dimensions<Any, float>(direction, job) : with_dimensions<Any, double>(direction, job);
 }
 
-bool walks_rows([[maybe_unused]] const SampleJob& job) {
+bool walks_rows(const SampleJob& job) {
+  if (job.columns < 16) return false;  // of vectors that rows fill little of
+  if (job.channels > 1) return true;
 #if defined(PYSTN_TILES)
-  return tiled(Direction::forward, job) != nullptr;
+  return job.columns >= strip_columns && tiled(Direction::forward, job) != nullptr;
 #else
   return false;
 #endif
 }
 
+template <class R>
+LatticeChunk affine_lattice(const LatticeJob& job, bool forward) {
+  switch (job.ndim) {
+    case 1:
+      return forward ? AffineLattice<R, 1>::forward : AffineLattice<R, 1>::vjp;
+    case 2:
+      return forward ? AffineLattice<R, 2>::forward : AffineLattice<R, 2>::vjp;
+    default:
+      return forward ? AffineLattice<R, 3>::forward : AffineLattice<R, 3>::vjp;
+  }
+}
 LatticeChunk affine_grid(const LatticeJob& job) {
-  if (job.type == Element::f32)
-    return job.ndim == 2 ? AffineLattice<float, 2>::forward : AffineLattice<float, 3>::forward;
-  return job.ndim == 2 ? AffineLattice<double, 2>::forward : AffineLattice<double, 3>::forward;
+  return job.type == Element::f32 ? affine_lattice<float>(job, true) : affine_lattice<double>(job, true);
+}
+LatticeChunk affine_grid_vjp(const LatticeJob& job) {
+  return job.type == Element::f32 ? affine_lattice<float>(job, false) : affine_lattice<double>(job, false);
 }
 
-LatticeChunk affine_grid_vjp(const LatticeJob& job) {
-  if (job.type == Element::f32) return job.ndim == 2 ? AffineLattice<float, 2>::vjp : AffineLattice<float, 3>::vjp;
-  return job.ndim == 2 ? AffineLattice<double, 2>::vjp : AffineLattice<double, 3>::vjp;
+template <class R>
+LinearTask linear_lattice(const LinearJob& job, bool forward) {
+  switch (job.rows) {
+    case 1:
+      return forward ? LinearLattice<R, 1>::forward : LinearLattice<R, 1>::vjp;
+    case 2:
+      return forward ? LinearLattice<R, 2>::forward : LinearLattice<R, 2>::vjp;
+    case 3:
+      return forward ? LinearLattice<R, 3>::forward : LinearLattice<R, 3>::vjp;
+    default:
+      return forward ? LinearLattice<R, 4>::forward : LinearLattice<R, 4>::vjp;
+  }
+}
+LinearTask linear_grid(const LinearJob& job) {
+  return job.type == Element::f32 ? linear_lattice<float>(job, true) : linear_lattice<double>(job, true);
+}
+LinearTask linear_grid_vjp(const LinearJob& job) {
+  return job.type == Element::f32 ? linear_lattice<float>(job, false) : linear_lattice<double>(job, false);
 }
 
 int64_t spline_factors(const SplineJob& job) {
@@ -264,7 +294,7 @@ SplineChunk spline_filter(const SplineJob& job) {
 #define PYSTN_STRING(name) #name
 #define PYSTN_NAME(name) PYSTN_STRING(name)
 extern const Level level;
-const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample,         scratch,      walks_rows, affine_grid,
-                     affine_grid_vjp,         spline_factors, spline_filter};
+const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample,      scratch,         walks_rows,     affine_grid,
+                     affine_grid_vjp,         linear_grid, linear_grid_vjp, spline_factors, spline_filter};
 
 }  // namespace pystn::PYSTN_LEVEL

@@ -358,7 +358,7 @@ struct Sampler {
           for (int a = 0; a < ND; ++a) through_mask[a][i] += cover.slope[a] == R(0) ? R(0) : g * cover.slope[a];
         }
       }
-      put_grad_grid(job, n0, chunk, span, run, sum, job.mask.data ? through_mask : nullptr);
+      put_grad_grid<R, ND>(job, n0, chunk, span, run, sum, job.mask.data ? through_mask : nullptr);
     });
   }
 
@@ -414,7 +414,7 @@ struct Sampler {
           }
         }
       }
-      put_grad_grid(job, n0, chunk, span, run, sum, job.mask.data ? through_mask : nullptr);
+      put_grad_grid<R, ND>(job, n0, chunk, span, run, sum, job.mask.data ? through_mask : nullptr);
     });
   }
 
@@ -624,20 +624,32 @@ struct Sampler {
   }
 
   // Calls body(n, span, chunk) for the runs that a part may own taps of, in the order of the output.
-  template <int order, class Body>
-  static void for_each_of_part(const SampleJob& job, const Part& part, Run<R, ND>& run, Body&& body, int lanes = 1) {
+  template <class Body>
+  static void for_each_run_of(const SampleJob& job, const Part& part, Body&& body) {
     for (int64_t n = part.n0; n < part.n1; ++n)
       for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk) {
         const Reach* reach = job.reach ? reaches_of(job, n, chunk) : nullptr;
         for_each_strip(job, chunk, [&](const Span& strip) {
           if (reach && !part.meets(*reach++)) return;
-          for_each_run(job, strip, [&](const Span& span) {
-            run.template place<order>(job, n, span, lanes);
-            if (job.bands > 1) run.restrict_to(part.low, part.high, span.count);
-            body(n, span, n * chunks_per_image(job) + chunk);
-          });
+          for_each_run(job, strip, [&](const Span& span) { body(n, span, n * chunks_per_image(job) + chunk); });
         });
       }
+  }
+
+  // The same, and places them.
+  template <int order, class Body>
+  static void for_each_of_part(const SampleJob& job, const Part& part, Run<R, ND>& run, Body&& body, int lanes = 1) {
+    for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t chunk) {
+      place_in_part<order>(job, part, n, span, run, lanes);
+      body(n, span, chunk);
+    });
+  }
+
+  template <int order>
+  static void place_in_part(const SampleJob& job, const Part& part, int64_t n, const Span& span, Run<R, ND>& run,
+                            int lanes) {
+    run.template place<order>(job, n, span, lanes);
+    if (job.bands > 1) run.restrict_to(part.low, part.high, span.count);
   }
 
   // grad_input += output w. A task owns an image of the batch, a block of its channels and a band of

@@ -477,6 +477,9 @@ struct Run {
     return share;
   }
 
+  // d position / d coordinate on an axis.
+  const R* factor_of(int a) const { return axis[a].factor; }
+
   // Whether pixel i reads anything of the image.
   bool reads(int i) const {
     if (cut[i]) return false;
@@ -563,19 +566,22 @@ inline void store_pixels(G* __restrict to, int count, const R (&x)[ND][strip_col
 
 // Delivers what a run's coordinates receive: what its positions did, times d position / d coordinate,
 // and what came through the mask, if there is one. To the gradient of the grid or of the matrix.
-template <class R, int ND>
-PYSTN_APART void put_grad_grid(const SampleJob& job, int64_t n, int64_t chunk, const Span& span, const Run<R, ND>& run,
+template <class R, int ND, class Taps>
+PYSTN_APART void put_grad_grid(const SampleJob& job, int64_t n, int64_t chunk, const Span& span, const Taps& taps,
                                const R (*sums)[strip_columns], const R (*through_mask)[strip_columns]) {
   alignas(64) R x[ND][strip_columns];
   for (int a = 0; a < ND; ++a) {
-    const R* const factor = run.axis[a].factor;
+    const R* const factor = taps.factor_of(a);
     for (int i = 0; i < span.count; ++i) x[a][i] = factor[i] == R(0) ? R(0) : factor[i] * sums[a][i];
     for (int i = 0; through_mask && i < span.count; ++i) x[a][i] += through_mask[a][i];
   }
   if (!is_stored(job)) return add_to_matrix(job, n, chunk, span, x);
   const GridArray& to = job.grad_grid;
-  if (job.grid_type == Element::f32 && to.component == 1 && column_stride(job, to.axis) == ND)
-    return store_pixels(static_cast<float*>(to.data) + grid_offset(job, to, n, span, 0, 0), span.count, x);
+  if (to.component == 1 && column_stride(job, to.axis) == ND) {
+    const int64_t at = grid_offset(job, to, n, span, 0, 0);
+    if (job.grid_type == Element::f32) return store_pixels(static_cast<float*>(to.data) + at, span.count, x);
+    return store_pixels(static_cast<double*>(to.data) + at, span.count, x);
+  }
   for (int a = 0; a < ND; ++a) store_coordinates(job, to, n, span, a, x[a]);
 }
 

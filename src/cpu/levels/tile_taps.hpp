@@ -37,7 +37,8 @@ struct TileTaps {
   PYSTN_INLINE __mmask16 inside() const {
     return k == 0 ? inside0 : k == 1 ? inside1 : k == 2 ? inside2 : inside3;
   }
-  // `corners` are the lanes in the corners of a tile; `row` the image's stride of y.
+  // `corners` are the lanes in the corners of a tile; `row` the image's stride of y. Without `windows` all is pairs.
+  template <bool windows>
   PYSTN_INLINE void place(const TileAxis& x, const TileAxis& y, int64_t width, int64_t height, int64_t row,
                           __m512i corners) {
     const __m512i cx = _mm512_load_si512(x.cell), cy = _mm512_load_si512(y.cell), one = _mm512_set1_epi32(1);
@@ -60,7 +61,7 @@ struct TileTaps {
         return;
       }
     }
-    near = place_window(cx, cy, all, width, height, row, corners);
+    near = windows && place_window(cx, cy, all, width, height, row, corners);
     if (near) return;
     const __m512i stride = _mm512_set1_epi32(int(row));
     if (all) {

@@ -105,7 +105,7 @@ struct TiledSampler {
 
   // Calls body(batch) for the tiles of one chunk, in order; for those that may meet `part` if it is given.
   // `sums` are told of every line.
-  template <bool with_factor, class Body>
+  template <bool with_factor, bool windows, class Body>
   static PYSTN_INLINE void for_each_batch(const SampleJob& job, int64_t n, int64_t chunk, int64_t image_row,
                                           const Part* part, Sums* sums, Body&& body) {
     const Reach* reach = part && job.reach && TR > 1 ? reaches_of(job, n, chunk) : nullptr;
@@ -135,7 +135,7 @@ struct TiledSampler {
           if (Kernel::taps == 1)
             batch.taps[t].place_first(x, y, job.size[0], job.size[1], image_row);
           else
-            batch.taps[t].place(x, y, job.size[0], job.size[1], image_row, corners());
+            batch.taps[t].template place<windows>(x, y, job.size[0], job.size[1], image_row, corners());
         }
         body(batch);
       }
@@ -187,13 +187,15 @@ struct TiledSampler {
       batch_x.template project<false>(x, 1, project_x, kernel_for(job));
       batch_y.template project<false>(y, 1, project_y, kernel_for(job));
       TileTaps taps;
-      taps.place(TileAxis(batch_x, 0), TileAxis(batch_y, 0), job.size[0], job.size[1], job.input.axis[1], corners());
+      taps.template place<true>(TileAxis(batch_x, 0), TileAxis(batch_y, 0), job.size[0], job.size[1], job.input.axis[1],
+                                corners());
       scattered = taps.reading != Reading::nothing && !taps.near;
     });
     return scattered;
   }
 
-  // Tiles of one row, which are stored as they are, for what has no windows.
+  // Tiles of one row, which are stored as they are, for what has no windows; what they read is pairs, which few of
+  // their windows would hold.
   using OfOneRow = TiledSampler<Kernel, Fold, 1, lanes>;
 
   static void forward(const SampleJob& job, int64_t chunk) {
@@ -263,7 +265,7 @@ struct TiledSampler {
                                                                                                     output_channel);
     const int64_t row = streams ? stream.row : output_row, channel = streams ? stream.channel : output_channel;
     Prefetch prefetch(job, job.input, channels);
-    for_each_batch<false>(job, n, chunk, image_row, nullptr, nullptr, [&](const Batch& batch) PYSTN_INLINED {
+    for_each_batch<false, (TR > 1)>(job, n, chunk, image_row, nullptr, nullptr, [&](const Batch& batch) PYSTN_INLINED {
       float* const there = output + batch.at(0).output;
       float* const here = streams ? stream.begin(there) : there;
       for (int t = 0; t < batch.tiles; ++t) {
@@ -377,18 +379,19 @@ struct TiledSampler {
     Sums sums;
     GridTarget target(job, n0);
     Prefetch prefetch(job, job.input, job.channels);
-    for_each_batch<true>(job, n0, chunk % chunks_per_image(job), job.input.axis[1], nullptr, &sums,
-                         [&](const Batch& batch) PYSTN_INLINED {
-                           target.begin(batch);
-                           for (int t = 0; t < batch.tiles; ++t) {
-                             const At at = batch.at(t);
-                             prefetch(input, job.channels, batch.taps[t], t);
-                             prefetch.samples(job, cotangent + at.output, t, row);
-                             put_grad_grid(job, n0, n1, batch.taps[t], TileAxis(batch.x, t), TileAxis(batch.y, t),
-                                           batch.tile(t), at, target.at(t), target.stride(), sums);
-                           }
-                           target.end(batch);
-                         });
+    for_each_batch<true, (TR > 1)>(job, n0, chunk % chunks_per_image(job), job.input.axis[1], nullptr, &sums,
+                                   [&](const Batch& batch) PYSTN_INLINED {
+                                     target.begin(batch);
+                                     for (int t = 0; t < batch.tiles; ++t) {
+                                       const At at = batch.at(t);
+                                       prefetch(input, job.channels, batch.taps[t], t);
+                                       prefetch.samples(job, cotangent + at.output, t, row);
+                                       put_grad_grid(job, n0, n1, batch.taps[t], TileAxis(batch.x, t),
+                                                     TileAxis(batch.y, t), batch.tile(t), at, target.at(t),
+                                                     target.stride(), sums);
+                                     }
+                                     target.end(batch);
+                                   });
     if (!is_stored(job)) sums.add_to_matrix(job, chunk);
     if (job.streams) end_streams();
   }
@@ -443,23 +446,23 @@ struct TiledSampler {
         Sums sums;
         GridTarget target(job, n);
         Prefetch prefetch(job, job.grad_input, channels), prefetch_input(job, job.input, channels);
-        for_each_batch<grid_too>(job, n, chunk, job.grad_input.axis[1], &part, grid_too ? &sums : nullptr,
-                                 [&](const Batch& batch) PYSTN_INLINED {
-                                   if (grid_too) target.begin(batch);
-                                   for (int t = 0; t < batch.tiles; ++t) {
-                                     const TileTaps& taps = batch.taps[t];
-                                     const TileAxis x(batch.x, t), y(batch.y, t);
-                                     const At at = batch.at(t);
-                                     prefetch(image, channels, taps, t);
-                                     prefetch.samples(job, cotangent + at.output, t, row);
-                                     add_grad_input(job, part, n, matrix, window_sums, taps, x, y, batch.tile(t), at);
-                                     if (!grid_too) continue;
-                                     prefetch_input(input, job.channels, taps, t);
-                                     put_grad_grid(job, n, n + 1, taps, x, y, batch.tile(t), at, target.at(t),
-                                                   target.stride(), sums);
-                                   }
-                                   if (grid_too) target.end(batch);
-                                 });
+        for_each_batch<grid_too, true>(
+            job, n, chunk, job.grad_input.axis[1], &part, grid_too ? &sums : nullptr,
+            [&](const Batch& batch) PYSTN_INLINED {
+              if (grid_too) target.begin(batch);
+              for (int t = 0; t < batch.tiles; ++t) {
+                const TileTaps& taps = batch.taps[t];
+                const TileAxis x(batch.x, t), y(batch.y, t);
+                const At at = batch.at(t);
+                prefetch(image, channels, taps, t);
+                prefetch.samples(job, cotangent + at.output, t, row);
+                add_grad_input(job, part, n, matrix, window_sums, taps, x, y, batch.tile(t), at);
+                if (!grid_too) continue;
+                prefetch_input(input, job.channels, taps, t);
+                put_grad_grid(job, n, n + 1, taps, x, y, batch.tile(t), at, target.at(t), target.stride(), sums);
+              }
+              if (grid_too) target.end(batch);
+            });
         if (grid_too && !is_stored(job)) sums.add_to_matrix(job, n * chunks_per_image(job) + chunk);
       }
     }

@@ -332,7 +332,9 @@ inline bool fits_transposed(Direction direction, const SampleJob& job) {
   if (job.output_batch != job.batch || job.input_batch != job.batch || job.grid_batch != job.batch) return false;
   int64_t pixels = 1;
   for (int a = 0; a < job.ndim; ++a) pixels *= job.size[a];
-  if (2 * job.outer * job.rows * job.columns < pixels) return false;  // most of what is rearranged might not be read
+  // Most of what is rearranged might not be read; a gradient is all written.
+  const bool writes = job.grad_input.data || job.grad_input.channel;
+  if ((writes ? 64 : 2) * job.outer * job.rows * job.columns < pixels) return false;
   // Planes not too far apart for offsets of 16 of them.
   const auto are_planes = [](int64_t column, int64_t channel) {
     return column == 1 && channel > 1 && channel < int64_t(1) << 26;

@@ -7,15 +7,19 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-// T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are.
-template <class T, class R, int S, int ND, bool multiplied>
+// T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are;
+// order 1 has slopes too.
+template <class T, class R, int S, int ND, bool multiplied, int order = 0>
 struct ValueTaps {
   static constexpr bool bytes = sizeof(T) == 1;  // none of which is no number
   static constexpr int tables = multiplied ? power(S, ND) : 1, axes = multiplied ? 1 : ND;
+  static constexpr int sloped = order ? ND : 1, changes = order && S > 2 ? S : 1;  // those of linear are -1 and 1
 
   alignas(64) int first[strip_columns];                           // offset of the first tap
   alignas(64) R w[axes][multiplied ? 1 : S][strip_columns];       // weights on the axes
   alignas(64) R product[tables][multiplied ? strip_columns : 1];  // of all axes, in their place
+  alignas(64) R dw[sloped][changes][strip_columns];               // slopes of the weights
+  alignas(64) R factor[sloped][strip_columns];                    // d position / d coordinate
   alignas(64) Flag plain[strip_columns];                          // all that is read is in the image
   alignas(64) Flag dark[strip_columns];                           // the pixel is 0: no tap is in the image
   Flag all;                                                       // every pixel is plain
@@ -28,8 +32,10 @@ struct ValueTaps {
   // `last` is the first tap of a pixel whose reading ends with the image.
   explicit ValueTaps(const SampleJob& job, int last = 0x7fffffff) : last(last) {
     constexpr Mode mode = S == 1 ? Mode::nearest : S == 2 ? Mode::linear : Mode::cubic;
-    known = Cutoff(job.cutoff) == Cutoff::none;
+    known = Cutoff(job.cutoff) == Cutoff::none &&
+            (order == 0 || S != 2 || Subgradient(job.subgradient) == Subgradient::right);
     zeros = !job.fill;
+    are_of(job.input, 0, job.size[ND - 1]);
     dropping = masks && zeros;
     for (int a = 0; a < ND; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
@@ -40,13 +46,29 @@ struct ValueTaps {
     }
   }
 
-  // For whole blocks of so many pixels: those beyond the span are its last again.
+  // Taps of another image than the input, in a band of the slowest axis.
+  void are_of(const ImageArray& array, int64_t from, int64_t to) {
+    image = &array;
+    low = int(from);
+    high = int(to);
+  }
+
+  // For whole blocks of so many pixels: those beyond the span are its last again. Whether all that is not plain is 0 or
+  // masked.
+  bool place_all_or_none(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
+    drops = dropping;
+    return known && place_known(job, n, span, lanes) && (all || drops);
+  }
+
+  // The same, any taps.
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
     drops = dropping;
     if (known && place_known(job, n, span, lanes)) return;
     drops = false;
     place_any(job, n, span, lanes);
   }
+
+  const R* factor_of(int a) const { return factor[a]; }
 
   // The pixels of a span that are neither plain nor dark; returns the span from the first of them to the last.
   Span others(const Span& span, Flag* other) const {
@@ -61,7 +83,8 @@ struct ValueTaps {
   }
 
  private:
-  int last;
+  const ImageArray* image;
+  int last, low, high;
   bool known, zeros, dropping;
 
   bool place_known(const SampleJob& job, int64_t n, const Span& span, int lanes) {
@@ -75,10 +98,8 @@ struct ValueTaps {
     if constexpr (S <= 2) {
       with_fold(Boundary(job.boundary[0]), [&](auto fold) {
         using By = Projection<R, decltype(fold)::template Fold>;
-        const auto position = [](const By& by, R at) __attribute__((always_inline)) {
-          R factor;
-          return by.template operator()<false>(at, factor);
-        };
+        const auto position = [](const By& by, R at, R& factor)
+                                  __attribute__((always_inline)) { return by.template operator()<false>(at, factor); };
         PerAxis<By> by(job);
         for (int a = 0; a < ND; ++a) by[a].origin = R(0);
         if constexpr (By::Folding::periodic)
@@ -92,8 +113,9 @@ struct ValueTaps {
       });
     } else {
       // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
-      const auto position = [](const Clipped& by, R at) __attribute__((always_inline)) {
+      const auto position = [](const Clipped& by, R at, R& factor) __attribute__((always_inline)) {
         const R p = by.normalize(at);
+        factor = by.normalize.scale;
         return by.bounds.reduce(is_finite(p) ? p : outside<R>() - R(S));
       };
       place_all(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<Keys>(job), PerAxis<Clipped>(job), position);
@@ -138,32 +160,38 @@ struct ValueTaps {
   template <class Kernels, class Bys, class Position>
   PYSTN_APART void place_all(const SampleJob& job, int count, const R* __restrict x, const R* __restrict y,
                              const R* __restrict z, const Kernels& kernel, const Bys& by, const Position& position) {
-    int before[ND], length[ND];
+    int before[ND], begin[ND], end[ND];
     unsigned stride[ND];
     for (int a = 0; a < ND; ++a) {
       before[a] = int(job.origin[a]) + (S - 1) / 2;
-      length[a] = int(job.size[a]);
-      stride[a] = unsigned(job.input.axis[a]);
+      begin[a] = a == ND - 1 ? low : 0;
+      end[a] = a == ND - 1 ? high : int(job.size[a]);
+      stride[a] = unsigned(image->axis[a]);
     }
-    const int end = last;
+    const int last_first = last;
     alignas(64) int cells[ND][strip_columns];
     const Flag dims = zeros;
     Flag every = 1;
     for (int i = 0; i < count; ++i) {
-      R weight[ND][S];
+      R weight[ND][S], slope[ND][S];
       Flag within = 1, beyond = 0;
       unsigned offset = 0;  // any bits where taps are outside
+#pragma GCC unroll 3        // or the loop over pixels does not vectorise
       for (int a = 0; a < ND; ++a) {
-        const R p = position(by[a], a == 0 ? x[i] : a == 1 ? y[i] : z[i]);
-        const int cell = int(weigh_taps<R>(kernel[a], p, weight[a], nullptr, nullptr)) - before[a];
+        R f;
+        const R p = position(by[a], a == 0 ? x[i] : a == 1 ? y[i] : z[i], f);
+        const int cell = int(weigh_taps<R>(kernel[a], p, weight[a], order ? slope[a] : nullptr, nullptr)) - before[a];
+        if (order) factor[a][i] = f;
         offset += unsigned(cell) * stride[a];
         if constexpr (masks) cells[a][i] = cell;
-        within &= Flag(cell >= 0) & Flag(cell <= length[a] - S);
-        beyond |= Flag(cell <= -S) | Flag(cell >= length[a]);
-        for (int k = 0; S > 2 && !bytes && k < S; ++k)  // what is not read may be no number
-          within &= Flag(!is_idle(weight[a][k], R(0), R(0)));
+        within &= Flag(cell >= begin[a]) & Flag(cell <= end[a] - S);
+        beyond |= Flag(cell <= begin[a] - S) | Flag(cell >= end[a]);
+        for (int k = 0; S > 2 && !bytes && k < S; ++k) {  // what is not read may be no number
+          within &= Flag(!is_idle(weight[a][k], order ? slope[a][k] : R(0), R(0)));
+          if (order) dw[a][k][i] = slope[a][k];
+        }
       }
-      within &= Flag(int(offset) <= end);
+      within &= Flag(int(offset) <= last_first);
       if constexpr (multiplied) {
         for (int k = 0; k < tables; ++k) {
           R all_axes = R(1);
@@ -186,12 +214,17 @@ struct ValueTaps {
       return;
     }
     if constexpr (masks)
-      for (int a = 0; a < ND; ++a)
+      for (int a = 0; a < ND; ++a) {
+        alignas(64) Flag any[strip_columns] = {};
         for (int k = 0; k < S; ++k)
           for (int i = 0; i < count; ++i) {
-            inside[a][k][i] = Flag(cells[a][i] + k >= 0) & Flag(cells[a][i] + k < length[a]);
-            if (S > 2) inside[a][k][i] &= Flag(!is_idle(w[a][k][i], R(0), R(0)));
+            Flag in = Flag(cells[a][i] + k >= begin[a]) & Flag(cells[a][i] + k < end[a]);
+            if (S > 2) in &= Flag(!is_idle(w[a][k][i], order ? dw[a][k][i] : R(0), R(0)));
+            inside[a][k][i] = in;
+            any[i] |= in;
           }
+        for (int i = 0; i < count; ++i) dark[i] |= !any[i];
+      }
   }
 
   void place_any(const SampleJob& job, int64_t n, const Span& span, int lanes) {
@@ -201,7 +234,7 @@ struct ValueTaps {
       Flag adjacent = !run.cut[i];
       Index offset = 0;
       for (int a = 0; a < ND; ++a) adjacent &= run.axis[a].adjacent[i];
-      for (int a = 0; adjacent && a < ND; ++a) offset += run.axis[a].first[i] * job.input.axis[a];
+      for (int a = 0; adjacent && a < ND; ++a) offset += run.axis[a].first[i] * image->axis[a];
       first[i] = int(offset);
       all &= plain[i] = adjacent & Flag(offset <= last);
       dark[i] = false;

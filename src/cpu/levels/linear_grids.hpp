@@ -1,0 +1,161 @@
+// Grids that are linear in their parameters: a matrix times the values of some functions at the points of the target.
+// A product of matrices, of which one has two or three rows: libraries are made for larger ones. A task has some
+// points, one a lane, and some matrices, of which a few at a time share what is read of the functions.
+#pragma once
+
+#include <string.h>
+
+#include "job.hpp"
+#include "portability.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+template <class R>
+struct Line;
+#if defined(__GNUC__)
+template <>
+struct Line<float> {
+  typedef float V __attribute__((vector_size(64)));
+};
+template <>
+struct Line<double> {
+  typedef double V __attribute__((vector_size(64)));
+};
+#else
+template <class R>
+struct Line {
+  using V = R;
+};
+#endif
+
+template <class R, int ND>
+struct LinearLattice {
+  using V = typename Line<R>::V;
+  static constexpr int lanes = int(sizeof(V) / sizeof(R));
+#if defined(__AVX512F__)
+  static constexpr int together = ND <= 2 ? 4 : 2;  // matrices, as registers have room
+#else
+  static constexpr int together = 1;
+#endif
+  static constexpr int64_t packed_values = 8192;
+
+  static PYSTN_HD V load(const R* from, int64_t count) {
+    V v{};
+    if (count >= lanes)
+      memcpy(&v, from, sizeof v);
+    else
+      memcpy(&v, from, size_t(count) * sizeof(R));
+    return v;
+  }
+
+  // What a task has.
+  struct Task {
+    int64_t point0, point1, matrix0, matrix1;
+    const R* functions;
+
+    Task(const LinearJob& job, int64_t task) {
+      const int64_t blocks = (job.per_basis + job.chunk_matrices - 1) / job.chunk_matrices;
+      const int64_t basis = task / (job.point_chunks * blocks), block = task / job.point_chunks % blocks;
+      point0 = task % job.point_chunks * job.chunk_points;
+      point1 = point0 + job.chunk_points < job.points ? point0 + job.chunk_points : job.points;
+      matrix0 = basis * job.per_basis + block * job.chunk_matrices;
+      matrix1 = matrix0 + job.chunk_matrices;
+      if (matrix1 > (basis + 1) * job.per_basis) matrix1 = (basis + 1) * job.per_basis;
+      functions = static_cast<const R*>(job.basis) + basis * job.functions * job.points;
+    }
+  };
+
+  // grid = theta basis at `lanes` points, of which there are `count`, for `some` matrices.
+  template <int some>
+  static PYSTN_HD void combine(const LinearJob& job, const R* theta, const R* basis, int64_t row, int64_t count,
+                               R* grid) {
+    V sum[some][ND] = {};
+    for (int64_t k = 0; k < job.functions; ++k) {
+      const V value = load(basis + k * row, count);
+      for (int m = 0; m < some; ++m)
+        for (int a = 0; a < ND; ++a) sum[m][a] += theta[(m * ND + a) * job.functions + k] * value;
+    }
+    for (int m = 0; m < some; ++m) {
+      alignas(64) R along[ND][lanes];
+      memcpy(along, sum[m], sizeof along);
+      R* const to = grid + m * job.points * ND;
+      if (count >= lanes)
+        for (int i = 0; i < lanes; ++i)
+          for (int a = 0; a < ND; ++a) to[i * ND + a] = along[a][i];
+      else
+        for (int i = 0; i < count; ++i)
+          for (int a = 0; a < ND; ++a) to[i * ND + a] = along[a][i];
+    }
+  }
+
+  static void forward(const LinearJob& job, int64_t index) {
+    const Task task(job, index);
+    const R* const theta = static_cast<const R*>(job.theta);
+    R* const grid = static_cast<R*>(job.grid);
+    // What many matrices read, from one place: rows of the basis may be a power of two apart, and push each other out.
+    alignas(64) R pack[packed_values];
+    const bool packs =
+        task.matrix1 - task.matrix0 > 2 * together && job.functions > 0 && job.functions * lanes <= packed_values;
+    const int64_t step = packs ? packed_values / job.functions / lanes * lanes : task.point1 - task.point0;
+    for (int64_t p0 = task.point0; p0 < task.point1; p0 += step) {
+      const int64_t p1 = p0 + step < task.point1 ? p0 + step : task.point1;
+      for (int64_t k = 0; packs && k < job.functions; ++k)
+        memcpy(pack + k * step, task.functions + k * job.points + p0, size_t(p1 - p0) * sizeof(R));
+      const R* const basis = packs ? pack : task.functions + p0;
+      const int64_t row = packs ? step : job.points;
+      for (int64_t m = task.matrix0; m < task.matrix1;) {
+        const bool whole = m + together <= task.matrix1;
+        const R* const matrix = theta + m * ND * job.functions;
+        for (int64_t p = p0; p < p1; p += lanes) {
+          R* const to = grid + (m * job.points + p) * ND;
+          if (whole)
+            combine<together>(job, matrix, basis + (p - p0), row, p1 - p, to);
+          else
+            combine<1>(job, matrix, basis + (p - p0), row, p1 - p, to);
+        }
+        m += whole ? together : 1;
+      }
+    }
+  }
+
+  // partial[matrix, point_chunk] = sum over the points of g basis: in lanes over a task's points, then in double.
+  template <int some>
+  static PYSTN_HD void add_up(const LinearJob& job, const Task& task, int64_t chunk, int64_t m) {
+    const int64_t count = task.point1 - task.point0;
+    alignas(64) R g[some][ND][linear_points];
+    for (int t = 0; t < some; ++t) {
+      const R* const from = static_cast<const R*>(job.grid) + ((m + t) * job.points + task.point0) * ND;
+      for (int64_t i = 0; i < count; ++i)
+        for (int a = 0; a < ND; ++a) g[t][a][i] = from[i * ND + a];
+      for (int64_t i = count; i % lanes; ++i)
+        for (int a = 0; a < ND; ++a) g[t][a][i] = R(0);
+    }
+    for (int64_t k = 0; k < job.functions; ++k) {
+      const R* const values = task.functions + k * job.points + task.point0;
+      V sum[some][ND] = {};
+      for (int64_t i = 0; i < count; i += lanes) {
+        const V value = load(values + i, count - i);
+        for (int t = 0; t < some; ++t)
+          for (int a = 0; a < ND; ++a) sum[t][a] += load(g[t][a] + i, lanes) * value;
+      }
+      for (int t = 0; t < some; ++t)
+        for (int a = 0; a < ND; ++a) {
+          alignas(64) R apart[lanes];
+          memcpy(apart, &sum[t][a], sizeof apart);
+          double total = 0;
+          for (int l = 0; l < lanes; ++l) total += double(apart[l]);
+          job.partial[(((m + t) * job.point_chunks + chunk) * ND + a) * job.functions + k] = total;
+        }
+    }
+  }
+
+  static void vjp(const LinearJob& job, int64_t index) {
+    const Task task(job, index);
+    const int64_t chunk = index % job.point_chunks;
+    int64_t m = task.matrix0;
+    for (; m + together <= task.matrix1; m += together) add_up<together>(job, task, chunk, m);
+    for (; m < task.matrix1; ++m) add_up<1>(job, task, chunk, m);
+  }
+};
+
+}  // namespace pystn::PYSTN_LEVEL
