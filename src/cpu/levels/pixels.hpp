@@ -197,6 +197,93 @@ constexpr bool has_pairs = true;
 constexpr bool has_pairs = false;
 #endif
 
+#if PYSTN_QUADS == 4
+// Bytes of 16 pixels, one a lane: of C channels next to each other, S taps on each axis, which are neighbours.
+template <int S, int C>
+struct BytePlanes {
+  // The taps of a row are so many numbers of four bytes, in each lane.
+  static constexpr int words = (S * C + 3) / 4;
+
+  static PYSTN_HD void gather(const Byte* from, __m512i first, __mmask16 some, __m512i (&word)[words]) {
+    const __m512i zero = _mm512_setzero_si512();
+    const __mmask8 low = __mmask8(some), high = __mmask8(some >> 8);
+    for (int w = 0; w + 1 < words; w += 2) {
+      const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+      const __m256i second = _mm512_extracti64x4_epi64(first, 1);
+      const __m512i a = _mm512_mask_i32gather_epi64(zero, low, _mm512_castsi512_si256(first), from + 4 * w, 1);
+      const __m512i b = _mm512_mask_i32gather_epi64(zero, high, second, from + 4 * w, 1);
+      word[w] = _mm512_permutex2var_epi32(a, even, b);
+      word[w + 1] = _mm512_permutex2var_epi32(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b);
+    }
+    if (words % 2) word[words - 1] = _mm512_mask_i32gather_epi32(zero, some, first, from + 4 * (words - 1), 1);
+  }
+
+  // Byte k of each lane's four.
+  static PYSTN_HD __m512 byte(__m512i word, int k) {
+    const __m512i of_lane = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    const __m512i others = _mm512_set1_epi32(int(0x80808000));
+    if (k == 0) return _mm512_cvtepi32_ps(_mm512_and_si512(word, _mm512_set1_epi32(255)));
+    if (k == 3) return _mm512_cvtepi32_ps(_mm512_srli_epi32(word, 24));
+    const __m512i at = _mm512_or_si512(_mm512_add_epi32(of_lane, _mm512_set1_epi32(k)), others);
+    return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(word, at));
+  }
+
+  // Stores `count` pixels, rounded.
+  static PYSTN_HD void store(Byte* to, const __m512 (&sum)[C], int count) {
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i c[4];
+    for (int k = 0; k < 4; ++k) c[k] = k < C ? _mm512_cvtps_epi32(sum[k < C ? k : 0]) : zero;
+    // Four pixels of each channel in turn, then the channels of each pixel.
+    const __m512i planes = _mm512_packus_epi16(_mm512_packs_epi32(c[0], c[1]), _mm512_packs_epi32(c[2], c[3]));
+    const __mmask64 bytes = count < 16 ? (__mmask64(1) << C * count) - 1 : ~__mmask64(0) >> (64 - 16 * C);
+    if constexpr (C == 1) {
+      const __m512i lanes = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+      const __m128i packed = _mm512_castsi512_si128(_mm512_permutexvar_epi32(lanes, planes));
+      _mm_mask_storeu_epi8(to, __mmask16(bytes), packed);
+    } else {
+      const __m128i turned = C == 2   ? _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, -1, -1, -1, -1, -1, -1, -1, -1)
+                             : C == 3 ? _mm_setr_epi8(0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11, -1, -1, -1, -1)
+                                      : _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+      const __m512i lanes = C == 2   ? _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 0, 0, 0, 0, 0, 0, 0, 0)
+                            : C == 3 ? _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 0, 0, 0, 0)
+                                     : _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+      const __m512i pixels = _mm512_shuffle_epi8(planes, _mm512_broadcast_i32x4(turned));
+      const __m512i packed = C < 4 ? _mm512_permutexvar_epi32(lanes, pixels) : pixels;
+      C == 4 && count >= 16 ? _mm512_storeu_si512(to, packed) : _mm512_mask_storeu_epi8(to, bytes, packed);
+    }
+  }
+
+  // Pixels of one row: those of `taps` from i on that are plain, black otherwise.
+  template <class Taps>
+  static PYSTN_HD void put(const Byte* image, int row, const Taps& taps, int i, int count, Byte* out) {
+    for (const int end = i + count; i < end; i += 16, out += 16 * C) {
+      __mmask16 some = 0xffff;
+      if (!taps.all) some = _mm512_test_epi32_mask(_mm512_loadu_si512(taps.plain + i), _mm512_set1_epi32(1));
+      __m512 sum[C] = {};
+      if (some) {
+        const __m512i first = _mm512_loadu_si512(taps.first + i);
+        for (int j = 0; j < S; ++j) {
+          __m512i word[words];
+          __m512 inner[C] = {};
+          gather(image + int64_t(j) * row, first, some, word);
+          for (int k = 0; k < S; ++k)
+            for (int c = 0; c < C; ++c) {
+              const int at = k * C + c;
+              const __m512 term = _mm512_mul_ps(byte(word[at / 4], at % 4), _mm512_loadu_ps(taps.w[0][k] + i));
+              inner[c] = k ? _mm512_add_ps(inner[c], term) : term;
+            }
+          for (int c = 0; c < C; ++c) {
+            const __m512 term = _mm512_mul_ps(inner[c], _mm512_loadu_ps(taps.w[1][j] + i));
+            sum[c] = j ? _mm512_add_ps(sum[c], term) : term;
+          }
+        }
+      }
+      store(out, sum, end - i);
+    }
+  }
+};
+#endif
+
 // Elements of an image of C channels that are read from the first tap of a row on, S taps `column` apart.
 inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
   if (channels == 1) return has_pairs ? 4 : taps;
@@ -206,7 +293,7 @@ inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
 
 // Bytes are summed axis by axis, numbers of two taps by the products of their weights, as in sampling.hpp.
 template <class T, int S>
-using PixelTaps = ValueTaps<T, float, S, 2, S == 2 && sizeof(T) == 4>;
+using PixelTaps = ValueTaps<T, float, S, 2, S == 2 && sizeof(T) == 4, strip_rows>;
 
 // The first tap of a pixel whose reading ends with the image.
 template <int S>
@@ -273,9 +360,6 @@ struct PixelSampler {
                                  T* out, Index step) {
     const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
     if constexpr (C == 1) {
-#if PYSTN_QUADS == 4
-      if (step == 1) return gather_bytes(image, row, taps, i, end, out);
-#endif
       put_bytes(image, row, taps, i, end, out, step);
     } else {
 #if PYSTN_QUADS == 4
@@ -290,35 +374,13 @@ struct PixelSampler {
     }
   }
 
-#if PYSTN_QUADS == 4
-  // One channel: rows of taps are gathered, four bytes each.
-  static PYSTN_HD void gather_bytes(const T* image, int row, const PixelTaps<T, S>& taps, int begin, int end, T* out) {
-    const __m512i byte = _mm512_set1_epi32(255), zero = _mm512_setzero_si512();
-    for (int i = begin; i < end; i += 16) {
-      const __mmask16 some = end - i < 16 ? __mmask16((1u << (end - i)) - 1) : __mmask16(0xffff);
-      const __m512i first = _mm512_maskz_loadu_epi32(some, taps.first + i);
-      __m512 sum = _mm512_setzero_ps();
-      for (int j = 0; j < S; ++j) {
-        const __m512i bytes = _mm512_mask_i32gather_epi32(zero, some, first, image + int64_t(j) * row, 1);
-        __m512 inner = _mm512_setzero_ps();
-        for (int k = 0; k < S; ++k) {
-          const __m512 tap = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(bytes, 8 * k), byte));
-          inner = _mm512_add_ps(inner, _mm512_mul_ps(tap, _mm512_maskz_loadu_ps(some, taps.w[0][k] + i)));
-        }
-        sum = _mm512_add_ps(sum, _mm512_mul_ps(inner, _mm512_maskz_loadu_ps(some, taps.w[1][j] + i)));
-      }
-      const __m512i rounded = _mm512_max_epi32(_mm512_cvtps_epi32(sum), zero);
-      _mm_mask_storeu_epi8(out + i, some, _mm512_cvtusepi32_epi8(rounded));
-    }
-  }
-#endif
-
-  // The same one by one: rows of taps are collected as integers, byte after byte.
+  // One channel: rows of taps are collected as integers, byte after byte.
   static PYSTN_HD void put_bytes(const T* image, int row, const PixelTaps<T, S>& taps, int begin, int end, T* out,
                                  Index step) {
     using Bytes = unsigned int;
-    alignas(64) Bytes rows[S][strip_columns];
-    alignas(64) Byte values[strip_columns];
+    constexpr int capacity = PixelTaps<T, S>::capacity;
+    alignas(64) Bytes rows[S][capacity];
+    alignas(64) Byte values[capacity];
     for (int j = 0; j < S; ++j)
       for (int i = begin; i < end; ++i) {
         rows[j][i] = 0;
@@ -337,42 +399,59 @@ struct PixelSampler {
     for (int i = begin; i < end; ++i) out[i * step] = values[i];
   }
 
-  // Asks for what strips to the right will read, twice as far from a run as its end is from its beginning:
-  // each run of a strip for some of it.
-  static void prefetch(const SampleJob& job, const Span& span, const T* image, const PixelTaps<T, S>& taps) {
+  // Asks for what strips to the right will read, twice as far from a strip as its end is from its beginning: in each
+  // of its rows for some of it.
+  static void prefetch(const SampleJob& job, const Span& strip, const T* image, const PixelTaps<T, S>& taps) {
     constexpr int64_t worthwhile = 1 << 18;  // bytes of images that nearer caches do not hold
-    if (span.count < strip_columns || !(taps.plain[0] & taps.plain[strip_columns - 1])) return;
-    if (job.size[0] * job.size[1] * C * int64_t(sizeof(T)) < worthwhile) return;
+    if (strip.count < strip_columns || job.size[0] * job.size[1] * C * int64_t(sizeof(T)) < worthwhile) return;
     constexpr int share = strip_columns / strip_rows;
-    const int begin = int(span.row % strip_rows) * share;
-    const int64_t ahead = 2 * (int64_t(taps.first[strip_columns - 1]) - taps.first[0]);
-    for (int i = begin; i < begin + share; i += 2) {
-      const uintptr_t at = reinterpret_cast<uintptr_t>(image) + uintptr_t(taps.first[i] + ahead) * sizeof(T);
-      __builtin_prefetch(reinterpret_cast<const char*>(at), 0, 2);
+    for (int r = 0; r < strip.rows; ++r) {
+      const int at_row = r * taps.width, last = at_row + strip_columns - 1;
+      if (!(taps.plain[at_row] & taps.plain[last])) continue;
+      const int begin = at_row + int((strip.row + r) % strip_rows) * share;
+      const int64_t ahead = 2 * (int64_t(taps.first[last]) - taps.first[at_row]);
+      for (int i = begin; i < begin + share; i += 2) {
+        const uintptr_t at = reinterpret_cast<uintptr_t>(image) + uintptr_t(taps.first[i] + ahead) * sizeof(T);
+        __builtin_prefetch(reinterpret_cast<const char*>(at), 0, 2);
+      }
     }
   }
 
-  // Writes the samples of a run, `step` apart.
-  static void put_run(const SampleJob& job, int64_t n, const Span& span, const T* image, PixelTaps<T, S>& taps, T* out,
-                      Index step) {
-    Flag other[strip_columns];
-    taps.place(job, n, span);
-    prefetch(job, span, image, taps);
-    for (int i = 0, next; i < span.count; i = next) {
-      next = taps.all ? span.count : i + 1;
-      if (taps.plain[i]) {
-        while (next < span.count && taps.plain[next]) ++next;
+  // Writes those samples of a row of a strip that are plain or dark, `step` apart.
+  static PYSTN_HD void put_row(const SampleJob& job, int count, const T* image, const PixelTaps<T, S>& taps, int first,
+                               T* out, Index step) {
+#if PYSTN_QUADS == 4
+    if constexpr (bytes)
+      if (step == C && job.input.axis[0] == C)
+        return BytePlanes<S, C>::put(image, int(job.input.axis[1]), taps, first, count, out);
+#endif
+    out -= first * step;
+    for (int i = first, next; i < first + count; i = next) {
+      next = taps.all ? first + count : i + 1;
+      if (taps.all || taps.plain[i]) {
+        while (next < first + count && taps.plain[next]) ++next;
         put_plain(job, image, taps, i, next, out, step);
       } else if (taps.dark[i]) {
         for (int c = 0; c < C; ++c) out[i * step + c] = T(0);
       }
     }
-    if (taps.all) return;
-    const Span others = taps.others(span, other);
-    if (others.count <= 0) return;
-    const int64_t begin = others.column - span.column;
-    bytes ? sample_others<Any, 0>(job, n, others, other + begin, taps.run, out + begin * step, step, 1)
-          : sample_others<float, S>(job, n, others, other + begin, taps.run, out + begin * step, step, 1);
+  }
+
+  static void put_strip(const SampleJob& job, int64_t n, const Span& strip, const T* image, PixelTaps<T, S>& taps,
+                        T* out, Index row, Index step) {
+    Flag other[strip_columns];
+    taps.place(job, n, strip, 16);
+    prefetch(job, strip, image, taps);
+    for (int r = 0; r < strip.rows; ++r)
+      put_row(job, strip.count, image, taps, r * taps.width, out + r * row, step);
+    for (int r = 0; !taps.all && r < strip.rows; ++r) {
+      const Span others = taps.others(strip, other, r);
+      if (others.count <= 0) continue;
+      const int64_t begin = others.column - strip.column;
+      T* const to = out + r * row + begin * step;
+      bytes ? sample_others<Any, 0>(job, n, others, other + begin, taps.run, to, step, 1)
+            : sample_others<float, S>(job, n, others, other + begin, taps.run, to, step, 1);
+    }
   }
 
   static void forward(const SampleJob& job, int64_t chunk) {
@@ -386,11 +465,7 @@ struct PixelSampler {
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       T* const there = output + offset_of(job, job.output.axis, strip);
       T* const here = streams ? stream.begin(there) : there;
-      const Index line = streams ? stream.row : row;
-      for_each_run(job, strip, [&](const Span& span) {
-        put_run(job, n, span, image, taps, here + (span.row - strip.row) * line + (span.column - strip.column) * step,
-                step);
-      });
+      put_strip(job, n, strip, image, taps, here, streams ? stream.row : row, step);
       if (streams) stream.end(there, row, 0, 1, strip.rows, strip.count * C, is_first(job, strip), is_last(job, strip));
     });
     if (streams) end_streams();

@@ -7,22 +7,25 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-// T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are.
-template <class T, class R, int S, int ND, bool multiplied>
+// T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are. Of a
+// strip of up to `rows` rows, pixel i of row r is entry r * width + i.
+template <class T, class R, int S, int ND, bool multiplied, int rows = 1>
 struct ValueTaps {
+  static constexpr int capacity = rows * strip_columns;
   static constexpr bool bytes = sizeof(T) == 1;  // none of which is no number
   static constexpr int tables = multiplied ? power(S, ND) : 1, axes = multiplied ? 1 : ND;
 
-  alignas(64) int first[strip_columns];                           // offset of the first tap
-  alignas(64) R w[axes][multiplied ? 1 : S][strip_columns];       // weights on the axes
-  alignas(64) R product[tables][multiplied ? strip_columns : 1];  // of all axes, in their place
-  alignas(64) Flag plain[strip_columns];                          // all that is read is in the image
-  alignas(64) Flag dark[strip_columns];                           // the pixel is 0: no tap is in the image
+  alignas(64) int first[capacity];                           // offset of the first tap
+  alignas(64) R w[axes][multiplied ? 1 : S][capacity];       // weights on the axes
+  alignas(64) R product[tables][multiplied ? capacity : 1];  // of all axes, in their place
+  alignas(64) Flag plain[capacity];                          // all that is read is in the image
+  alignas(64) Flag dark[capacity];                           // the pixel is 0: no tap is in the image
   Flag all;                                                       // every pixel is plain
+  int width;
   // Where taps outside read 0, and not every pixel is plain, `inside` says which those are.
   static constexpr bool masks = !multiplied && !bytes;
   bool drops;
-  alignas(64) Flag inside[masks ? ND : 1][S][strip_columns];
+  alignas(64) Flag inside[masks ? ND : 1][S][capacity];
   Run<R, ND> run;
 
   // `last` is the first tap of a pixel whose reading ends with the image.
@@ -40,19 +43,23 @@ struct ValueTaps {
     }
   }
 
-  // For whole blocks of so many pixels: those beyond the span are its last again.
+  // For whole blocks of so many pixels in each row: those beyond the span are its last again.
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
+    width = (span.count + lanes - 1) / lanes * lanes;
     drops = dropping;
-    if (known && place_known(job, n, span, lanes)) return;
+    if (known && place_known(job, n, span)) return;
     drops = false;
     place_any(job, n, span, lanes);
   }
 
-  // The pixels of a span that are neither plain nor dark; returns the span from the first of them to the last.
-  Span others(const Span& span, Flag* other) const {
+  // The pixels of row r of a span that are neither plain nor dark; returns the span from the first of them to the last.
+  Span others(const Span& strip, Flag* other, int r = 0) const {
+    const Span span = row_of(strip, r);
+    const Flag *const here = plain + r * width, *const none = dark + r * width;
+    Flag any = 0;
+    for (int i = 0; i < span.count; ++i) any |= other[i] = !(here[i] | none[i]);
     int begin = span.count, end = 0;
-    for (int i = 0; i < span.count; ++i) {
-      other[i] = !(plain[i] | dark[i]);
+    for (int i = 0; any && i < span.count; ++i) {
       if (!other[i]) continue;
       begin = begin < i ? begin : i;
       end = i + 1;
@@ -64,13 +71,17 @@ struct ValueTaps {
   int last;
   bool known, zeros, dropping;
 
-  bool place_known(const SampleJob& job, int64_t n, const Span& span, int lanes) {
-    alignas(64) R x[ND][strip_columns];
-    const int count = (span.count + lanes - 1) / lanes * lanes;
-    for (int a = 0; a < ND; ++a) {
-      load_coordinates(job, n, span, a, x[a]);
-      for (int i = span.count; i < count; ++i) x[a][i] = x[a][span.count - 1];
-    }
+  static Span row_of(const Span& span, int r) { return Span{span.outer, span.row + r, span.column, 1, span.count}; }
+
+  bool place_known(const SampleJob& job, int64_t n, const Span& span) {
+    alignas(64) R x[ND][capacity];
+    const int count = span.rows * width;
+    for (int a = 0; a < ND; ++a)
+      for (int r = 0; r < span.rows; ++r) {
+        R* const to = x[a] + r * width;
+        load_coordinates(job, n, row_of(span, r), a, to);
+        for (int i = span.count; i < width; ++i) to[i] = to[span.count - 1];
+      }
     bool within = true;
     if constexpr (S <= 2) {
       with_fold(Boundary(job.boundary[0]), [&](auto fold) {
@@ -117,6 +128,7 @@ struct ValueTaps {
 
   // The kernels, from a job. A loop that chooses ties does not vectorise.
   struct TiesToEven {
+    static constexpr bool folds = true;
     TiesToEven(const SampleJob&, int) {}
     PYSTN_HD R place(R p, R& t) const { return Nearest<R>{false}.place(p, t); }
     PYSTN_HD void weights(R t, R* w, R* dw, R* d2w) const { Nearest<R>{false}.weights(t, w, dw, d2w); }
@@ -135,31 +147,43 @@ struct ValueTaps {
         : normalize(Normalization<R>::of(Coordinates(job.coordinates), job.full[a])), bounds{job.full[a]} {}
   };
 
+  // As weigh_taps, for positions that are small numbers if they are folded.
+  template <class Kernel>
+  static PYSTN_HD R weigh(const Kernel& kernel, R p, R* w) {
+    if constexpr (!Kernel::folds) {
+      return weigh_taps<R>(kernel, p, w, nullptr, nullptr);
+    } else {
+      R t;
+      const R cell = kernel.place(p, t);
+      kernel.weights(t, w, nullptr, nullptr);
+      return cell;
+    }
+  }
+
   template <class Kernels, class Bys, class Position>
   PYSTN_APART void place_all(const SampleJob& job, int count, const R* __restrict x, const R* __restrict y,
                              const R* __restrict z, const Kernels& kernel, const Bys& by, const Position& position) {
     int before[ND], length[ND];
-    unsigned stride[ND];
+    unsigned stride[ND], places[ND];  // of first taps: a negative one is a large number
     for (int a = 0; a < ND; ++a) {
       before[a] = int(job.origin[a]) + (S - 1) / 2;
       length[a] = int(job.size[a]);
       stride[a] = unsigned(job.input.axis[a]);
+      places[a] = length[a] < S ? 0 : unsigned(length[a] - S + 1);
     }
     const int end = last;
-    alignas(64) int cells[ND][strip_columns];
-    const Flag dims = zeros;
+    alignas(64) int cells[ND][capacity];
     Flag every = 1;
     for (int i = 0; i < count; ++i) {
       R weight[ND][S];
-      Flag within = 1, beyond = 0;
+      Flag within = 1;
       unsigned offset = 0;  // any bits where taps are outside
       for (int a = 0; a < ND; ++a) {
         const R p = position(by[a], a == 0 ? x[i] : a == 1 ? y[i] : z[i]);
-        const int cell = int(weigh_taps<R>(kernel[a], p, weight[a], nullptr, nullptr)) - before[a];
+        const int cell = int(weigh(kernel[a], p, weight[a])) - before[a];
         offset += unsigned(cell) * stride[a];
-        if constexpr (masks) cells[a][i] = cell;
-        within &= Flag(cell >= 0) & Flag(cell <= length[a] - S);
-        beyond |= Flag(cell <= -S) | Flag(cell >= length[a]);
+        cells[a][i] = cell;
+        within &= Flag(unsigned(cell) < places[a]);
         for (int k = 0; S > 2 && !bytes && k < S; ++k)  // what is not read may be no number
           within &= Flag(!is_idle(weight[a][k], R(0), R(0)));
       }
@@ -174,13 +198,18 @@ struct ValueTaps {
         for (int a = 0; a < ND; ++a)
           for (int k = 0; k < S; ++k) w[a][k][i] = weight[a][k];
       }
-      dark[i] = dims & beyond;
       first[i] = int(offset);
       plain[i] = within;
       every &= within;
     }
     all = every;
     if (every) return;
+    const Flag dims = zeros;
+    for (int i = 0; i < count; ++i) {
+      Flag beyond = 0;
+      for (int a = 0; a < ND; ++a) beyond |= Flag(cells[a][i] <= -S) | Flag(cells[a][i] >= length[a]);
+      dark[i] = dims & beyond;
+    }
     if (!drops) {
       for (int i = 0; i < count; ++i) first[i] = plain[i] ? first[i] : 0;
       return;
@@ -195,25 +224,30 @@ struct ValueTaps {
   }
 
   void place_any(const SampleJob& job, int64_t n, const Span& span, int lanes) {
-    run.template place<0>(job, n, span, lanes);
     all = true;
-    for (int i = 0; i < run.placed; ++i) {
-      Flag adjacent = !run.cut[i];
-      Index offset = 0;
-      for (int a = 0; a < ND; ++a) adjacent &= run.axis[a].adjacent[i];
-      for (int a = 0; adjacent && a < ND; ++a) offset += run.axis[a].first[i] * job.input.axis[a];
-      first[i] = int(offset);
-      all &= plain[i] = adjacent & Flag(offset <= last);
-      dark[i] = false;
-      const auto weight = [&](int a, int k) { return run.axis[a].w[run.axis[a].entry(i, k)]; };
-      for (int k = 0; multiplied && k < tables; ++k) {
-        product[k][i] = R(1);
-        for (int a = 0, rest = k; a < ND; ++a, rest /= S) product[k][i] *= weight(a, rest % S);
-      }
-      for (int a = 0; !multiplied && a < ND; ++a)
-        for (int k = 0; k < S; ++k) w[a][k][i] = weight(a, k);
+    for (int r = 0; r < span.rows; ++r) {
+      run.template place<0>(job, n, row_of(span, r), lanes);
+      for (int i = 0; i < run.placed; ++i) take(job, i, r * width + i);
     }
-    for (int i = 0; !all && i < run.placed; ++i) first[i] = plain[i] ? first[i] : 0;
+    for (int i = 0; !all && i < span.rows * width; ++i) first[i] = plain[i] ? first[i] : 0;
+  }
+
+  // Pixel i of the run as entry e.
+  void take(const SampleJob& job, int i, int e) {
+    Flag adjacent = !run.cut[i];
+    Index offset = 0;
+    for (int a = 0; a < ND; ++a) adjacent &= run.axis[a].adjacent[i];
+    for (int a = 0; adjacent && a < ND; ++a) offset += run.axis[a].first[i] * job.input.axis[a];
+    first[e] = int(offset);
+    all &= plain[e] = adjacent & Flag(offset <= last);
+    dark[e] = false;
+    const auto weight = [&](int a, int k) { return run.axis[a].w[run.axis[a].entry(i, k)]; };
+    for (int k = 0; multiplied && k < tables; ++k) {
+      product[k][e] = R(1);
+      for (int a = 0, rest = k; a < ND; ++a, rest /= S) product[k][e] *= weight(a, rest % S);
+    }
+    for (int a = 0; !multiplied && a < ND; ++a)
+      for (int k = 0; k < S; ++k) w[a][k][e] = weight(a, k);
   }
 };
 
