@@ -590,7 +590,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   }
 
   // Reads rows of taps of plain pixels, from pixel i of a run on.
-  using Taps = ValueTaps<R, R, S, ND, false>;
+  using Taps = ValueTaps<R, R, S, ND, false, true>;
   struct Plain {
     const R* at;
     const Taps& taps;

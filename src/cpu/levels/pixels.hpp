@@ -293,7 +293,7 @@ inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
 
 // Bytes are summed axis by axis, numbers of two taps by the products of their weights, as in sampling.hpp.
 template <class T, int S>
-using PixelTaps = ValueTaps<T, float, S, 2, S == 2 && sizeof(T) == 4, strip_rows>;
+using PixelTaps = ValueTaps<T, float, S, 2, S == 2 && sizeof(T) == 4, false, strip_rows>;
 
 // The first tap of a pixel whose reading ends with the image.
 template <int S>
@@ -399,6 +399,36 @@ struct PixelSampler {
     for (int i = begin; i < end; ++i) out[i * step] = values[i];
   }
 
+  // One pixel some of whose taps are outside, where they read 0. As sampling.hpp does it, to the same bits.
+  static void put_dropping(const SampleJob& job, const T* image, const PixelTaps<T, S>& taps, int i, T* out) {
+    const int64_t column = job.input.axis[0], row = job.input.axis[1];
+    const auto is_inside = [&](int a, int k) {
+      return unsigned(taps.cell[a][i] + k) < unsigned(job.size[a]) &&
+             (S == 2 || !is_idle(taps.w[a][k][i], 0.0f, 0.0f));
+    };
+    image += taps.cell[0][i] * column + taps.cell[1][i] * row;
+    float sum[C] = {};
+    bool any = false;
+    for (int j = 0; j < S; ++j) {
+      if (!is_inside(1, j)) continue;
+      float inner[C] = {};
+      for (int k = 0; k < S; ++k) {
+        if (!is_inside(0, k)) continue;
+        const T* const tap = image + j * row + k * column;
+        for (int c = 0; c < C; ++c) {
+          const float value = float(tap[c]);
+          if constexpr (flat)
+            sum[c] = any ? sum[c] + taps.product[j * S + k][i] * value : taps.product[j * S + k][i] * value;
+          else
+            inner[c] += value * taps.w[0][k][i];
+        }
+        any = true;
+      }
+      for (int c = 0; !flat && c < C; ++c) sum[c] += inner[c] * taps.w[1][j][i];
+    }
+    for (int c = 0; c < C; ++c) out[c] = bytes ? T(rounded_between(0.0f, sum[c], 255.0f)) : T(sum[c]);
+  }
+
   // Asks for what strips to the right will read, twice as far from a strip as its end is from its beginning: in each
   // of its rows for some of it.
   static void prefetch(const SampleJob& job, const Span& strip, const T* image, const PixelTaps<T, S>& taps) {
@@ -440,6 +470,7 @@ struct PixelSampler {
   static void put_strip(const SampleJob& job, int64_t n, const Span& strip, const T* image, PixelTaps<T, S>& taps,
                         T* out, Index row, Index step) {
     Flag other[strip_columns];
+    prefetch_coordinates(job, n, strip);
     taps.place(job, n, strip, 16);
     prefetch(job, strip, image, taps);
     for (int r = 0; r < strip.rows; ++r)
@@ -448,6 +479,11 @@ struct PixelSampler {
       const Span others = taps.others(strip, other, r);
       if (others.count <= 0) continue;
       const int64_t begin = others.column - strip.column;
+      if (taps.drops) {
+        for (int64_t i = begin; i < begin + others.count; ++i)
+          if (other[i]) put_dropping(job, image, taps, r * taps.width + int(i), out + r * row + i * step);
+        continue;
+      }
       T* const to = out + r * row + begin * step;
       bytes ? sample_others<Any, 0>(job, n, others, other + begin, taps.run, to, step, 1)
             : sample_others<float, S>(job, n, others, other + begin, taps.run, to, step, 1);

@@ -7,9 +7,10 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-// T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are. Of a
-// strip of up to `rows` rows, pixel i of row r is entry r * width + i.
-template <class T, class R, int S, int ND, bool multiplied, int rows = 1>
+// T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are. With
+// `masks` it is told of each tap whether it is in the image. Of a strip of up to `rows` rows, pixel i of row r is entry
+// r * width + i.
+template <class T, class R, int S, int ND, bool multiplied, bool masks, int rows = 1>
 struct ValueTaps {
   static constexpr int capacity = rows * strip_columns;
   static constexpr bool bytes = sizeof(T) == 1;  // none of which is no number
@@ -22,9 +23,10 @@ struct ValueTaps {
   alignas(64) Flag dark[capacity];                           // the pixel is 0: no tap is in the image
   Flag all;                                                       // every pixel is plain
   int width;
-  // Where taps outside read 0, and not every pixel is plain, `inside` says which those are.
-  static constexpr bool masks = !multiplied && !bytes;
+  // Where taps outside read 0, and not every pixel is plain, the index of the first tap on each axis and `inside` say
+  // which those are.
   bool drops;
+  alignas(64) int cell[ND][capacity];
   alignas(64) Flag inside[masks ? ND : 1][S][capacity];
   Run<R, ND> run;
 
@@ -33,7 +35,7 @@ struct ValueTaps {
     constexpr Mode mode = S == 1 ? Mode::nearest : S == 2 ? Mode::linear : Mode::cubic;
     known = Cutoff(job.cutoff) == Cutoff::none;
     zeros = !job.fill;
-    dropping = masks && zeros;
+    dropping = zeros;
     for (int a = 0; a < ND; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
       known = known && Mode(job.kernel[a].mode) == mode && (S > 1 || !job.kernel[a].variant) &&
@@ -76,12 +78,7 @@ struct ValueTaps {
   bool place_known(const SampleJob& job, int64_t n, const Span& span) {
     alignas(64) R x[ND][capacity];
     const int count = span.rows * width;
-    for (int a = 0; a < ND; ++a)
-      for (int r = 0; r < span.rows; ++r) {
-        R* const to = x[a] + r * width;
-        load_coordinates(job, n, row_of(span, r), a, to);
-        for (int i = span.count; i < width; ++i) to[i] = to[span.count - 1];
-      }
+    load_strip(job, n, span, width, x);
     bool within = true;
     if constexpr (S <= 2) {
       with_fold(Boundary(job.boundary[0]), [&](auto fold) {
@@ -172,7 +169,6 @@ struct ValueTaps {
       places[a] = length[a] < S ? 0 : unsigned(length[a] - S + 1);
     }
     const int end = last;
-    alignas(64) int cells[ND][capacity];
     Flag every = 1;
     for (int i = 0; i < count; ++i) {
       R weight[ND][S];
@@ -180,10 +176,10 @@ struct ValueTaps {
       unsigned offset = 0;  // any bits where taps are outside
       for (int a = 0; a < ND; ++a) {
         const R p = position(by[a], a == 0 ? x[i] : a == 1 ? y[i] : z[i]);
-        const int cell = int(weigh(kernel[a], p, weight[a])) - before[a];
-        offset += unsigned(cell) * stride[a];
-        cells[a][i] = cell;
-        within &= Flag(unsigned(cell) < places[a]);
+        const int at = int(weigh(kernel[a], p, weight[a])) - before[a];
+        offset += unsigned(at) * stride[a];
+        cell[a][i] = at;
+        within &= Flag(unsigned(at) < places[a]);
         for (int k = 0; S > 2 && !bytes && k < S; ++k)  // what is not read may be no number
           within &= Flag(!is_idle(weight[a][k], R(0), R(0)));
       }
@@ -207,10 +203,10 @@ struct ValueTaps {
     const Flag dims = zeros;
     for (int i = 0; i < count; ++i) {
       Flag beyond = 0;
-      for (int a = 0; a < ND; ++a) beyond |= Flag(cells[a][i] <= -S) | Flag(cells[a][i] >= length[a]);
+      for (int a = 0; a < ND; ++a) beyond |= Flag(cell[a][i] <= -S) | Flag(cell[a][i] >= length[a]);
       dark[i] = dims & beyond;
     }
-    if (!drops) {
+    if (!masks || !drops) {
       for (int i = 0; i < count; ++i) first[i] = plain[i] ? first[i] : 0;
       return;
     }
@@ -218,7 +214,7 @@ struct ValueTaps {
       for (int a = 0; a < ND; ++a)
         for (int k = 0; k < S; ++k)
           for (int i = 0; i < count; ++i) {
-            inside[a][k][i] = Flag(cells[a][i] + k >= 0) & Flag(cells[a][i] + k < length[a]);
+            inside[a][k][i] = Flag(cell[a][i] + k >= 0) & Flag(cell[a][i] + k < length[a]);
             if (S > 2) inside[a][k][i] &= Flag(!is_idle(w[a][k][i], R(0), R(0)));
           }
   }
