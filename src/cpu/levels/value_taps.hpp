@@ -60,12 +60,9 @@ struct ValueTaps {
     const Flag *const here = plain + r * width, *const none = dark + r * width;
     Flag any = 0;
     for (int i = 0; i < span.count; ++i) any |= other[i] = !(here[i] | none[i]);
-    int begin = span.count, end = 0;
-    for (int i = 0; any && i < span.count; ++i) {
-      if (!other[i]) continue;
-      begin = begin < i ? begin : i;
-      end = i + 1;
-    }
+    int begin = 0, end = any ? span.count : 0;
+    while (any && !other[begin]) ++begin;
+    while (any && !other[end - 1]) --end;
     return Span{span.outer, span.row, span.column + begin, 1, end - begin};
   }
 
