@@ -253,33 +253,83 @@ struct BytePlanes {
     }
   }
 
-  // Pixels of one row: those of `taps` from i on that are plain, black otherwise.
-  template <class Taps>
-  static PYSTN_HD void put(const Byte* image, int row, const Taps& taps, int i, int count, Byte* out) {
-    for (const int end = i + count; i < end; i += 16, out += 16 * C) {
-      __mmask16 some = 0xffff;
-      if (!taps.all) some = _mm512_test_epi32_mask(_mm512_loadu_si512(taps.plain + i), _mm512_set1_epi32(1));
-      __m512 sum[C] = {};
-      if (some) {
-        const __m512i first = _mm512_loadu_si512(taps.first + i);
-        for (int j = 0; j < S; ++j) {
-          __m512i word[words];
-          __m512 inner[C] = {};
-          gather(image + int64_t(j) * row, first, some, word);
-          for (int k = 0; k < S; ++k)
-            for (int c = 0; c < C; ++c) {
-              const int at = k * C + c;
-              const __m512 term = _mm512_mul_ps(byte(word[at / 4], at % 4), _mm512_loadu_ps(taps.w[0][k] + i));
-              inner[c] = k ? _mm512_add_ps(inner[c], term) : term;
-            }
-          for (int c = 0; c < C; ++c) {
-            const __m512 term = _mm512_mul_ps(inner[c], _mm512_loadu_ps(taps.w[1][j] + i));
-            sum[c] = j ? _mm512_add_ps(sum[c], term) : term;
-          }
+  // Which lanes read what: columns k and rows j of their taps count, row j is read.
+  struct Masks {
+    __mmask16 column[S], row[S], read[S];
+  };
+
+  template <bool whole, class Taps>
+  static PYSTN_HD void sum_taps(const Byte* image, int row, const Taps& taps, int i, const Masks& some,
+                                __m512 (&sum)[C]) {
+    const auto weight = [&](int a, int k, __mmask16 of) {
+      return whole ? _mm512_loadu_ps(taps.w[a][k] + i) : _mm512_maskz_loadu_ps(of, taps.w[a][k] + i);
+    };
+    const __m512i first = _mm512_loadu_si512(taps.first + i);
+    for (int j = 0; j < S; ++j) {
+      __m512i word[words];
+      __m512 inner[C];
+      gather(image + int64_t(j) * row, first, whole ? __mmask16(0xffff) : some.read[j], word);
+      for (int k = 0; k < S; ++k)
+        for (int c = 0; c < C; ++c) {
+          const int at = k * C + c;
+          const __m512 term = _mm512_mul_ps(byte(word[at / 4], at % 4), weight(0, k, some.column[k]));
+          inner[c] = k ? _mm512_add_ps(inner[c], term) : term;
         }
+      for (int c = 0; c < C; ++c) {
+        const __m512 term = _mm512_mul_ps(inner[c], weight(1, j, some.row[j]));
+        sum[c] = j ? _mm512_add_ps(sum[c], term) : term;
       }
-      store(out, sum, end - i);
     }
+  }
+
+  // Where taps outside read 0. Bytes beside a row may be read, for nothing, but not those beside the image: returns
+  // the pixels that would.
+  template <class Taps>
+  static PYSTN_HD __mmask16 mask_dropping(const SampleJob& job, const Taps& taps, int i, Masks& some) {
+    const int row = int(job.input.axis[1]), rows = int(job.size[1] - 1) * row;
+    const __m512i low = _mm512_set1_epi32(rows < 0 ? rows : 0);
+    const __m512i high = _mm512_set1_epi32((rows < 0 ? 0 : rows) + int(job.size[0]) * C - 4 * words);
+    const __m512i x = _mm512_loadu_si512(taps.cell[0] + i), y = _mm512_loadu_si512(taps.cell[1] + i);
+    const __m512i first = _mm512_loadu_si512(taps.first + i);
+    const auto inside = [](__m512i cell, int k, int64_t size) {
+      return _mm512_cmplt_epu32_mask(_mm512_add_epi32(cell, _mm512_set1_epi32(k)), _mm512_set1_epi32(int(size)));
+    };
+    __mmask16 any = 0, beside = 0;
+    for (int k = 0; k < S; ++k) any |= some.column[k] = inside(x, k, job.size[0]);
+    for (int j = 0; j < S; ++j) {
+      const __m512i at = _mm512_add_epi32(first, _mm512_set1_epi32(j * row));
+      const __mmask16 allowed = _mm512_cmple_epi32_mask(low, at) & _mm512_cmple_epi32_mask(at, high);
+      some.row[j] = inside(y, j, job.size[1]);
+      some.read[j] = some.row[j] & any & allowed;
+      beside |= some.row[j] & any & ~allowed;
+    }
+    return beside;
+  }
+
+  // Pixels of one row, of `taps` from i on: those that are plain, and the others if their taps drop. Those that are
+  // left have their bits returned.
+  template <class Taps>
+  static PYSTN_HD Bits put(const SampleJob& job, const Byte* image, const Taps& taps, int i, int count, Byte* out) {
+    const int row = int(job.input.axis[1]);
+    Bits left = 0;
+    for (int at = 0; at < count; at += 16) {
+      __m512 sum[C];
+      Masks some;
+      const __mmask16 plain = _mm512_test_epi32_mask(_mm512_loadu_si512(taps.plain + i + at), _mm512_set1_epi32(1));
+      if (plain == 0xffff) {
+        sum_taps<true>(image, row, taps, i + at, some, sum);
+      } else {
+        __mmask16 others = 0;
+        if (taps.drops)
+          others = mask_dropping(job, taps, i + at, some);
+        else
+          for (int k = 0; k < S; ++k) some.column[k] = some.row[k] = some.read[k] = plain;
+        left |= Bits(others) << at;
+        sum_taps<false>(image, row, taps, i + at, some, sum);
+      }
+      store(out + at * C, sum, count - at);
+    }
+    return left & first_bits(count);
   }
 };
 #endif
@@ -447,24 +497,30 @@ struct PixelSampler {
     }
   }
 
-  // Writes those samples of a row of a strip that are plain or dark, `step` apart.
-  static PYSTN_HD void put_row(const SampleJob& job, int count, const T* image, const PixelTaps<T, S>& taps, int first,
-                               T* out, Index step) {
+  // Row r of a strip, `step` apart. Of what is neither plain nor dark, those of whom the bits are returned are left if
+  // taps drop, and all if not.
+  static PYSTN_HD Bits put_row(const SampleJob& job, const Span& strip, int r, const T* image,
+                               const PixelTaps<T, S>& taps, T* out, Index step) {
+    const int first = r * taps.width;
 #if PYSTN_QUADS == 4
     if constexpr (bytes)
       if (step == C && job.input.axis[0] == C)
-        return BytePlanes<S, C>::put(image, int(job.input.axis[1]), taps, first, count, out);
+        return BytePlanes<S, C>::put(job, image, taps, first, strip.count, out);
 #endif
-    out -= first * step;
-    for (int i = first, next; i < first + count; i = next) {
-      next = taps.all ? first + count : i + 1;
-      if (taps.all || taps.plain[i]) {
-        while (next < first + count && taps.plain[next]) ++next;
-        put_plain(job, image, taps, i, next, out, step);
-      } else if (taps.dark[i]) {
-        for (int c = 0; c < C; ++c) out[i * step + c] = T(0);
-      }
+    T* const from = out - first * step;
+    if (taps.all) {
+      put_plain(job, image, taps, first, first + strip.count, from, step);
+      return 0;
     }
+    const Bits plain = taps.plain_bits(strip, r), dark = taps.dark_bits(strip, r) & ~plain;
+    for_each_run_of(plain, [&](int begin, int end) {
+      put_plain(job, image, taps, first + begin, first + end, from, step);
+    });
+    for_each_run_of(dark, [&](int begin, int end) {
+      for (int i = begin; i < end; ++i)
+        for (int c = 0; c < C; ++c) out[i * step + c] = T(0);
+    });
+    return first_bits(strip.count) & ~(plain | dark);
   }
 
   static void put_strip(const SampleJob& job, int64_t n, const Span& strip, const T* image, PixelTaps<T, S>& taps,
@@ -473,17 +529,19 @@ struct PixelSampler {
     prefetch_coordinates(job, n, strip);
     taps.place(job, n, strip, 16);
     prefetch(job, strip, image, taps);
-    for (int r = 0; r < strip.rows; ++r)
-      put_row(job, strip.count, image, taps, r * taps.width, out + r * row, step);
-    for (int r = 0; !taps.all && r < strip.rows; ++r) {
+    for (int r = 0; r < strip.rows; ++r) {
+      Bits left = put_row(job, strip, r, image, taps, out + r * row, step);
+      if (taps.all) continue;
+      if (taps.drops) {
+        for (; left; left &= left - 1) {
+          const int i = lowest(left);
+          put_dropping(job, image, taps, r * taps.width + i, out + r * row + i * step);
+        }
+        continue;
+      }
       const Span others = taps.others(strip, other, r);
       if (others.count <= 0) continue;
       const int64_t begin = others.column - strip.column;
-      if (taps.drops) {
-        for (int64_t i = begin; i < begin + others.count; ++i)
-          if (other[i]) put_dropping(job, image, taps, r * taps.width + int(i), out + r * row + i * step);
-        continue;
-      }
       T* const to = out + r * row + begin * step;
       bytes ? sample_others<Any, 0>(job, n, others, other + begin, taps.run, to, step, 1)
             : sample_others<float, S>(job, n, others, other + begin, taps.run, to, step, 1);

@@ -3,9 +3,45 @@
 // of sampling.hpp.
 #pragma once
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "sampling.hpp"
 
 namespace pystn::PYSTN_LEVEL {
+
+// Flags of up to 64 pixels as bits, those of the first pixels lowest.
+using Bits = uint64_t;
+inline Bits bits_of(const Flag* flags, int count) {
+  Bits bits = 0;
+  int i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= count; i += 16)
+    bits |= Bits(_mm512_test_epi32_mask(_mm512_loadu_si512(flags + i), _mm512_set1_epi32(1))) << i;
+#elif defined(__SSE2__)
+  for (; i + 4 <= count; i += 4) {
+    const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(flags + i));
+    bits |= Bits(_mm_movemask_ps(_mm_castsi128_ps(_mm_slli_epi32(four, 31)))) << i;
+  }
+#endif
+  for (; i < count; ++i) bits |= Bits(flags[i] & 1) << i;
+  return bits;
+}
+inline Bits first_bits(int count) { return count < 64 ? (Bits(1) << count) - 1 : ~Bits(0); }
+inline int lowest(Bits bits) { return __builtin_ctzll(bits); }
+
+// Calls body(begin, end) for the runs of bits that are set.
+template <class Body>
+PYSTN_HD void for_each_run_of(Bits bits, Body&& body) {
+  while (bits) {
+    const int begin = lowest(bits);
+    const Bits after = ~bits & ~first_bits(begin);
+    const int end = after ? lowest(after) : 64;
+    body(begin, end);
+    bits &= ~first_bits(end);
+  }
+}
 
 // T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are. With
 // `masks` it is told of each tap whether it is in the image. Of a strip of up to `rows` rows, pixel i of row r is entry
@@ -54,15 +90,19 @@ struct ValueTaps {
     place_any(job, n, span, lanes);
   }
 
-  // The pixels of row r of a span that are neither plain nor dark; returns the span from the first of them to the last.
+  // The pixels of row r of a span that are plain, dark, or neither.
+  Bits plain_bits(const Span& span, int r = 0) const { return bits_of(plain + r * width, span.count); }
+  Bits dark_bits(const Span& span, int r = 0) const { return bits_of(dark + r * width, span.count); }
+  Bits other_bits(const Span& span, int r = 0) const {
+    return first_bits(span.count) & ~(plain_bits(span, r) | dark_bits(span, r));
+  }
+
+  // Those that are neither; returns the span from the first of them to the last.
   Span others(const Span& strip, Flag* other, int r = 0) const {
     const Span span = row_of(strip, r);
-    const Flag *const here = plain + r * width, *const none = dark + r * width;
-    Flag any = 0;
-    for (int i = 0; i < span.count; ++i) any |= other[i] = !(here[i] | none[i]);
-    int begin = 0, end = any ? span.count : 0;
-    while (any && !other[begin]) ++begin;
-    while (any && !other[end - 1]) --end;
+    const Bits bits = other_bits(strip, r);
+    const int begin = bits ? lowest(bits) : 0, end = bits ? 64 - __builtin_clzll(bits) : 0;
+    for (int i = begin; i < end; ++i) other[i] = Flag(bits >> i & 1);
     return Span{span.outer, span.row, span.column + begin, 1, end - begin};
   }
 
@@ -203,7 +243,7 @@ struct ValueTaps {
       for (int a = 0; a < ND; ++a) beyond |= Flag(cell[a][i] <= -S) | Flag(cell[a][i] >= length[a]);
       dark[i] = dims & beyond;
     }
-    if (!masks || !drops) {
+    if (!drops) {
       for (int i = 0; i < count; ++i) first[i] = plain[i] ? first[i] : 0;
       return;
     }
