@@ -2,9 +2,10 @@
 // four channels, or uint8 with one; linear or with four taps.
 //
 // A pixel is four lanes of a vector, its channels and what follows them in memory; a vector has one,
-// two or four output pixels. With one channel lanes are output pixels. Only where all taps are in the
-// image, and what is read beyond them is; other pixels go the way of sampling.hpp. The sums are made in
-// its order, to the same bits.
+// two or four output pixels. With one channel lanes are output pixels, and so they are for bytes on
+// AVX-512, with a vector for each channel. Only where all taps are in the image, and what is read beyond
+// them is; where taps outside read 0 other pixels take those inside, and else go the way of sampling.hpp.
+// The sums are made in its order, to the same bits.
 #pragma once
 
 #if defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -155,8 +156,8 @@ struct QuadOf<4> {
 #endif
 
 #if PYSTN_QUADS == 4
-// Two taps in a row of each of four pixels, C channels next to each other: one load a pixel. The four
-// pixels' channels are packed, as they are in the output.
+// Two taps in a row of each of four pixels, C channels of float32 next to each other: one load a pixel. The
+// four pixels' channels are packed, as they are in the output.
 template <int C>
 struct PairsOf {
   using V = QuadVector<4>;
@@ -166,13 +167,7 @@ struct PairsOf {
     return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(from + offset[0])),
                               _mm256_loadu_ps(from + offset[1]), 1);
   }
-  static PYSTN_HD __m512 two(const Byte* from, const int* offset) {
-    long long bytes[2];
-    for (int p = 0; p < 2; ++p) __builtin_memcpy(bytes + p, from + offset[p], 8);
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_set_epi64x(bytes[1], bytes[0])));
-  }
-  template <class T>
-  static PYSTN_HD void load(const T* from, const int* offset, V (&tap)[2]) {
+  static PYSTN_HD void load(const float* from, const int* offset, V (&tap)[2]) {
     const __m512i first = C == 2   ? _mm512_setr_epi32(0, 1, 8, 9, 16, 17, 24, 25, 0, 0, 0, 0, 0, 0, 0, 0)
                           : C == 3 ? _mm512_setr_epi32(0, 1, 2, 8, 9, 10, 16, 17, 18, 24, 25, 26, 0, 0, 0, 0)
                                    : _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
@@ -187,10 +182,6 @@ struct PairsOf {
     return V(_mm512_permutexvar_ps(pixel, _mm512_castps128_ps512(_mm_loadu_ps(weight))));
   }
   static PYSTN_HD void store(float* to, const V& v) { _mm512_mask_storeu_ps(to, __mmask16(lanes), __m512(v)); }
-  static PYSTN_HD void store(Byte* to, const V& v) {
-    const __m512i numbers = _mm512_max_epi32(_mm512_cvtps_epi32(__m512(v)), _mm512_setzero_si512());
-    _mm_mask_storeu_epi8(to, __mmask16(lanes), _mm512_cvtusepi32_epi8(numbers));
-  }
 };
 constexpr bool has_pairs = true;
 #else
@@ -383,25 +374,17 @@ struct PixelSampler {
   }
 
 #if PYSTN_QUADS == 4
-  static PYSTN_HD QuadVector<4> value_of_pairs(const T* image, int row, const PixelTaps<T, 2>& taps, int i) {
+  static PYSTN_HD QuadVector<4> value_of_pairs(const float* image, int row, const PixelTaps<float, 2>& taps, int i) {
     using P = PairsOf<C>;
     using V = QuadVector<4>;
     V upper[2], lower[2];
     P::load(image, taps.first + i, upper);
     P::load(image + row, taps.first + i, lower);
-    if constexpr (flat) {
-      V sum = P::spread(taps.product[0] + i) * upper[0];
-      sum += P::spread(taps.product[1] + i) * upper[1];
-      sum += P::spread(taps.product[2] + i) * lower[0];
-      sum += P::spread(taps.product[3] + i) * lower[1];
-      return sum;
-    } else {
-      const V w0 = P::spread(taps.w[0][0] + i), w1 = P::spread(taps.w[0][1] + i);
-      V sum{};
-      sum += (upper[0] * w0 + upper[1] * w1) * P::spread(taps.w[1][0] + i);
-      sum += (lower[0] * w0 + lower[1] * w1) * P::spread(taps.w[1][1] + i);
-      return sum;
-    }
+    V sum = P::spread(taps.product[0] + i) * upper[0];
+    sum += P::spread(taps.product[1] + i) * upper[1];
+    sum += P::spread(taps.product[2] + i) * lower[0];
+    sum += P::spread(taps.product[3] + i) * lower[1];
+    return sum;
   }
 #endif
 
@@ -413,7 +396,7 @@ struct PixelSampler {
       put_bytes(image, row, taps, i, end, out, step);
     } else {
 #if PYSTN_QUADS == 4
-      if constexpr (S == 2)
+      if constexpr (flat)
         if (step == C && column == C)
           for (; i + 4 <= end; i += 4) PairsOf<C>::store(out + i * C, value_of_pairs(image, row, taps, i));
 #endif
@@ -453,8 +436,7 @@ struct PixelSampler {
   static void put_dropping(const SampleJob& job, const T* image, const PixelTaps<T, S>& taps, int i, T* out) {
     const int64_t column = job.input.axis[0], row = job.input.axis[1];
     const auto is_inside = [&](int a, int k) {
-      return unsigned(taps.cell[a][i] + k) < unsigned(job.size[a]) &&
-             (S == 2 || !is_idle(taps.w[a][k][i], 0.0f, 0.0f));
+      return unsigned(taps.cell[a][i] + k) < unsigned(job.size[a]) && (S == 2 || !is_idle(taps.w[a][k][i], 0.0f, 0.0f));
     };
     image += taps.cell[0][i] * column + taps.cell[1][i] * row;
     float sum[C] = {};
@@ -504,8 +486,7 @@ struct PixelSampler {
     const int first = r * taps.width;
 #if PYSTN_QUADS == 4
     if constexpr (bytes)
-      if (step == C && job.input.axis[0] == C)
-        return BytePlanes<S, C>::put(job, image, taps, first, strip.count, out);
+      if (step == C && job.input.axis[0] == C) return BytePlanes<S, C>::put(job, image, taps, first, strip.count, out);
 #endif
     T* const from = out - first * step;
     if (taps.all) {
@@ -513,9 +494,8 @@ struct PixelSampler {
       return 0;
     }
     const Bits plain = taps.plain_bits(strip, r), dark = taps.dark_bits(strip, r) & ~plain;
-    for_each_run_of(plain, [&](int begin, int end) {
-      put_plain(job, image, taps, first + begin, first + end, from, step);
-    });
+    for_each_run_of(plain,
+                    [&](int begin, int end) { put_plain(job, image, taps, first + begin, first + end, from, step); });
     for_each_run_of(dark, [&](int begin, int end) {
       for (int i = begin; i < end; ++i)
         for (int c = 0; c < C; ++c) out[i * step + c] = T(0);

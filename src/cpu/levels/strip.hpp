@@ -78,10 +78,11 @@ inline void prefetch_coordinates(const SampleJob& job, int64_t n, const Span& st
   const int64_t begin = strip.column - strip.column % job.chunk_columns;
   const int64_t end = begin + job.chunk_columns < job.columns ? begin + job.chunk_columns : job.columns;
   const int64_t ahead = strip.column + 2 * strip_columns;
-  const int64_t offset = ahead < end ? (ahead - strip.column) * column
-                                     : strip_rows * row + (ahead - end + begin - strip.column) * column;
-  const uintptr_t from = reinterpret_cast<uintptr_t>(job.grid.data) +
-                         uintptr_t(n * job.grid.batch + offset_of(job, job.grid.axis, strip) + offset) * uintptr_t(size);
+  const int64_t offset =
+      ahead < end ? (ahead - strip.column) * column : strip_rows * row + (ahead - end + begin - strip.column) * column;
+  const uintptr_t from =
+      reinterpret_cast<uintptr_t>(job.grid.data) +
+      uintptr_t(n * job.grid.batch + offset_of(job, job.grid.axis, strip) + offset) * uintptr_t(size);
   for (int r = 0; r < strip.rows; ++r)
     for (int64_t i = 0; i < strip_columns * column; i += line)
       __builtin_prefetch(reinterpret_cast<const char*>(from + uintptr_t((r * row + i) * size)), 0, 2);

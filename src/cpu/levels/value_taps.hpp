@@ -57,7 +57,7 @@ struct ValueTaps {
   alignas(64) R product[tables][multiplied ? capacity : 1];  // of all axes, in their place
   alignas(64) Flag plain[capacity];                          // all that is read is in the image
   alignas(64) Flag dark[capacity];                           // the pixel is 0: no tap is in the image
-  Flag all;                                                       // every pixel is plain
+  Flag all;                                                  // every pixel is plain
   int width;
   // Where taps outside read 0, and not every pixel is plain, the index of the first tap on each axis and `inside` say
   // which those are.
