@@ -15,6 +15,8 @@
 #include <immintrin.h>
 #endif
 
+#include <type_traits>
+
 #include "stream.hpp"
 #include "value_taps.hpp"
 
@@ -168,10 +170,14 @@ struct PairsOf {
                               _mm256_loadu_ps(from + offset[1]), 1);
   }
   static PYSTN_HD void load(const float* from, const int* offset, V (&tap)[2]) {
-    const __m512i first = C == 2   ? _mm512_setr_epi32(0, 1, 8, 9, 16, 17, 24, 25, 0, 0, 0, 0, 0, 0, 0, 0)
-                          : C == 3 ? _mm512_setr_epi32(0, 1, 2, 8, 9, 10, 16, 17, 18, 24, 25, 26, 0, 0, 0, 0)
-                                   : _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
     const __m512 low = two(from, offset), high = two(from, offset + 2);
+    if constexpr (C == 4) {
+      tap[0] = V(_mm512_shuffle_f32x4(low, high, 0x88));
+      tap[1] = V(_mm512_shuffle_f32x4(low, high, 0xdd));
+      return;
+    }
+    const __m512i first = C == 2 ? _mm512_setr_epi32(0, 1, 8, 9, 16, 17, 24, 25, 0, 0, 0, 0, 0, 0, 0, 0)
+                                 : _mm512_setr_epi32(0, 1, 2, 8, 9, 10, 16, 17, 18, 24, 25, 26, 0, 0, 0, 0);
     tap[0] = V(_mm512_permutex2var_ps(low, first, high));
     tap[1] = V(_mm512_permutex2var_ps(low, _mm512_add_epi32(first, _mm512_set1_epi32(C)), high));
   }
@@ -298,27 +304,32 @@ struct BytePlanes {
   }
 
   // Pixels of one row, of `taps` from i on: those that are plain, and the others if their taps drop. Those that are
-  // left have their bits returned.
+  // left have their bits returned. Apart, or compilers load their constants again for each block.
   template <class Taps>
-  static PYSTN_HD Bits put(const SampleJob& job, const Byte* image, const Taps& taps, int i, int count, Byte* out) {
+  static PYSTN_APART Bits put(const SampleJob& job, const Byte* image, const Taps& taps, int i, int count, Byte* out) {
     const int row = int(job.input.axis[1]);
     Bits left = 0;
     for (int at = 0; at < count; at += 16) {
-      __m512 sum[C];
-      Masks some;
-      const __mmask16 plain = _mm512_test_epi32_mask(_mm512_loadu_si512(taps.plain + i + at), _mm512_set1_epi32(1));
-      if (plain == 0xffff) {
-        sum_taps<true>(image, row, taps, i + at, some, sum);
-      } else {
-        __mmask16 others = 0;
+      const auto put_sum = [&](auto whole, const Masks& some) __attribute__((always_inline)) {
+        __m512 sum[C];
+        sum_taps<whole.value>(image, row, taps, i + at, some, sum);
+        store(out + at * C, sum, count - at);
+      };
+      const auto lanes = [&](const Flag* flags) __attribute__((always_inline)) {
+        return _mm512_test_epi32_mask(_mm512_loadu_si512(flags + i + at), _mm512_set1_epi32(1));
+      };
+      if (taps.all || lanes(taps.plain) == 0xffff) {
+        put_sum(std::true_type(), Masks());
+      } else if ((lanes(taps.plain) || taps.drops) && lanes(taps.dark) != 0xffff) {
+        Masks some;
         if (taps.drops)
-          others = mask_dropping(job, taps, i + at, some);
+          left |= Bits(mask_dropping(job, taps, i + at, some)) << at;
         else
-          for (int k = 0; k < S; ++k) some.column[k] = some.row[k] = some.read[k] = plain;
-        left |= Bits(others) << at;
-        sum_taps<false>(image, row, taps, i + at, some, sum);
+          for (int k = 0; k < S; ++k) some.column[k] = some.row[k] = some.read[k] = lanes(taps.plain);
+        put_sum(std::false_type(), some);
+      } else {
+        store(out + at * C, {}, count - at);
       }
-      store(out + at * C, sum, count - at);
     }
     return left & first_bits(count);
   }
@@ -388,9 +399,9 @@ struct PixelSampler {
   }
 #endif
 
-  // Plain pixels from i to `end` of a run.
-  static PYSTN_HD void put_plain(const SampleJob& job, const T* image, const PixelTaps<T, S>& taps, int i, int end,
-                                 T* out, Index step) {
+  // Plain pixels from i to `end` of a run. Apart, or compilers load their constants again for each pixel.
+  static PYSTN_APART void put_plain(const SampleJob& job, const T* image, const PixelTaps<T, S>& taps, int i, int end,
+                                    T* out, Index step) {
     const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
     if constexpr (C == 1) {
       put_bytes(image, row, taps, i, end, out, step);
