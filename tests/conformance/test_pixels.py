@@ -110,7 +110,9 @@ def test_pixels_placed_together_have_the_bits_of_each_alone(rng, dtype, channels
             if padding_mode == "constant":
                 options["fill_value"] = 9.0
             found = pystn.grid_sample(image, grid, **options)
-            alone = [pystn.grid_sample(image, grid.reshape(1, -1, 1, 2)[:, i : i + 1], **options) for i in range(0, 1650, 7)]
+            alone = [
+                pystn.grid_sample(image, grid.reshape(1, -1, 1, 2)[:, i : i + 1], **options) for i in range(0, 1650, 7)
+            ]
             np.testing.assert_array_equal(found.reshape(1, -1, 1, channels)[:, ::7], np.concatenate(alone, axis=1))
 
 
