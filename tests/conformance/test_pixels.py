@@ -95,6 +95,27 @@ def test_bits_of_the_other_layout(rng, dtype, channels, mode, padding_mode):
                 np.testing.assert_array_equal(channels_first(found), expected)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "constant"])
+def test_pixels_placed_together_have_the_bits_of_each_alone(rng, dtype, channels, mode, padding_mode):
+    """Strips inside, across the borders and the corners, and outside; an image no wider than a kernel too."""
+    for height, width in ((20, 30), (4, 4), (2, 5)):
+        image = drawn(rng, (1, height, width, channels), dtype)
+        for zoom in (0.6, 1.5, 4.0):
+            y, x = np.mgrid[-1:1:11j, -1:1:150j] * zoom
+            grid = np.stack([x + 0.1 * y, y - 0.3 * x], -1)[None].astype(np.float32)
+            options = {"mode": mode, "padding_mode": padding_mode, "channel_axis": -1}
+            if padding_mode == "constant":
+                options["fill_value"] = 9.0
+            found = pystn.grid_sample(image, grid, **options)
+            alone = [
+                pystn.grid_sample(image, grid.reshape(1, -1, 1, 2)[:, i : i + 1], **options) for i in range(0, 1650, 7)
+            ]
+            np.testing.assert_array_equal(found.reshape(1, -1, 1, channels)[:, ::7], np.concatenate(alone, axis=1))
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 def test_bytes_round_half_to_even_and_saturate(channels, mode):

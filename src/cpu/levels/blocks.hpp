@@ -339,7 +339,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // or of the usual kernels.
   template <int order>
-  using UsualTaps = ValueTaps<R, R, S, ND, false, order>;
+  using UsualTaps = ValueTaps<R, R, S, ND, false, true, 1, order>;
   template <int order>
   struct UsualWeights {
     const UsualTaps<order>& taps;

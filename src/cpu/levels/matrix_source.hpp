@@ -60,6 +60,30 @@ PYSTN_APART void make_coordinates(const SampleJob& job, int64_t n, const Span& s
   for (int i = 0; i < span.count; ++i) to[i] = horizon.project(row(a, to[i]), row(2, to[i]));
 }
 
+// Those of the rows of a strip, `width` from one to the next, on all axes.
+template <class R, int ND, int capacity>
+PYSTN_APART void make_strip(const SampleJob& job, int64_t n, const Span& strip, int width, R (&to)[ND][capacity]) {
+  constexpr int columns = strip_columns;
+  alignas(64) R x[columns], q[columns];
+  const int count = strip.count;
+  const Horizon<R> horizon = horizon_of<R>(job);
+  target_columns(job, strip.column, count, x);
+  for (int r = 0; r < strip.rows; ++r) {
+    const LatticeSpan<R> lattice(job, n, Span{strip.outer, strip.row + r, strip.column, 1, count});
+    const MatrixRow<R> row = lattice.under(job, job.source.theta);
+    for (int a = 0; a < ND; ++a) {
+      R* __restrict const at = to[a] + r * width;
+      for (int i = 0; i < count; ++i) at[i] = row(a, x[i]);
+    }
+    if (!is_projective(job)) continue;
+    for (int i = 0; i < count; ++i) q[i] = row(2, x[i]);
+    for (int a = 0; a < ND; ++a) {
+      R* __restrict const at = to[a] + r * width;
+      for (int i = 0; i < count; ++i) at[i] = horizon.project(at[i], q[i]);
+    }
+  }
+}
+
 // Their tangent along that of the matrix.
 template <class R>
 PYSTN_APART void make_tangents(const SampleJob& job, int64_t n, const Span& span, int a, R* __restrict to) {

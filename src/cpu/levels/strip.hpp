@@ -49,6 +49,14 @@ inline void load_row(const G* __restrict x, int64_t stride, int count, R* __rest
 }
 
 template <class R>
+inline void load_pairs(const float* __restrict from, int count, R* __restrict x, R* __restrict y) {
+  for (int i = 0; i < count; ++i) {
+    x[i] = R(from[2 * i]);
+    y[i] = R(from[2 * i + 1]);
+  }
+}
+
+template <class R>
 PYSTN_APART void load_stored(const SampleJob& job, const GridArray& grid, int64_t n, const Span& span, int a, R* to) {
   const int64_t stride = column_stride(job, grid.axis);
   const int64_t at = n * grid.batch + offset_of(job, grid.axis, span) + a * grid.component;
@@ -61,10 +69,52 @@ PYSTN_APART void load_stored(const SampleJob& job, const GridArray& grid, int64_
   }
 }
 
+// Asks for the stored coordinates of the strip after the next one of a line, or of the line below: rows of a large grid
+// are further apart than what processors foresee.
+inline void prefetch_coordinates(const SampleJob& job, int64_t n, const Span& strip) {
+  const int64_t row = row_stride(job, job.grid.axis), column = column_stride(job, job.grid.axis);
+  if (!is_stored(job) || column < 1 || column > job.ndim) return;
+  const int64_t size = job.grid_type == Element::f32 ? 4 : 8, line = 64 / size;
+  const int64_t begin = strip.column - strip.column % job.chunk_columns;
+  const int64_t end = begin + job.chunk_columns < job.columns ? begin + job.chunk_columns : job.columns;
+  const int64_t ahead = strip.column + 2 * strip_columns;
+  const int64_t offset =
+      ahead < end ? (ahead - strip.column) * column : strip_rows * row + (ahead - end + begin - strip.column) * column;
+  const uintptr_t from =
+      reinterpret_cast<uintptr_t>(job.grid.data) +
+      uintptr_t(n * job.grid.batch + offset_of(job, job.grid.axis, strip) + offset) * uintptr_t(size);
+  for (int r = 0; r < strip.rows; ++r)
+    for (int64_t i = 0; i < strip_columns * column; i += line)
+      __builtin_prefetch(reinterpret_cast<const char*>(from + uintptr_t((r * row + i) * size)), 0, 2);
+}
+
 // Coordinates of a run on one axis.
 template <class R>
 inline void load_coordinates(const SampleJob& job, int64_t n, const Span& span, int a, R* to) {
   is_stored(job) ? load_stored(job, job.grid, n, span, a, to) : make_coordinates(job, n, span, a, to);
+}
+
+// Those of the rows of a strip, `width` from one to the next: on all axes, and the last of a row again up to there.
+template <class R, int ND, int capacity>
+PYSTN_APART void load_strip(const SampleJob& job, int64_t n, const Span& strip, int width, R (&to)[ND][capacity]) {
+  const bool pairs = ND == 2 && is_stored(job) && job.grid_type == Element::f32 && job.grid.component == 1 &&
+                     column_stride(job, job.grid.axis) == 2;
+  if (pairs) {
+    const float* from =
+        static_cast<const float*>(job.grid.data) + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
+    for (int r = 0; r < strip.rows; ++r, from += row_stride(job, job.grid.axis))
+      load_pairs(from, strip.count, to[0] + r * width, to[ND - 1] + r * width);
+  } else if (is_stored(job)) {
+    for (int a = 0; a < ND; ++a)
+      for (int r = 0; r < strip.rows; ++r)
+        load_stored(job, job.grid, n, Span{strip.outer, strip.row + r, strip.column, 1, strip.count}, a,
+                    to[a] + r * width);
+  } else {
+    make_strip(job, n, strip, width, to);
+  }
+  for (int a = 0; strip.count < width && a < ND; ++a)
+    for (int r = 0; r < strip.rows; ++r)
+      for (int i = strip.count; i < width; ++i) to[a][r * width + i] = to[a][r * width + strip.count - 1];
 }
 
 // Their tangents.

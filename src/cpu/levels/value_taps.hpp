@@ -3,30 +3,70 @@
 // of sampling.hpp.
 #pragma once
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "sampling.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
-// T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are;
-// order 1 has slopes too.
-template <class T, class R, int S, int ND, bool multiplied, int order = 0>
+// Flags of up to 64 pixels as bits, those of the first pixels lowest.
+using Bits = uint64_t;
+inline Bits bits_of(const Flag* flags, int count) {
+  Bits bits = 0;
+  int i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= count; i += 16)
+    bits |= Bits(_mm512_test_epi32_mask(_mm512_loadu_si512(flags + i), _mm512_set1_epi32(1))) << i;
+#elif defined(__SSE2__)
+  for (; i + 4 <= count; i += 4) {
+    const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(flags + i));
+    bits |= Bits(_mm_movemask_ps(_mm_castsi128_ps(_mm_slli_epi32(four, 31)))) << i;
+  }
+#endif
+  for (; i < count; ++i) bits |= Bits(flags[i] & 1) << i;
+  return bits;
+}
+inline Bits first_bits(int count) { return count < 64 ? (Bits(1) << count) - 1 : ~Bits(0); }
+inline int lowest(Bits bits) { return __builtin_ctzll(bits); }
+
+// Calls body(begin, end) for the runs of bits that are set.
+template <class Body>
+PYSTN_HD void for_each_run_of(Bits bits, Body&& body) {
+  while (bits) {
+    const int begin = lowest(bits);
+    const Bits after = ~bits & ~first_bits(begin);
+    const int end = after ? lowest(after) : 64;
+    body(begin, end);
+    bits &= ~first_bits(end);
+  }
+}
+
+// T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are. With
+// `masks` it is told of each tap whether it is in the image. Of a strip of up to `rows` rows, pixel i of row r is entry
+// r * width + i. Order 1 has slopes too.
+template <class T, class R, int S, int ND, bool multiplied, bool masks, int rows = 1, int order = 0>
 struct ValueTaps {
+  static constexpr int capacity = rows * strip_columns;
   static constexpr bool bytes = sizeof(T) == 1;  // none of which is no number
   static constexpr int tables = multiplied ? power(S, ND) : 1, axes = multiplied ? 1 : ND;
   static constexpr int sloped = order ? ND : 1, changes = order && S > 2 ? S : 1;  // those of linear are -1 and 1
 
-  alignas(64) int first[strip_columns];                           // offset of the first tap
-  alignas(64) R w[axes][multiplied ? 1 : S][strip_columns];       // weights on the axes
-  alignas(64) R product[tables][multiplied ? strip_columns : 1];  // of all axes, in their place
-  alignas(64) R dw[sloped][changes][strip_columns];               // slopes of the weights
-  alignas(64) R factor[sloped][strip_columns];                    // d position / d coordinate
-  alignas(64) Flag plain[strip_columns];                          // all that is read is in the image
-  alignas(64) Flag dark[strip_columns];                           // the pixel is 0: no tap is in the image
-  Flag all;                                                       // every pixel is plain
-  // Where taps outside read 0, and not every pixel is plain, `inside` says which those are.
-  static constexpr bool masks = !multiplied && !bytes;
+  alignas(64) int first[capacity];                           // offset of the first tap
+  alignas(64) R w[axes][multiplied ? 1 : S][capacity];       // weights on the axes
+  alignas(64) R product[tables][multiplied ? capacity : 1];  // of all axes, in their place
+  alignas(64) R dw[sloped][changes][capacity];               // slopes of the weights
+  alignas(64) R factor[sloped][capacity];                    // d position / d coordinate
+  alignas(64) Flag plain[capacity];                          // all that is read is in the image
+  alignas(64) Flag dark[capacity];                           // the pixel is 0: no tap is in the image
+  Flag all;                                                  // every pixel is plain
+  int width;
+  // Where taps outside read 0, and not every pixel is plain, the index of the first tap on each axis and `inside` say
+  // which those are.
   bool drops;
-  alignas(64) Flag inside[masks ? ND : 1][S][strip_columns];
+  alignas(64) int cell[ND][capacity];
+  alignas(64) Flag inside[masks ? ND : 1][S][capacity];
   Run<R, ND> run;
 
   // `last` is the first tap of a pixel whose reading ends with the image.
@@ -36,7 +76,7 @@ struct ValueTaps {
             (order == 0 || S != 2 || Subgradient(job.subgradient) == Subgradient::right);
     zeros = !job.fill;
     are_of(job.input, 0, job.size[ND - 1]);
-    dropping = masks && zeros;
+    dropping = zeros;
     for (int a = 0; a < ND; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
       known = known && Mode(job.kernel[a].mode) == mode && (S > 1 || !job.kernel[a].variant) &&
@@ -53,32 +93,38 @@ struct ValueTaps {
     high = int(to);
   }
 
-  // For whole blocks of so many pixels: those beyond the span are its last again. Whether all that is not plain is 0 or
-  // masked.
+  // For whole blocks of so many pixels in each row: those beyond the span are its last again. Whether all that is not
+  // plain is 0 or masked.
   bool place_all_or_none(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
+    width = (span.count + lanes - 1) / lanes * lanes;
     drops = dropping;
-    return known && place_known(job, n, span, lanes) && (all || drops);
+    return known && place_known(job, n, span) && (all || drops);
   }
 
   // The same, any taps.
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
+    width = (span.count + lanes - 1) / lanes * lanes;
     drops = dropping;
-    if (known && place_known(job, n, span, lanes)) return;
+    if (known && place_known(job, n, span)) return;
     drops = false;
     place_any(job, n, span, lanes);
   }
 
   const R* factor_of(int a) const { return factor[a]; }
 
-  // The pixels of a span that are neither plain nor dark; returns the span from the first of them to the last.
-  Span others(const Span& span, Flag* other) const {
-    int begin = span.count, end = 0;
-    for (int i = 0; i < span.count; ++i) {
-      other[i] = !(plain[i] | dark[i]);
-      if (!other[i]) continue;
-      begin = begin < i ? begin : i;
-      end = i + 1;
-    }
+  // The pixels of row r of a span that are plain, dark, or neither.
+  Bits plain_bits(const Span& span, int r = 0) const { return bits_of(plain + r * width, span.count); }
+  Bits dark_bits(const Span& span, int r = 0) const { return bits_of(dark + r * width, span.count); }
+  Bits other_bits(const Span& span, int r = 0) const {
+    return first_bits(span.count) & ~(plain_bits(span, r) | dark_bits(span, r));
+  }
+
+  // Those that are neither; returns the span from the first of them to the last.
+  Span others(const Span& strip, Flag* other, int r = 0) const {
+    const Span span = row_of(strip, r);
+    const Bits bits = other_bits(strip, r);
+    const int begin = bits ? lowest(bits) : 0, end = bits ? 64 - __builtin_clzll(bits) : 0;
+    for (int i = begin; i < end; ++i) other[i] = Flag(bits >> i & 1);
     return Span{span.outer, span.row, span.column + begin, 1, end - begin};
   }
 
@@ -87,13 +133,12 @@ struct ValueTaps {
   int last, low, high;
   bool known, zeros, dropping;
 
-  bool place_known(const SampleJob& job, int64_t n, const Span& span, int lanes) {
-    alignas(64) R x[ND][strip_columns];
-    const int count = (span.count + lanes - 1) / lanes * lanes;
-    for (int a = 0; a < ND; ++a) {
-      load_coordinates(job, n, span, a, x[a]);
-      for (int i = span.count; i < count; ++i) x[a][i] = x[a][span.count - 1];
-    }
+  static Span row_of(const Span& span, int r) { return Span{span.outer, span.row + r, span.column, 1, span.count}; }
+
+  bool place_known(const SampleJob& job, int64_t n, const Span& span) {
+    alignas(64) R x[ND][capacity];
+    const int count = span.rows * width;
+    load_strip(job, n, span, width, x);
     bool within = true;
     if constexpr (S <= 2) {
       with_fold(Boundary(job.boundary[0]), [&](auto fold) {
@@ -139,6 +184,7 @@ struct ValueTaps {
 
   // The kernels, from a job. A loop that chooses ties does not vectorise.
   struct TiesToEven {
+    static constexpr bool folds = true;
     TiesToEven(const SampleJob&, int) {}
     PYSTN_HD R place(R p, R& t) const { return Nearest<R>{false}.place(p, t); }
     PYSTN_HD void weights(R t, R* w, R* dw, R* d2w) const { Nearest<R>{false}.weights(t, w, dw, d2w); }
@@ -157,39 +203,49 @@ struct ValueTaps {
         : normalize(Normalization<R>::of(Coordinates(job.coordinates), job.full[a])), bounds{job.full[a]} {}
   };
 
+  // As weigh_taps, for positions that are small numbers if they are folded.
+  template <class Kernel>
+  static PYSTN_HD R weigh(const Kernel& kernel, R p, R* w, R* dw) {
+    if constexpr (!Kernel::folds) {
+      return weigh_taps<R>(kernel, p, w, dw, nullptr);
+    } else {
+      R t;
+      const R cell = kernel.place(p, t);
+      kernel.weights(t, w, dw, nullptr);
+      return cell;
+    }
+  }
+
   template <class Kernels, class Bys, class Position>
   PYSTN_APART void place_all(const SampleJob& job, int count, const R* __restrict x, const R* __restrict y,
                              const R* __restrict z, const Kernels& kernel, const Bys& by, const Position& position) {
     int before[ND], begin[ND], end[ND];
-    unsigned stride[ND];
+    unsigned stride[ND], places[ND];  // of first taps: one before them is a large number
     for (int a = 0; a < ND; ++a) {
       before[a] = int(job.origin[a]) + (S - 1) / 2;
       begin[a] = a == ND - 1 ? low : 0;
       end[a] = a == ND - 1 ? high : int(job.size[a]);
       stride[a] = unsigned(image->axis[a]);
+      places[a] = end[a] - begin[a] < S ? 0 : unsigned(end[a] - begin[a] - S + 1);
     }
     const int last_first = last;
-    alignas(64) int cells[ND][strip_columns];
-    const Flag dims = zeros;
     Flag every = 1;
     for (int i = 0; i < count; ++i) {
       R weight[ND][S], slope[ND][S];
-      Flag within = 1, beyond = 0;
+      Flag within = 1;
       unsigned offset = 0;  // any bits where taps are outside
 #pragma GCC unroll 3        // or the loop over pixels does not vectorise
       for (int a = 0; a < ND; ++a) {
         R f;
         const R p = position(by[a], a == 0 ? x[i] : a == 1 ? y[i] : z[i], f);
-        const int cell = int(weigh_taps<R>(kernel[a], p, weight[a], order ? slope[a] : nullptr, nullptr)) - before[a];
+        const int at = int(weigh(kernel[a], p, weight[a], order ? slope[a] : nullptr)) - before[a];
         if (order) factor[a][i] = f;
-        offset += unsigned(cell) * stride[a];
-        if constexpr (masks) cells[a][i] = cell;
-        within &= Flag(cell >= begin[a]) & Flag(cell <= end[a] - S);
-        beyond |= Flag(cell <= begin[a] - S) | Flag(cell >= end[a]);
-        for (int k = 0; S > 2 && !bytes && k < S; ++k) {  // what is not read may be no number
+        offset += unsigned(at) * stride[a];
+        cell[a][i] = at;
+        within &= Flag(unsigned(at - begin[a]) < places[a]);
+        for (int k = 0; S > 2 && !bytes && k < S; ++k)  // what is not read may be no number
           within &= Flag(!is_idle(weight[a][k], order ? slope[a][k] : R(0), R(0)));
-          if (order) dw[a][k][i] = slope[a][k];
-        }
+        for (int k = 0; S > 2 && order && k < S; ++k) dw[a][k][i] = slope[a][k];
       }
       within &= Flag(int(offset) <= last_first);
       if constexpr (multiplied) {
@@ -202,23 +258,28 @@ struct ValueTaps {
         for (int a = 0; a < ND; ++a)
           for (int k = 0; k < S; ++k) w[a][k][i] = weight[a][k];
       }
-      dark[i] = dims & beyond;
       first[i] = int(offset);
       plain[i] = within;
       every &= within;
     }
     all = every;
     if (every) return;
+    const Flag dims = zeros;
+    for (int i = 0; i < count; ++i) {
+      Flag beyond = 0;
+      for (int a = 0; a < ND; ++a) beyond |= Flag(cell[a][i] <= begin[a] - S) | Flag(cell[a][i] >= end[a]);
+      dark[i] = dims & beyond;
+    }
     if (!drops) {
       for (int i = 0; i < count; ++i) first[i] = plain[i] ? first[i] : 0;
       return;
     }
     if constexpr (masks)
       for (int a = 0; a < ND; ++a) {
-        alignas(64) Flag any[strip_columns] = {};
+        alignas(64) Flag any[capacity] = {};
         for (int k = 0; k < S; ++k)
           for (int i = 0; i < count; ++i) {
-            Flag in = Flag(cells[a][i] + k >= begin[a]) & Flag(cells[a][i] + k < end[a]);
+            Flag in = Flag(cell[a][i] + k >= begin[a]) & Flag(cell[a][i] + k < end[a]);
             if (S > 2) in &= Flag(!is_idle(w[a][k][i], order ? dw[a][k][i] : R(0), R(0)));
             inside[a][k][i] = in;
             any[i] |= in;
@@ -228,25 +289,30 @@ struct ValueTaps {
   }
 
   void place_any(const SampleJob& job, int64_t n, const Span& span, int lanes) {
-    run.template place<0>(job, n, span, lanes);
     all = true;
-    for (int i = 0; i < run.placed; ++i) {
-      Flag adjacent = !run.cut[i];
-      Index offset = 0;
-      for (int a = 0; a < ND; ++a) adjacent &= run.axis[a].adjacent[i];
-      for (int a = 0; adjacent && a < ND; ++a) offset += run.axis[a].first[i] * image->axis[a];
-      first[i] = int(offset);
-      all &= plain[i] = adjacent & Flag(offset <= last);
-      dark[i] = false;
-      const auto weight = [&](int a, int k) { return run.axis[a].w[run.axis[a].entry(i, k)]; };
-      for (int k = 0; multiplied && k < tables; ++k) {
-        product[k][i] = R(1);
-        for (int a = 0, rest = k; a < ND; ++a, rest /= S) product[k][i] *= weight(a, rest % S);
-      }
-      for (int a = 0; !multiplied && a < ND; ++a)
-        for (int k = 0; k < S; ++k) w[a][k][i] = weight(a, k);
+    for (int r = 0; r < span.rows; ++r) {
+      run.template place<0>(job, n, row_of(span, r), lanes);
+      for (int i = 0; i < run.placed; ++i) take(i, r * width + i);
     }
-    for (int i = 0; !all && i < run.placed; ++i) first[i] = plain[i] ? first[i] : 0;
+    for (int i = 0; !all && i < span.rows * width; ++i) first[i] = plain[i] ? first[i] : 0;
+  }
+
+  // Pixel i of the run as entry e.
+  void take(int i, int e) {
+    Flag adjacent = !run.cut[i];
+    Index offset = 0;
+    for (int a = 0; a < ND; ++a) adjacent &= run.axis[a].adjacent[i];
+    for (int a = 0; adjacent && a < ND; ++a) offset += run.axis[a].first[i] * image->axis[a];
+    first[e] = int(offset);
+    all &= plain[e] = adjacent & Flag(offset <= last);
+    dark[e] = false;
+    const auto weight = [&](int a, int k) { return run.axis[a].w[run.axis[a].entry(i, k)]; };
+    for (int k = 0; multiplied && k < tables; ++k) {
+      product[k][e] = R(1);
+      for (int a = 0, rest = k; a < ND; ++a, rest /= S) product[k][e] *= weight(a, rest % S);
+    }
+    for (int a = 0; !multiplied && a < ND; ++a)
+      for (int k = 0; k < S; ++k) w[a][k][e] = weight(a, k);
   }
 };
 
