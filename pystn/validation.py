@@ -19,10 +19,12 @@ __all__ = [
     "check_affine",
     "check_batch",
     "check_fill",
+    "check_float",
     "check_grid",
     "check_like",
     "check_out",
     "check_outs",
+    "check_parameters",
     "check_parametric",
     "check_sampling",
     "check_splatting",
@@ -341,6 +343,16 @@ def check_affine(theta: Any) -> int:
     if theta.ndim < 3 or theta.shape[-2:] not in ((2, 3), (3, 4)):
         raise ValueError(f"theta must have shape (N, ..., 2, 3) or (N, ..., 3, 4): got {theta.shape}")
     return int(theta.shape[-2])
+
+
+def check_parameters(name: str, array: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Check parameters (N, *K, *shape); returns (N, *K)."""
+    check_float(name, array)
+    leading = array.ndim - len(shape)
+    if leading < 1 or array.shape[leading:] != shape:
+        expected = ", ".join(map(str, ("N", "...", *shape)))
+        raise ValueError(f"{name} must have shape ({expected}): got {array.shape}")
+    return tuple(array.shape[:leading])
 
 
 def check_spline(input: Any, channel_axis: Any) -> tuple[int, np.dtype[Any]]:

@@ -7,6 +7,7 @@ PyTorch too then has it first, and both share one OpenMP runtime.
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -20,6 +21,8 @@ __all__ = ["Backend", "backend_of"]
 
 class Backend(Protocol):
     """What a backend does: allocate results unless they are given, choose kernels, run them."""
+
+    xp: ModuleType  # numpy, or cupy
 
     def grid_sample(
         self, input: Array, grid: Coordinates, options: SamplingOptions, return_mask: bool, out: Array | None

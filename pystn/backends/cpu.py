@@ -56,7 +56,10 @@ __all__ = [
     "warp_project",
     "warp_project_jvp",
     "warp_project_vjp",
+    "xp",
 ]
+
+xp = np
 
 # What was built and what is in use, for threads and for show_config.
 current_level, levels = _cpu.current_level, _cpu.levels
