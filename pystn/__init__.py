@@ -7,7 +7,23 @@ product with its Jacobian's transpose, and ``f_jvp``, the product with its Jacob
 from importlib.metadata import version
 
 from pystn.config import show_config
-from pystn.grids import affine_grid, affine_grid_jvp, affine_grid_vjp
+from pystn.grids import (
+    affine_grid,
+    affine_grid_jvp,
+    affine_grid_vjp,
+    compose_grids,
+    compose_grids_jvp,
+    compose_grids_vjp,
+    displacement_grid,
+    displacement_grid_jvp,
+    displacement_grid_vjp,
+    invert_displacement,
+    invert_displacement_jvp,
+    invert_displacement_vjp,
+    jacobian_determinant,
+    jacobian_determinant_jvp,
+    jacobian_determinant_vjp,
+)
 from pystn.interpolation import BSpline, Cubic, Gaussian, Lanczos, Linear, Nearest, Tabulated
 from pystn.sampling import (
     grid_gradient,
@@ -56,6 +72,12 @@ __all__ = [
     "affine_grid",
     "affine_grid_jvp",
     "affine_grid_vjp",
+    "compose_grids",
+    "compose_grids_jvp",
+    "compose_grids_vjp",
+    "displacement_grid",
+    "displacement_grid_jvp",
+    "displacement_grid_vjp",
     "forward_warp",
     "forward_warp_jvp",
     "forward_warp_vjp",
@@ -73,6 +95,12 @@ __all__ = [
     "grid_sample_jvp",
     "grid_sample_vjp",
     "grid_sample_vjp2",
+    "invert_displacement",
+    "invert_displacement_jvp",
+    "invert_displacement_vjp",
+    "jacobian_determinant",
+    "jacobian_determinant_jvp",
+    "jacobian_determinant_vjp",
     "num_threads",
     "set_num_threads",
     "show_config",
