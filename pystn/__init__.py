@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 from pystn.config import show_config
 from pystn.grids import (
+    CPAB,
+    StationaryVelocity,
     affine_grid,
     affine_grid_jvp,
     affine_grid_vjp,
@@ -61,13 +63,15 @@ from pystn.warping import (
 
 __version__ = version("pystn")
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (CPAB is a class)
     "BSpline",
+    "CPAB",
     "Cubic",
     "Gaussian",
     "Lanczos",
     "Linear",
     "Nearest",
+    "StationaryVelocity",
     "Tabulated",
     "affine_grid",
     "affine_grid_jvp",

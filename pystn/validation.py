@@ -38,6 +38,7 @@ __all__ = [
     "projected_shape",
     "sample_shape",
     "spatial_of",
+    "spatial_size",
     "sum_dtype",
     "tangent_dtype",
 ]
@@ -335,6 +336,17 @@ def output_size(size: Any, ndim: int, batch: int | None = None) -> tuple[int, ..
     if len(lengths) == ndim + 2 and batch is not None and lengths[0] != batch:
         raise ValueError(f"size (N, C, spatial) must have the batch size, {batch}: got {lengths}")
     return lengths[-ndim:]
+
+
+def spatial_size(size: Any, names: tuple[str, ...]) -> tuple[int, ...]:
+    """A spatial size of as many axes as one of the names has, like "H, W"."""
+    try:
+        count = len(size)
+    except TypeError:
+        raise TypeError(f"size must be a tuple of integers, got {size!r}") from None
+    if count not in [len(name.split(", ")) for name in names]:
+        raise ValueError(f"size must be {' or '.join(f'({name})' for name in names)}: got {size!r}")
+    return output_size(size, count)
 
 
 def check_affine(theta: Any) -> int:
