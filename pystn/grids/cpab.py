@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -166,41 +167,45 @@ class CPAB(Family):
         check_float("points", points)
         if points.ndim < 1 or points.shape[-1] != self.ndim:
             raise ValueError(f"points must have shape (..., {self.ndim}): got {points.shape}")
-        flat = points.reshape(-1, self.ndim).astype(np.float64)
-        velocity = self._tessellation.velocity(xp, self._velocities(xp, theta), flat)
-        return velocity.reshape(*theta.shape[:-1], *points.shape).astype(theta.dtype)  # type: ignore[no-any-return]
+        flat = points.reshape(math.prod(points.shape[:-1]), self.ndim).astype(np.float64)
+        with np.errstate(all="ignore"):  # of parameters that are not finite
+            velocity = self._tessellation.velocity(xp, self._velocities(xp, theta), flat)
+            return velocity.reshape(*theta.shape[:-1], *points.shape).astype(theta.dtype)  # type: ignore[no-any-return]
 
     def _identity(self) -> Array:
         return np.zeros(self.theta_shape)
 
     def _velocities(self, xp: ModuleType, theta: Array) -> Array:
         """At all vertices, (M, V, ndim) in float64."""
-        parameters = theta.reshape(int(np.prod(theta.shape[:-1])), -1)
-        velocities = xp.zeros((len(parameters), self.vertices.size), np.float64)
+        parameters = theta.reshape(math.prod(theta.shape[:-1]), theta.shape[-1])
+        velocities: Array = xp.zeros((len(parameters), self.vertices.size), np.float64)
         velocities[:, self._cast(xp, "_free", np.dtype(np.int64))] = parameters
-        return velocities.reshape(-1, *self.vertices.shape)  # type: ignore[no-any-return]
+        return velocities.reshape(len(parameters), *self.vertices.shape)
 
     def _grid(self, xp: ModuleType, theta: Array, out: Array | None) -> Array:
         points = self._cast(xp, "_points", np.dtype(np.float64))
-        return self._shaped(self._tessellation.flow(xp, self._velocities(xp, theta), points), theta, out)
+        with np.errstate(all="ignore"):
+            flowed = self._tessellation.flow(xp, self._velocities(xp, theta), points)
+            grid = flowed.reshape(*theta.shape[:-1], *self.size, self.ndim)
+            if out is None:
+                return grid.astype(theta.dtype)  # type: ignore[no-any-return]
+            out[...] = grid
+            return out
 
     def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
         points = self._cast(xp, "_points", np.dtype(np.float64))
         velocities, tangents = self._velocities(xp, theta), self._velocities(xp, d_theta)
-        return self._shaped(self._tessellation.flow_jvp(xp, velocities, tangents, points), theta, None)
+        with np.errstate(all="ignore"):
+            moved = self._tessellation.flow_jvp(xp, velocities, tangents, points)
+            return moved.reshape(*theta.shape[:-1], *self.size, self.ndim).astype(theta.dtype)  # type: ignore[no-any-return]
 
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Array | None]:
         if not wanted[0]:
             return (None,)
         points, velocities = self._cast(xp, "_points", np.dtype(np.float64)), self._velocities(xp, theta)
         adjoint = grad_grid.reshape(len(velocities), len(points), self.ndim)
-        gradient = self._tessellation.flow_vjp(xp, adjoint, velocities, points).reshape(len(velocities), -1)
         free = self._cast(xp, "_free", np.dtype(np.int64))
-        return (gradient[:, free].reshape(theta.shape).astype(theta.dtype),)
-
-    def _shaped(self, flowed: Array, theta: Array, out: Array | None) -> Array:
-        shaped = flowed.reshape(*theta.shape[:-1], *self.size, self.ndim)
-        if out is None:
-            return shaped.astype(theta.dtype)
-        out[...] = shaped
-        return out
+        with np.errstate(all="ignore"):
+            gradient = self._tessellation.flow_vjp(xp, adjoint, velocities, points)
+            flat = gradient.reshape(len(velocities), self.vertices.size)
+            return (flat[:, free].reshape(theta.shape).astype(theta.dtype),)

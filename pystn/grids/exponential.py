@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from pystn.typing import Array
 
 __all__ = ["expm", "expm_jvp", "expm_vjp"]
@@ -18,11 +16,10 @@ def expm(xp: Any, x: Array) -> Any:
     scaled, squarings = scaling(xp, x)
     one = xp.eye(x.shape[-1])
     y = xp.broadcast_to(one, x.shape)
-    with np.errstate(all="ignore"):
-        for k in range(DEGREE, 0, -1):
-            y = one + scaled @ y / k
-        for k in range(int(squarings.max(initial=0))):
-            y = xp.where(squarings > k, y @ y, y)
+    for k in range(DEGREE, 0, -1):
+        y = one + scaled @ y / k
+    for k in range(int(squarings.max()) if squarings.size else 0):
+        y = xp.where(squarings > k, y @ y, y)
     return y
 
 
@@ -31,12 +28,11 @@ def expm_jvp(xp: Any, x: Array, dx: Array) -> Any:
     scaled, squarings = scaling(xp, x)
     one = xp.eye(x.shape[-1])
     y, dy = xp.broadcast_to(one, x.shape), xp.zeros_like(x)
-    with np.errstate(all="ignore"):
-        d_scaled = xp.ldexp(dx, -squarings)
-        for k in range(DEGREE, 0, -1):
-            y, dy = one + scaled @ y / k, (d_scaled @ y + scaled @ dy) / k
-        for k in range(int(squarings.max(initial=0))):
-            y, dy = xp.where(squarings > k, y @ y, y), xp.where(squarings > k, dy @ y + y @ dy, dy)
+    d_scaled = xp.ldexp(dx, -squarings)
+    for k in range(DEGREE, 0, -1):
+        y, dy = one + scaled @ y / k, (d_scaled @ y + scaled @ dy) / k
+    for k in range(int(squarings.max()) if squarings.size else 0):
+        y, dy = xp.where(squarings > k, y @ y, y), xp.where(squarings > k, dy @ y + y @ dy, dy)
     return dy
 
 

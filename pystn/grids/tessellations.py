@@ -98,31 +98,28 @@ class Intervals:
 
     def flow(self, xp: Any, velocities: Array, points: Array) -> Any:
         moved = xp.zeros(len(velocities) * len(points))
-        with np.errstate(all="ignore"):
-            for segment in self.segments(xp, velocities, points):
-                moved[segment.which] += segment.step
-        return points + (2 / self.count) * moved.reshape(len(velocities), -1, 1)
+        for segment in self.segments(xp, velocities, points):
+            moved[segment.which] += segment.step
+        return points + (2 / self.count) * moved.reshape(len(velocities), len(points), 1)
 
     def flow_jvp(self, xp: Any, velocities: Array, d_velocities: Array, points: Array) -> Any:
         moved = xp.zeros(len(velocities) * len(points))
         d = d_velocities.reshape(-1)
-        with np.errstate(all="ignore"):
-            for segment in self.segments(xp, velocities, points):
-                by_place, by_left, by_right = segment.derivatives(xp)
-                earlier = by_place * moved[segment.which]
-                moved[segment.which] = earlier + by_left * d[segment.vertex] + by_right * d[segment.vertex + 1]
-        return moved.reshape(len(velocities), -1, 1)
+        for segment in self.segments(xp, velocities, points):
+            by_place, by_left, by_right = segment.derivatives(xp)
+            earlier = by_place * moved[segment.which]
+            moved[segment.which] = earlier + by_left * d[segment.vertex] + by_right * d[segment.vertex + 1]
+        return moved.reshape(len(velocities), len(points), 1)
 
     def flow_vjp(self, xp: Any, grad: Array, velocities: Array, points: Array) -> Any:
         adjoint = grad.reshape(-1).astype(np.float64)
         grad_velocities = xp.zeros(velocities.size)
-        with np.errstate(all="ignore"):
-            for segment in reversed(list(self.segments(xp, velocities, points))):
-                by_place, by_left, by_right = segment.derivatives(xp)
-                ahead = adjoint[segment.which]
-                grad_velocities += sums(xp, segment.vertex, by_left * ahead, velocities.size)
-                grad_velocities += sums(xp, segment.vertex + 1, by_right * ahead, velocities.size)
-                adjoint[segment.which] = by_place * ahead
+        for segment in reversed(list(self.segments(xp, velocities, points))):
+            by_place, by_left, by_right = segment.derivatives(xp)
+            ahead = adjoint[segment.which]
+            grad_velocities += sums(xp, segment.vertex, by_left * ahead, velocities.size)
+            grad_velocities += sums(xp, segment.vertex + 1, by_right * ahead, velocities.size)
+            adjoint[segment.which] = by_place * ahead
         return grad_velocities.reshape(velocities.shape)
 
     def segments(self, xp: Any, velocities: Array, points: Array) -> Iterator[Segment]:
