@@ -7,7 +7,19 @@ product with its Jacobian's transpose, and ``f_jvp``, the product with its Jacob
 from importlib.metadata import version
 
 from pystn.config import show_config
-from pystn.grids import affine_grid, affine_grid_jvp, affine_grid_vjp
+from pystn.grids import (
+    affine_grid,
+    affine_grid_jvp,
+    affine_grid_vjp,
+    linear_grid,
+    linear_grid_jvp,
+    linear_grid_vjp,
+    linear_grid_vjp2,
+    projective_grid,
+    projective_grid_jvp,
+    projective_grid_vjp,
+    projective_grid_vjp2,
+)
 from pystn.interpolation import BSpline, Cubic, Gaussian, Lanczos, Linear, Nearest, Tabulated
 from pystn.sampling import (
     grid_gradient,
@@ -73,7 +85,15 @@ __all__ = [
     "grid_sample_jvp",
     "grid_sample_vjp",
     "grid_sample_vjp2",
+    "linear_grid",
+    "linear_grid_jvp",
+    "linear_grid_vjp",
+    "linear_grid_vjp2",
     "num_threads",
+    "projective_grid",
+    "projective_grid_jvp",
+    "projective_grid_vjp",
+    "projective_grid_vjp2",
     "set_num_threads",
     "show_config",
     "spline_filter",

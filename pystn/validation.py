@@ -17,6 +17,7 @@ __all__ = [
     "batch_of",
     "channels_of",
     "check_affine",
+    "check_basis",
     "check_batch",
     "check_fill",
     "check_float",
@@ -343,6 +344,20 @@ def check_affine(theta: Any) -> int:
     if theta.ndim < 3 or theta.shape[-2:] not in ((2, 3), (3, 4)):
         raise ValueError(f"theta must have shape (N, ..., 2, 3) or (N, ..., 3, 4): got {theta.shape}")
     return int(theta.shape[-2])
+
+
+def check_basis(theta: Any, basis: Any, homogeneous: bool) -> tuple[int, ...]:
+    """Check theta (N, *K, rows, q) and a basis (N, q, *points); returns the shape of their grid."""
+    check_float("theta", theta)
+    extra = " + 1" if homogeneous else ""
+    if theta.ndim < 3 or theta.shape[-2] - homogeneous not in SPATIAL_NAMES:
+        raise ValueError(f"theta must have shape (N, ..., ndim{extra}, q) with ndim 1 to 3: got {theta.shape}")
+    q = theta.shape[-1]
+    if basis.ndim < 2 or basis.shape[1] != q:
+        raise ValueError(f"basis must have shape (N, {q}, ...) for theta (N, ..., {q}): got {basis.shape}")
+    check_like("basis", basis, basis.shape, theta.dtype, "theta")
+    batch = check_batch("theta", theta, basis, "basis")
+    return (batch, *theta.shape[1:-2], *basis.shape[2:], theta.shape[-2] - homogeneous)
 
 
 def check_parameters(name: str, array: Any, shape: tuple[int, ...]) -> tuple[int, ...]:

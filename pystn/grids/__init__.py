@@ -1,5 +1,24 @@
 """Grid generators, one family a file: parameters in, coordinates out, derivatives beside them."""
 
 from pystn.grids.affine import affine_grid, affine_grid_jvp, affine_grid_vjp
+from pystn.grids.linear import linear_grid, linear_grid_jvp, linear_grid_vjp, linear_grid_vjp2
+from pystn.grids.projective import (
+    projective_grid,
+    projective_grid_jvp,
+    projective_grid_vjp,
+    projective_grid_vjp2,
+)
 
-__all__ = ["affine_grid", "affine_grid_jvp", "affine_grid_vjp"]
+__all__ = [
+    "affine_grid",
+    "affine_grid_jvp",
+    "affine_grid_vjp",
+    "linear_grid",
+    "linear_grid_jvp",
+    "linear_grid_vjp",
+    "linear_grid_vjp2",
+    "projective_grid",
+    "projective_grid_jvp",
+    "projective_grid_vjp",
+    "projective_grid_vjp2",
+]
