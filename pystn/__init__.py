@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from pystn.config import show_config
 from pystn.grids import (
+    Polynomial,
     affine_grid,
     affine_grid_jvp,
     affine_grid_vjp,
@@ -64,6 +65,7 @@ __all__ = [
     "Lanczos",
     "Linear",
     "Nearest",
+    "Polynomial",
     "Tabulated",
     "affine_grid",
     "affine_grid_jvp",

@@ -27,18 +27,21 @@ __all__ = [
     "check_outs",
     "check_parameters",
     "check_parametric",
+    "check_points",
     "check_sampling",
     "check_splatting",
     "check_spline",
     "check_target",
     "check_warping",
     "check_wrt",
+    "count",
     "image_shape",
     "mask_dtype",
     "output_size",
     "projected_shape",
     "sample_shape",
     "spatial_of",
+    "spatial_size",
     "sum_dtype",
     "tangent_dtype",
 ]
@@ -336,6 +339,37 @@ def output_size(size: Any, ndim: int, batch: int | None = None) -> tuple[int, ..
     if len(lengths) == ndim + 2 and batch is not None and lengths[0] != batch:
         raise ValueError(f"size (N, C, spatial) must have the batch size, {batch}: got {lengths}")
     return lengths[-ndim:]
+
+
+def spatial_size(size: Any) -> tuple[int, ...]:
+    """A spatial size that says itself how many dimensions there are."""
+    try:
+        ndim = len(size)
+    except TypeError:
+        raise TypeError(f"size must be a tuple of integers, got {size!r}") from None
+    if ndim not in SPATIAL_NAMES:
+        raise ValueError(f"size must have 1 to 3 entries (spatial): got {size!r}")
+    return output_size(size, ndim)
+
+
+def count(name: str, value: Any, least: int) -> int:
+    """An integer of `least` or more."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more: got {value}")
+    return int(value)
+
+
+def check_points(name: str, points: Any, dimensions: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """A copy of points (..., ndim) in float64, ndim being one of `dimensions`."""
+    copy = np.array(points, np.float64)
+    if copy.ndim < 2 or copy.shape[-1] not in dimensions:
+        expected = " or ".join(map(str, dimensions))
+        raise ValueError(f"{name} must have last axis {expected} and one or more before it: got {copy.shape}")
+    if not np.isfinite(copy).all():
+        raise ValueError(f"{name} must be finite: got {copy[~np.isfinite(copy).all(axis=-1)][0]}")
+    return copy
 
 
 def check_affine(theta: Any) -> int:

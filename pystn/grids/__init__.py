@@ -2,6 +2,7 @@
 
 from pystn.grids.affine import affine_grid, affine_grid_jvp, affine_grid_vjp
 from pystn.grids.linear import linear_grid, linear_grid_jvp, linear_grid_vjp, linear_grid_vjp2
+from pystn.grids.polynomial import Polynomial
 from pystn.grids.projective import (
     projective_grid,
     projective_grid_jvp,
@@ -10,6 +11,7 @@ from pystn.grids.projective import (
 )
 
 __all__ = [
+    "Polynomial",
     "affine_grid",
     "affine_grid_jvp",
     "affine_grid_vjp",
