@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pystn.config import show_config
 from pystn.grids import (
     CPAB,
+    Polynomial,
     StationaryVelocity,
     affine_grid,
     affine_grid_jvp,
@@ -25,6 +26,14 @@ from pystn.grids import (
     jacobian_determinant,
     jacobian_determinant_jvp,
     jacobian_determinant_vjp,
+    linear_grid,
+    linear_grid_jvp,
+    linear_grid_vjp,
+    linear_grid_vjp2,
+    projective_grid,
+    projective_grid_jvp,
+    projective_grid_vjp,
+    projective_grid_vjp2,
 )
 from pystn.interpolation import BSpline, Cubic, Gaussian, Lanczos, Linear, Nearest, Tabulated
 from pystn.sampling import (
@@ -71,6 +80,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "Lanczos",
     "Linear",
     "Nearest",
+    "Polynomial",
     "StationaryVelocity",
     "Tabulated",
     "affine_grid",
@@ -105,7 +115,15 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "jacobian_determinant",
     "jacobian_determinant_jvp",
     "jacobian_determinant_vjp",
+    "linear_grid",
+    "linear_grid_jvp",
+    "linear_grid_vjp",
+    "linear_grid_vjp2",
     "num_threads",
+    "projective_grid",
+    "projective_grid_jvp",
+    "projective_grid_vjp",
+    "projective_grid_vjp2",
     "set_num_threads",
     "show_config",
     "spline_filter",

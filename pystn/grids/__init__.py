@@ -12,10 +12,19 @@ from pystn.grids.displacement import (
     invert_displacement_vjp,
 )
 from pystn.grids.jacobian import jacobian_determinant, jacobian_determinant_jvp, jacobian_determinant_vjp
+from pystn.grids.linear import linear_grid, linear_grid_jvp, linear_grid_vjp, linear_grid_vjp2
+from pystn.grids.polynomial import Polynomial
+from pystn.grids.projective import (
+    projective_grid,
+    projective_grid_jvp,
+    projective_grid_vjp,
+    projective_grid_vjp2,
+)
 from pystn.grids.velocity import StationaryVelocity
 
 __all__ = [
     "CPAB",
+    "Polynomial",
     "StationaryVelocity",
     "affine_grid",
     "affine_grid_jvp",
@@ -32,4 +41,12 @@ __all__ = [
     "jacobian_determinant",
     "jacobian_determinant_jvp",
     "jacobian_determinant_vjp",
+    "linear_grid",
+    "linear_grid_jvp",
+    "linear_grid_vjp",
+    "linear_grid_vjp2",
+    "projective_grid",
+    "projective_grid_jvp",
+    "projective_grid_vjp",
+    "projective_grid_vjp2",
 ]

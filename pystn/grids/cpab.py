@@ -12,9 +12,9 @@ from pystn.backends import backend_of
 from pystn.grids.family import Family
 from pystn.grids.lattice import lattice
 from pystn.grids.tessellations import Intervals, Triangles
-from pystn.options import flag, for_each_axis, integer
+from pystn.options import flag, for_each_axis
 from pystn.typing import Array
-from pystn.validation import check_float, spatial_size
+from pystn.validation import check_float, count, spatial_size
 
 __all__ = ["CPAB"]
 
@@ -122,14 +122,13 @@ class CPAB(Family):
         zero_boundary: bool = True,
         steps: int = 50,
     ) -> None:
-        spatial = spatial_size(size, ("W", "H, W"))
+        spatial = spatial_size(size)
         ndim = len(spatial)
-        counts = tuple(integer("an entry of cells", count) for count in for_each_axis("cells", cells, ndim))
-        if any(count < 1 for count in counts):
-            raise ValueError(f"cells must be positive: got {cells}")
-        if integer("steps", steps) < 1:
-            raise ValueError(f"steps must be positive: got {steps}")
-        tessellation = Intervals(counts[0]) if ndim == 1 else Triangles(counts[0], counts[1], int(steps))
+        if ndim > 2:
+            raise ValueError(f"size must have 1 or 2 entries (spatial): got {spatial}")
+        counts = tuple(count("an entry of cells", cell_count, 1) for cell_count in for_each_axis("cells", cells, ndim))
+        step_count = count("steps", steps, 1)
+        tessellation = Intervals(counts[0]) if ndim == 1 else Triangles(counts[0], counts[1], step_count)
         vertices = tessellation.vertices
         free = np.abs(vertices) < 1 if flag("zero_boundary", zero_boundary) else np.full(vertices.shape, True)
         parameters = np.argwhere(free)
@@ -137,7 +136,7 @@ class CPAB(Family):
         self._set(
             cells=counts,
             zero_boundary=bool(zero_boundary),
-            steps=int(steps),
+            steps=step_count,
             parameters=parameters,
             vertices=vertices,
             _tessellation=tessellation,

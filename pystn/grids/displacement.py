@@ -17,9 +17,9 @@ from pystn.grids.fields import (
     field_sampling,
     stacked,
 )
-from pystn.options import CHANNEL_AXES, integer, one_of
+from pystn.options import CHANNEL_AXES, one_of
 from pystn.typing import Array
-from pystn.validation import check_float, check_like, check_out
+from pystn.validation import check_float, check_like, check_out, count
 
 __all__ = [
     "displacement_grid",
@@ -291,8 +291,7 @@ def inversion(
     """The inverse of a flow, with options checked; raises if it misses the tolerance."""
     ndim = check_field("flow", flow)
     aligned = check_convention(align_corners, coords)
-    if integer("iterations", iterations) < 0:
-        raise ValueError(f"iterations must not be negative: got {iterations}")
+    count("iterations", iterations, 0)
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"tolerance must be None or a number that is not negative: got {tolerance}")
     problem = Inversion(backend, stacked(flow), aligned, coords, subgradient)

@@ -12,9 +12,8 @@ from pystn.backends import Backend, backend_of
 from pystn.grids.family import Family
 from pystn.grids.fields import add_lattice, field_sampling, stacked
 from pystn.grids.jacobian import jacobian_determinant
-from pystn.options import SamplingOptions, integer
 from pystn.typing import Array
-from pystn.validation import spatial_size
+from pystn.validation import count, spatial_size
 
 __all__ = ["StationaryVelocity"]
 
@@ -63,8 +62,8 @@ class StationaryVelocity(Family):
 
     Notes
     -----
-    Everything is computed in the dtype of theta. `vjp` keeps the field before every squaring: `steps` arrays as large
-    as the grid, and as many again pass by as gradients; the grid itself needs two.
+    Everything is computed in the dtype of theta: float32 positions are right to 6e-8 of the coordinates' range. `vjp`
+    keeps the field before every squaring, `steps` arrays as large as the grid; the grid itself needs three.
 
     MONAI's ``DVF2DDF`` with border padding and seven steps is the same; VoxelMorph's ``VecInt`` reads zeros outside.
     Both take voxels, in the order of the array's axes.
@@ -86,15 +85,12 @@ class StationaryVelocity(Family):
     """
 
     steps: int
-    _options: SamplingOptions
 
     def __init__(self, size: Sequence[int], align_corners: bool = False, *, steps: int = 7) -> None:
-        spatial = spatial_size(size, ("W", "H, W", "D, H, W"))
+        spatial = spatial_size(size)
         ndim = len(spatial)
-        if integer("steps", steps) < 0:
-            raise ValueError(f"steps must not be negative: got {steps}")
         super().__init__(spatial, align_corners, ndim, (*spatial, ndim))
-        self._set(steps=int(steps), _options=field_sampling("border", self.align_corners))
+        self._set(steps=count("steps", steps, 0))
 
     def __repr__(self) -> str:
         return f"StationaryVelocity({self.size}, align_corners={self.align_corners}, steps={self.steps})"
@@ -122,34 +118,35 @@ class StationaryVelocity(Family):
         if not wanted[0]:
             return (None,)
         backend = backend_of({"theta": theta})
-        adjoint = stacked(grad_grid)
+        options, adjoint = field_sampling("border", self.align_corners), stacked(grad_grid)
         *fields, _ = self._fields(backend, theta)
         for u in reversed(fields):
             points = add_lattice(xp, u, self.align_corners)
-            both: Any = backend.grid_sample_vjp(adjoint, None, u, points, self._options, (True, True), (None, None))
+            both: Any = backend.grid_sample_vjp(adjoint, None, u, points, options, (True, True), (None, None))
             with np.errstate(invalid="ignore"):
                 adjoint = adjoint + both[0] + both[1]
-        return ((adjoint / 2**self.steps).reshape(theta.shape),)
+        return ((adjoint * 0.5**self.steps).reshape(theta.shape),)
 
     def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
         backend = backend_of({"theta": theta})
+        options = field_sampling("border", self.align_corners)
         none: list[Array | None] = [None] * self.ndim
-        du = stacked(d_theta) / 2**self.steps
+        du = stacked(d_theta) * 0.5**self.steps
         *fields, _ = self._fields(backend, theta)
         for u in fields:
             points = add_lattice(xp, u, self.align_corners)
-            moved, _ = backend.grid_sample_jvp(u, points, du, du, None, none, self._options, False, None)
+            moved, _ = backend.grid_sample_jvp(u, points, du, du, None, none, options, False, None)
             with np.errstate(invalid="ignore"):
                 du = du + moved
         return du.reshape(theta.shape)  # type: ignore[no-any-return]
 
     def _fields(self, backend: Backend, theta: Array) -> Iterator[Array]:
         """The displacements (M, *size, ndim) before each squaring, and after the last."""
-        u = stacked(theta) / 2**self.steps
+        options, u = field_sampling("border", self.align_corners), stacked(theta) * 0.5**self.steps
         yield u
         for _ in range(self.steps):
             points = add_lattice(backend.xp, u, self.align_corners)
-            pulled, _ = backend.grid_sample(u, points, self._options, False, None)
+            pulled, _ = backend.grid_sample(u, points, options, False, None)
             with np.errstate(invalid="ignore"):
                 u = u + pulled
             yield u

@@ -9,7 +9,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from products import check_adjoint, check_tangent
+from jacobians import assert_adjoint, assert_close, difference
 
 import pystn
 from pystn.grids.tessellations import Intervals, Triangles
@@ -290,9 +290,9 @@ def test_derivatives(backend, rng, given, align_corners, zero_boundary, dtype):
     cotangent = rng.standard_normal((2, 3, *warp.size, warp.ndim)).astype(dtype)
     pushed = backend.numpy(warp.jvp(backend.array(theta), backend.array(d_theta)))
     (pulled,) = warp.vjp(backend.array(cotangent), backend.array(theta))
-    check_adjoint(pushed, cotangent, [d_theta], [backend.numpy(pulled)])
+    assert_adjoint(pushed, cotangent, [backend.numpy(pulled)], [d_theta])
     if dtype == np.float64:
-        check_tangent(lambda t: backend.numpy(warp(backend.array(t))), [theta], [d_theta], pushed, h=1e-7)
+        assert_close(pushed, difference(lambda t: backend.numpy(warp(backend.array(t))), [theta], [d_theta], h=1e-7))
     assert not backend.numpy(warp.jvp(backend.array(theta), None)).any()
     assert warp.vjp(backend.array(cotangent), backend.array(theta), wrt=()) == (None,)
 
@@ -386,11 +386,11 @@ def test_how_it_is_shown_and_made():
 @pytest.mark.parametrize(
     "error, message, arguments, options",
     [
-        (ValueError, "size must be (W) or (H, W): got (2, 3, 4)", (2, (2, 3, 4)), {}),
-        (ValueError, "cells must be positive: got (2, 0)", ((2, 0), (4, 5)), {}),
+        (ValueError, "size must have 1 or 2 entries (spatial): got (2, 3, 4)", (2, (2, 3, 4)), {}),
+        (ValueError, "an entry of cells must be 1 or more: got 0", ((2, 0), (4, 5)), {}),
         (ValueError, "cells must be one value or one per spatial axis, 2: got 3", ((2, 2, 2), (4, 5)), {}),
         (TypeError, "an entry of cells must be an integer, got 2.5", (2.5, (4, 5)), {}),
-        (ValueError, "steps must be positive: got 0", (2, (4, 5)), {"steps": 0}),
+        (ValueError, "steps must be 1 or more: got 0", (2, (4, 5)), {"steps": 0}),
         (TypeError, "zero_boundary must be True or False, got 1", (2, (4, 5)), {"zero_boundary": 1}),
         (TypeError, "align_corners must be True or False", (2, (4, 5), 1), {}),
     ],

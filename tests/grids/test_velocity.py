@@ -7,7 +7,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from products import check_adjoint, check_tangent
+from jacobians import assert_adjoint, assert_close, difference
 
 import pystn
 
@@ -94,9 +94,9 @@ def test_derivatives(backend, rng, align_corners, size, dtype):
     flow = pystn.StationaryVelocity(size, align_corners, steps=6)
     pushed = backend.numpy(flow.jvp(backend.array(theta), backend.array(d_theta)))
     (pulled,) = flow.vjp(backend.array(cotangent), backend.array(theta))
-    check_adjoint(pushed, cotangent, [d_theta], [backend.numpy(pulled)])
+    assert_adjoint(pushed, cotangent, [backend.numpy(pulled)], [d_theta])
     if dtype == np.float64:
-        check_tangent(lambda v: backend.numpy(flow(backend.array(v))), [theta], [d_theta], pushed, h=1e-8)
+        assert_close(pushed, difference(lambda v: backend.numpy(flow(backend.array(v))), [theta], [d_theta], h=1e-8))
     assert not backend.numpy(flow.jvp(backend.array(theta), None)).any()
     assert flow.vjp(backend.array(cotangent), backend.array(theta), wrt=()) == (None,)
 
@@ -196,10 +196,10 @@ def test_how_it_is_shown_and_made():
 @pytest.mark.parametrize(
     "error, message, arguments, options",
     [
-        (ValueError, "size must be (W) or (H, W) or (D, H, W): got (2, 3, 4, 5)", ((2, 3, 4, 5),), {}),
+        (ValueError, "size must have 1 to 3 entries (spatial): got (2, 3, 4, 5)", ((2, 3, 4, 5),), {}),
         (TypeError, "size must be a tuple of integers, got 4", (4,), {}),
         (ValueError, "size must not be negative", ((-1, 4),), {}),
-        (ValueError, "steps must not be negative: got -1", ((4, 5),), {"steps": -1}),
+        (ValueError, "steps must be 0 or more: got -1", ((4, 5),), {"steps": -1}),
         (TypeError, "steps must be an integer, got 1.5", ((4, 5),), {"steps": 1.5}),
         (TypeError, "align_corners must be True or False", ((4, 5), 1), {}),
     ],
