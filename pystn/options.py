@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.interpolation import BY_NAME, BSpline, Interpolation, Plan
+from pystn.interpolation import BY_NAME, BSpline, Interpolation, Plan, number
 
 __all__ = ["FillValue", "Mode", "PaddingMode", "SamplingOptions", "SplineAxis", "resolve", "spline_axes"]
 
@@ -115,6 +115,16 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
+
+
+def least_denominator(min_denominator: Any, dtype: np.dtype[Any]) -> float:
+    """Below which a projective map is at the horizon, for matrices of that dtype."""
+    if min_denominator is None:
+        return 1e-8 if dtype == np.float64 else 1e-6
+    least = number("min_denominator", min_denominator)
+    if least <= 0:
+        raise ValueError(f"min_denominator must be positive, got {min_denominator!r}")
+    return least
 
 
 def interpolation(mode: Any) -> Interpolation:

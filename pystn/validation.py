@@ -17,6 +17,7 @@ __all__ = [
     "batch_of",
     "channels_of",
     "check_affine",
+    "check_basis",
     "check_batch",
     "check_entries",
     "check_fill",
@@ -28,7 +29,9 @@ __all__ = [
     "check_matrix",
     "check_out",
     "check_outs",
+    "check_parameters",
     "check_parametric",
+    "check_points",
     "check_sampling",
     "check_splatting",
     "check_spline",
@@ -36,12 +39,14 @@ __all__ = [
     "check_target",
     "check_warping",
     "check_wrt",
+    "count",
     "image_shape",
     "mask_dtype",
     "output_size",
     "projected_shape",
     "sample_shape",
     "spatial_of",
+    "spatial_size",
     "sum_dtype",
     "tangent_dtype",
 ]
@@ -341,6 +346,37 @@ def output_size(size: Any, ndim: int, batch: int | None = None, name: str = "siz
     return lengths[-ndim:]
 
 
+def spatial_size(size: Any) -> tuple[int, ...]:
+    """A spatial size that says itself how many dimensions there are."""
+    try:
+        ndim = len(size)
+    except TypeError:
+        raise TypeError(f"size must be a tuple of integers, got {size!r}") from None
+    if ndim not in SPATIAL_NAMES:
+        raise ValueError(f"size must have 1 to 3 entries (spatial): got {size!r}")
+    return output_size(size, ndim)
+
+
+def count(name: str, value: Any, least: int) -> int:
+    """An integer of `least` or more."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more: got {value}")
+    return int(value)
+
+
+def check_points(name: str, points: Any, dimensions: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """A copy of points (..., ndim) in float64, ndim being one of `dimensions`."""
+    copy = np.array(points, np.float64)
+    if copy.ndim < 2 or copy.shape[-1] not in dimensions:
+        expected = " or ".join(map(str, dimensions))
+        raise ValueError(f"{name} must have last axis {expected} and one or more before it: got {copy.shape}")
+    if not np.isfinite(copy).all():
+        raise ValueError(f"{name} must be finite: got {copy[~np.isfinite(copy).all(axis=-1)][0]}")
+    return copy
+
+
 def check_affine(theta: Any) -> int:
     """Check theta (N, *K, ndim, ndim + 1); returns ndim."""
     check_float("theta", theta)
@@ -387,6 +423,30 @@ def check_entries(name: str, array: Any, wrong: Any, what: str) -> None:
     if wrong.any():
         index = tuple(map(int, np.unravel_index(int(wrong.argmax()), wrong.shape)))
         raise ValueError(f"{name}{list(index) if index else ''} {what}: got {array[index].tolist()}")
+
+
+def check_basis(theta: Any, basis: Any, homogeneous: bool) -> tuple[int, ...]:
+    """Check theta (N, *K, rows, q) and a basis (N, q, *points); returns the shape of their grid."""
+    check_float("theta", theta)
+    extra = " + 1" if homogeneous else ""
+    if theta.ndim < 3 or theta.shape[-2] - homogeneous not in SPATIAL_NAMES:
+        raise ValueError(f"theta must have shape (N, ..., ndim{extra}, q) with ndim 1 to 3: got {theta.shape}")
+    q = theta.shape[-1]
+    if basis.ndim < 2 or basis.shape[1] != q:
+        raise ValueError(f"basis must have shape (N, {q}, ...) for theta (N, ..., {q}): got {basis.shape}")
+    check_like("basis", basis, basis.shape, theta.dtype, "theta")
+    batch = check_batch("theta", theta, basis, "basis")
+    return (batch, *theta.shape[1:-2], *basis.shape[2:], theta.shape[-2] - homogeneous)
+
+
+def check_parameters(name: str, array: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Check parameters (N, *K, *shape); returns (N, *K)."""
+    check_float(name, array)
+    leading = array.ndim - len(shape)
+    if leading < 1 or array.shape[leading:] != shape:
+        expected = ", ".join(map(str, ("N", "...", *shape)))
+        raise ValueError(f"{name} must have shape ({expected}): got {array.shape}")
+    return tuple(array.shape[:leading])
 
 
 def check_spline(input: Any, channel_axis: Any) -> tuple[int, np.dtype[Any]]:

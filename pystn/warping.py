@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from pystn.backends import backend_of
 from pystn.coordinates import MatrixCoordinates
 from pystn.derivatives import (
@@ -22,8 +20,7 @@ from pystn.derivatives import (
     option_tangents,
     sampler_gradients,
 )
-from pystn.interpolation import number
-from pystn.options import FillValue, Mode, PaddingMode, SamplingOptions, flag, one_of, resolve
+from pystn.options import FillValue, Mode, PaddingMode, SamplingOptions, flag, least_denominator, one_of, resolve
 from pystn.typing import Array
 from pystn.validation import (
     check_like,
@@ -60,12 +57,7 @@ def projective(
     input: Array, theta: Array, size: Sequence[int], options: SamplingOptions, min_denominator: Any, cull_behind: Any
 ) -> MatrixCoordinates:
     spatial = check_warping(input, theta, size, options, projective=True)
-    if min_denominator is None:
-        least = 1e-8 if theta.dtype == np.float64 else 1e-6
-    else:
-        least = number("min_denominator", min_denominator)
-        if least <= 0:
-            raise ValueError(f"min_denominator must be positive, got {min_denominator!r}")
+    least = least_denominator(min_denominator, theta.dtype)
     return MatrixCoordinates(theta, spatial, True, least, flag("cull_behind", cull_behind))
 
 

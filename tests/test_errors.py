@@ -195,7 +195,12 @@ def test_nothing_is_written_before_an_error():
 @pytest.mark.parametrize(
     "error, message, theta, size",
     [
-        (ValueError, "theta must have shape (N, ..., ndim, ndim + 1) with ndim 1 to 3: got (2, 3)", np.zeros((2, 3)), (4, 5)),
+        (
+            ValueError,
+            "theta must have shape (N, ..., ndim, ndim + 1) with ndim 1 to 3: got (2, 3)",
+            np.zeros((2, 3)),
+            (4, 5),
+        ),
         (
             ValueError,
             "theta must have shape (N, ..., ndim, ndim + 1) with ndim 1 to 3: got (1, 3, 3)",

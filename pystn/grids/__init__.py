@@ -1,5 +1,52 @@
 """Grid generators, one family a file: parameters in, coordinates out, derivatives beside them."""
 
 from pystn.grids.affine import affine_grid, affine_grid_jvp, affine_grid_vjp
+from pystn.grids.composition import compose_grids, compose_grids_jvp, compose_grids_vjp
+from pystn.grids.cpab import CPAB
+from pystn.grids.displacement import (
+    displacement_grid,
+    displacement_grid_jvp,
+    displacement_grid_vjp,
+    invert_displacement,
+    invert_displacement_jvp,
+    invert_displacement_vjp,
+)
+from pystn.grids.jacobian import jacobian_determinant, jacobian_determinant_jvp, jacobian_determinant_vjp
+from pystn.grids.linear import linear_grid, linear_grid_jvp, linear_grid_vjp, linear_grid_vjp2
+from pystn.grids.polynomial import Polynomial
+from pystn.grids.projective import (
+    projective_grid,
+    projective_grid_jvp,
+    projective_grid_vjp,
+    projective_grid_vjp2,
+)
+from pystn.grids.velocity import StationaryVelocity
 
-__all__ = ["affine_grid", "affine_grid_jvp", "affine_grid_vjp"]
+__all__ = [
+    "CPAB",
+    "Polynomial",
+    "StationaryVelocity",
+    "affine_grid",
+    "affine_grid_jvp",
+    "affine_grid_vjp",
+    "compose_grids",
+    "compose_grids_jvp",
+    "compose_grids_vjp",
+    "displacement_grid",
+    "displacement_grid_jvp",
+    "displacement_grid_vjp",
+    "invert_displacement",
+    "invert_displacement_jvp",
+    "invert_displacement_vjp",
+    "jacobian_determinant",
+    "jacobian_determinant_jvp",
+    "jacobian_determinant_vjp",
+    "linear_grid",
+    "linear_grid_jvp",
+    "linear_grid_vjp",
+    "linear_grid_vjp2",
+    "projective_grid",
+    "projective_grid_jvp",
+    "projective_grid_vjp",
+    "projective_grid_vjp2",
+]

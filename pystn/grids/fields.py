@@ -1,0 +1,114 @@
+"""What the operations on fields of vectors share: lattices in either unit, the sampler, small matrices.
+
+A field (M, *size, ndim) has a vector (x[, y[, z]]) at every pixel of its lattice.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pystn.grids.lattice import lattice_axis
+from pystn.options import COORDS, SamplingOptions, flag, one_of, resolve
+from pystn.typing import Array
+from pystn.validation import check_float
+
+__all__ = [
+    "add_lattice",
+    "check_convention",
+    "check_field",
+    "cofactors",
+    "determinant",
+    "field_sampling",
+    "stacked",
+    "subtract_lattice",
+    "target_axis",
+]
+
+
+def check_field(name: str, field: Array) -> int:
+    """Check a field (N, *K, *size, ndim); returns ndim."""
+    check_float(name, field)
+    ndim = int(field.shape[-1]) if field.ndim else 0
+    if ndim not in (1, 2, 3) or field.ndim < ndim + 2:
+        raise ValueError(f"{name} must have shape (N, ..., *size, ndim) with ndim 1 to 3: got {field.shape}")
+    return ndim
+
+
+def check_convention(align_corners: Any, coords: Any) -> bool:
+    """Check the convention of a lattice; returns align_corners."""
+    aligned = flag("align_corners", align_corners)
+    one_of("coords", coords, COORDS)
+    if coords == "pixel" and aligned:
+        raise ValueError(
+            "align_corners=True has no meaning with coords='pixel': "
+            "it is the convention of normalized coordinates, got both"
+        )
+    return aligned
+
+
+def field_sampling(
+    padding_mode: str,
+    align_corners: bool,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    fill_value: float = 0.0,
+) -> SamplingOptions:
+    """Linear interpolation of fields, which are images with their channels last."""
+    return resolve("linear", padding_mode, align_corners, coords, subgradient, -1, None, fill_value)
+
+
+def target_axis(length: int, align_corners: bool, coords: str) -> Any:
+    """Coordinates of the pixels of one axis, float64."""
+    return np.arange(length, dtype=np.float64) if coords == "pixel" else lattice_axis(length, align_corners)
+
+
+def _axes(xp: ModuleType, field: Array, align_corners: bool, coords: str) -> list[Array]:
+    """The coordinates of the lattice of a field, x first, each to be broadcast over it."""
+    lengths = field.shape[-2 : -2 - field.shape[-1] : -1]
+    axes = [target_axis(length, align_corners, coords) for length in lengths]
+    return [xp.asarray(axis, field.dtype).reshape(-1, *[1] * a) for a, axis in enumerate(axes)]
+
+
+def add_lattice(
+    xp: ModuleType, field: Array, align_corners: bool, coords: str = "normalized", out: Array | None = None
+) -> Any:
+    """lattice + field (..., *size, ndim), in the dtype of the field."""
+    grid = xp.empty(field.shape, field.dtype) if out is None else out
+    for a, axis in enumerate(_axes(xp, field, align_corners, coords)):
+        xp.add(axis, field[..., a], out=grid[..., a])
+    return grid
+
+
+def subtract_lattice(xp: ModuleType, grid: Array, align_corners: bool, coords: str = "normalized") -> Any:
+    """grid - lattice: the displacements of a grid (..., *size, ndim)."""
+    field = xp.empty(grid.shape, grid.dtype)
+    for a, axis in enumerate(_axes(xp, grid, align_corners, coords)):
+        xp.subtract(grid[..., a], axis, out=field[..., a])
+    return field
+
+
+def stacked(field: Array) -> Any:
+    """A field (N, *K, *size, ndim) as (M, *size, ndim)."""
+    leading = field.ndim - field.shape[-1] - 1
+    return field.reshape(math.prod(field.shape[:leading]), *field.shape[leading:])
+
+
+def cofactors(xp: ModuleType, matrices: Array) -> Any:
+    """The derivatives of the determinants of (..., ndim, ndim), ndim 1 to 3: each times its inverse's transpose."""
+    ndim = matrices.shape[-1]
+    if ndim == 1:
+        return xp.ones_like(matrices)
+    if ndim == 2:
+        turned = matrices[..., ::-1, ::-1]
+        return turned * xp.asarray([[1, -1], [-1, 1]], matrices.dtype)
+    rows = [xp.cross(matrices[..., i - 2, :], matrices[..., i - 1, :]) for i in range(3)]
+    return xp.stack(rows, axis=-2)
+
+
+def determinant(xp: ModuleType, matrices: Array, cofactors: Array) -> Any:
+    """The determinants, along the first row."""
+    return xp.einsum("...i,...i->...", matrices[..., 0, :], cofactors[..., 0, :])
