@@ -560,12 +560,11 @@ def linear_grid(theta: Array, basis: Array, out: Array | None) -> Array:
     """theta (N, *K, rows, q) times basis (N, q, *points): a grid (N, *K, *points, rows)."""
     rows, functions, leading = linear_factors(theta, basis)
     shape = (*leading, *basis.shape[2:], theta.shape[-2])
-    in_place = out is not None and out.flags.c_contiguous
-    grid = out if in_place else np.empty(shape, theta.dtype)
+    grid = np.empty(shape, theta.dtype) if out is None or not out.flags.c_contiguous else out
     if grid.size:
         flat = grid.reshape(prod(leading), -1, theta.shape[-2])
         _cpu.linear_grid(rows, functions, flat, threads.get_num_threads())
-    if out is None or in_place:
+    if out is None or out is grid:
         return grid
     out[...] = grid
     return out
@@ -581,7 +580,8 @@ def linear_grid_vjp(grad_grid: Array, theta: Array, basis: Array) -> Array:
     sums = partial.sum(axis=1).reshape(*leading, *theta.shape[-2:])
     if theta.shape[0] != leading[0]:
         sums = sums.sum(axis=0, keepdims=True)
-    return sums.astype(theta.dtype, copy=False)
+    grad_theta: Array = sums.astype(theta.dtype, copy=False)
+    return grad_theta
 
 
 def linear_factors(theta: Array, basis: Array) -> tuple[Array, Array, tuple[int, ...]]:

@@ -28,10 +28,6 @@ __all__ = [
     "linear_vjp2",
 ]
 
-BLOCK = 8192  # pixels that a gradient to parameters casts to float64 at a time
-
-quiet = np.errstate(over="ignore", invalid="ignore")
-
 
 def linear_grid(
     theta: Array,
@@ -299,16 +295,16 @@ def check_tangent(name: str, tangent: Array | None, array: Array, of: str) -> No
 
 def linear(xp: ModuleType, theta: Array, basis: Array, horizon: Horizon | None, out: Array | None = None) -> Array:
     if horizon is None:
-        return combine(xp, theta, basis, out)
-    return divide(xp, combine(xp, theta, basis), horizon, out)
+        return combine(theta, basis, out)
+    return divide(xp, combine(theta, basis), horizon, out)
 
 
 def linear_vjp(
     xp: ModuleType, grad_grid: Array, theta: Array, basis: Array, horizon: Horizon | None, wanted: tuple[bool, ...]
 ) -> tuple[Array | None, Array | None]:
     if horizon is not None:
-        grad_grid = divide_vjp(xp, grad_grid, combine(xp, theta, basis), horizon)
-    return combine_vjp(xp, grad_grid, theta, basis, wanted)
+        grad_grid = divide_vjp(xp, grad_grid, combine(theta, basis), horizon)
+    return combine_vjp(grad_grid, theta, basis, wanted)
 
 
 def linear_jvp(
@@ -320,7 +316,7 @@ def linear_jvp(
     horizon: Horizon | None,
 ) -> Array:
     d_grid = combine_jvp(xp, theta, basis, d_theta, d_basis)
-    return d_grid if horizon is None else divide_jvp(xp, combine(xp, theta, basis), d_grid, horizon)
+    return d_grid if horizon is None else divide_jvp(xp, combine(theta, basis), d_grid, horizon)
 
 
 def linear_vjp2(
@@ -337,15 +333,15 @@ def linear_vjp2(
     moved = combine_jvp(xp, theta, basis, gg_theta, gg_basis)
     terms = []
     if horizon is not None:
-        product, along = combine(xp, theta, basis), moved
+        product, along = combine(theta, basis), moved
         moved, bent = divide_vjp2(xp, along, grad_grid, product, horizon)
         grad_grid = divide_vjp(xp, grad_grid, product, horizon)
-        terms.append(combine_vjp(xp, bent, theta, basis, wanted[1:]))
+        terms.append(combine_vjp(bent, theta, basis, wanted[1:]))
     # The product is bilinear: the gradient to a factor is that with the other one's cotangent in its place.
     if gg_basis is not None:
-        terms.append(combine_vjp(xp, grad_grid, theta, gg_basis, (wanted[1], False)))
+        terms.append(combine_vjp(grad_grid, theta, gg_basis, (wanted[1], False)))
     if gg_theta is not None:
-        terms.append(combine_vjp(xp, grad_grid, gg_theta, basis, (False, wanted[2])))
+        terms.append(combine_vjp(grad_grid, gg_theta, basis, (False, wanted[2])))
     to_theta = total(xp, theta, [term[0] for term in terms]) if wanted[1] else None
     to_basis = total(xp, basis, [term[1] for term in terms]) if wanted[2] else None
     return moved if wanted[0] else None, to_theta, to_basis
@@ -355,58 +351,38 @@ def total(xp: ModuleType, like: Array, terms: list[Array | None]) -> Array:
     return sum((term for term in terms if term is not None), xp.zeros(like.shape, like.dtype))
 
 
-def factors(theta: Array, basis: Array) -> tuple[Array, Array]:
-    """Both as stacks of matrices, (G, rows, q) and (G, q, pixels), a G of 1 being shared.
-
-    With a basis that is shared there is one product for all of the batch.
-    """
-    shared = basis.shape[0] == 1
-    batch, *axes, q = theta.shape
-    rows = theta.reshape(1 if shared else batch, math.prod(axes) * (batch if shared else 1), q)
-    return rows, basis.reshape(*basis.shape[:2], math.prod(basis.shape[2:]))
-
-
-@quiet
-def combine(xp: ModuleType, theta: Array, basis: Array, out: Array | None = None) -> Array:
+def combine(theta: Array, basis: Array, out: Array | None = None) -> Array:
     """theta (N, *K, ndim, q) times basis (N, q, *points), coordinates last: (N, *K, *points, ndim)."""
-    product = xp.matmul(*factors(theta, basis))
-    product = product.reshape(batch_of(theta, basis), *theta.shape[1:-1], *basis.shape[2:])
-    grid = xp.moveaxis(product, theta.ndim - 2, -1)
-    if out is None:
-        return xp.ascontiguousarray(grid)  # type: ignore[no-any-return]
-    out[...] = grid
-    return out
+    return backend_of({"theta": theta, "basis": basis}).linear_grid(theta, basis, out)
 
 
-@quiet
 def combine_vjp(
-    xp: ModuleType, grad_grid: Array, theta: Array, basis: Array, wanted: tuple[bool, ...]
+    grad_grid: Array, theta: Array, basis: Array, wanted: tuple[bool, ...]
 ) -> tuple[Array | None, Array | None]:
     """Gradients to theta and to basis."""
-    rows, functions = factors(theta, basis)
-    groups = batch_of(rows, functions)
-    gradient = xp.moveaxis(grad_grid, -1, theta.ndim - 2).reshape(groups, rows.shape[1], functions.shape[2])
-    grad_theta, grad_basis = None, None
-    if wanted[0]:
-        sums = xp.zeros((groups, *rows.shape[1:]), np.float64)
-        for start in range(0, gradient.shape[2], BLOCK):
-            block = slice(start, start + BLOCK)
-            values = functions[:, :, block].astype(np.float64, copy=False)
-            sums += xp.matmul(gradient[:, :, block].astype(np.float64, copy=False), values.swapaxes(1, 2))
-        if rows.shape[0] != groups:
-            sums = sums.sum(axis=0)
-        grad_theta = sums.reshape(theta.shape).astype(theta.dtype, copy=False)
-    if wanted[1]:
-        grad_basis = xp.matmul(rows.swapaxes(1, 2), gradient).reshape(basis.shape)
+    backend = backend_of({"grad_grid": grad_grid, "theta": theta, "basis": basis})
+    grad_theta = backend.linear_grid_vjp(grad_grid, theta, basis) if wanted[0] else None
+    grad_basis = basis_gradient(backend.xp, grad_grid, theta, basis) if wanted[1] else None
     return grad_theta, grad_basis
+
+
+def basis_gradient(xp: ModuleType, grad_grid: Array, theta: Array, basis: Array) -> Array:
+    _, *axes, q = theta.shape
+    gradient = xp.moveaxis(grad_grid, -1, theta.ndim - 2)
+    batch, groups = gradient.shape[0], basis.shape[0]  # of a shared basis there is one product for all of the batch
+    rows = math.prod(axes) * (batch if groups == 1 else 1)
+    factors = xp.broadcast_to(theta, (batch, *axes, q)).reshape(groups, rows, q)
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = xp.matmul(factors.swapaxes(1, 2), gradient.reshape(groups, rows, math.prod(basis.shape[2:])))
+    return product.reshape(basis.shape)  # type: ignore[no-any-return]
 
 
 def combine_jvp(xp: ModuleType, theta: Array, basis: Array, d_theta: Array | None, d_basis: Array | None) -> Array:
     if d_theta is not None and d_basis is not None:
-        return combine(xp, d_theta, basis) + combine(xp, theta, d_basis)
+        return combine(d_theta, basis) + combine(theta, d_basis)
     if d_theta is not None:
-        return combine(xp, d_theta, basis)
+        return combine(d_theta, basis)
     if d_basis is not None:
-        return combine(xp, theta, d_basis)
+        return combine(theta, d_basis)
     shape = (batch_of(theta, basis), *theta.shape[1:-2], *basis.shape[2:], theta.shape[-2])
     return xp.zeros(shape, theta.dtype)  # type: ignore[no-any-return]

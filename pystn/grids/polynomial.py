@@ -90,11 +90,11 @@ class Polynomial(Family):
         return np.eye(self.ndim, self.theta_shape[1], k=1)
 
     def _grid(self, xp: ModuleType, theta: Array, out: Array | None) -> Array:
-        return combine(xp, theta, self._cast(xp, "basis", theta.dtype), out)
+        return combine(theta, self._cast(xp, "basis", theta.dtype), out)
 
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Any, ...]:
         basis = self._cast(xp, "basis", theta.dtype)
-        return combine_vjp(xp, grad_grid, theta, basis, (wanted[0], False))[:1]
+        return combine_vjp(grad_grid, theta, basis, (wanted[0], False))[:1]
 
     def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
         return self._grid(xp, d_theta, None)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.grids.exponential import expm, expm_jvp, expm_vjp
+from pystn.matrices import expm, expm_jvp, expm_vjp
 from pystn.typing import Array
 
 __all__ = ["Intervals", "Triangles"]
@@ -214,7 +214,7 @@ class Triangles:
         return xp.arange(len(x))[:, None] * len(self.triangles) + self.cell_of(xp, x, y)
 
     def flow(self, xp: Any, velocities: Array, points: Array) -> Any:
-        steps = expm(xp, self.generators(xp, velocities))[..., :2, :].reshape(-1, 2, 3)
+        steps = expm(self.generators(xp, velocities))[..., :2, :].reshape(-1, 2, 3)
         x, y = start(xp, velocities, points)
         for _ in range(self.steps):
             x, y = moved(steps[self.keys(xp, x, y)], x, y)
@@ -222,8 +222,8 @@ class Triangles:
 
     def flow_jvp(self, xp: Any, velocities: Array, d_velocities: Array, points: Array) -> Any:
         generators, tangents = (self.generators(xp, v) for v in (velocities, d_velocities))
-        steps = expm(xp, generators)[..., :2, :].reshape(-1, 2, 3)
-        d_steps = expm_jvp(xp, generators, tangents)[..., :2, :].reshape(-1, 2, 3)
+        steps = expm(generators)[..., :2, :].reshape(-1, 2, 3)
+        d_steps = expm_jvp(generators, tangents)[..., :2, :].reshape(-1, 2, 3)
         x, y = start(xp, velocities, points)
         dx = dy = xp.zeros_like(x)
         for _ in range(self.steps):
@@ -235,7 +235,7 @@ class Triangles:
 
     def flow_vjp(self, xp: Any, grad: Array, velocities: Array, points: Array) -> Any:
         generators = self.generators(xp, velocities)
-        steps = expm(xp, generators)[..., :2, :].reshape(-1, 2, 3)
+        steps = expm(generators)[..., :2, :].reshape(-1, 2, 3)
         x, y = start(xp, velocities, points)
         way = []
         for _ in range(self.steps):
@@ -251,7 +251,7 @@ class Triangles:
             step = steps[key]
             grad_x, grad_y = (step[..., 0, a] * grad_x + step[..., 1, a] * grad_y for a in range(2))
         grad_steps = xp.moveaxis(grad_steps, -1, 0).reshape(generators.shape)
-        grad_generators = expm_vjp(xp, grad_steps, generators)
+        (grad_generators,) = expm_vjp(grad_steps, generators)
         return self.matrices_vjp(xp, grad_generators[..., :2, :] / self.steps, velocities.shape[1])
 
 

@@ -76,6 +76,8 @@ struct ValueTaps {
             (order == 0 || S != 2 || Subgradient(job.subgradient) == Subgradient::right);
     zeros = !job.fill;
     are_of(job.input, 0, job.size[ND - 1]);
+    for (int a = 0; S == 1 && a < axes; ++a)
+      for (int i = 0; i < capacity; ++i) w[a][0][i] = R(1);
     dropping = zeros;
     for (int a = 0; a < ND; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
