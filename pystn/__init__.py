@@ -9,9 +9,11 @@ from importlib.metadata import version
 from pystn.config import show_config
 from pystn.grids import (
     Polynomial,
+    ThinPlateSpline,
     affine_grid,
     affine_grid_jvp,
     affine_grid_vjp,
+    control_points,
     linear_grid,
     linear_grid_jvp,
     linear_grid_vjp,
@@ -67,9 +69,11 @@ __all__ = [
     "Nearest",
     "Polynomial",
     "Tabulated",
+    "ThinPlateSpline",
     "affine_grid",
     "affine_grid_jvp",
     "affine_grid_vjp",
+    "control_points",
     "forward_warp",
     "forward_warp_jvp",
     "forward_warp_vjp",

@@ -9,12 +9,15 @@ from pystn.grids.projective import (
     projective_grid_vjp,
     projective_grid_vjp2,
 )
+from pystn.grids.thin_plate import ThinPlateSpline, control_points
 
 __all__ = [
     "Polynomial",
+    "ThinPlateSpline",
     "affine_grid",
     "affine_grid_jvp",
     "affine_grid_vjp",
+    "control_points",
     "linear_grid",
     "linear_grid_jvp",
     "linear_grid_vjp",
