@@ -2,6 +2,9 @@
 
 import numpy as np
 
+CONTROL = np.array([[-0.9, -0.8], [0.1, -1.0], [1.0, -0.7], [-0.6, 0.1], [0.3, 0.2], [-1.0, 0.9], [0.9, 1.0]])
+CONTROL_3D = np.random.default_rng(7).uniform(-1, 1, (9, 3))
+
 # By name: the number of dimensions, and how to make one of a size and a convention.
 FAMILIES = {
     "polynomial-1d": (1, lambda pystn, size, align: pystn.Polynomial(size, 3, align)),
@@ -14,6 +17,9 @@ FAMILIES = {
     "cpab-2d": (2, lambda pystn, size, align: pystn.CPAB((2, 3), size, align, steps=6)),
     "free-cpab-1d": (1, lambda pystn, size, align: pystn.CPAB(4, size, align, zero_boundary=False)),
     "free-cpab-2d": (2, lambda pystn, size, align: pystn.CPAB(2, size, align, zero_boundary=False, steps=5)),
+    "thin-plate-2d": (2, lambda pystn, size, align: pystn.ThinPlateSpline(CONTROL, size, align)),
+    "thin-plate-3d": (3, lambda pystn, size, align: pystn.ThinPlateSpline(CONTROL_3D, size, align)),
+    "smoothing-2d": (2, lambda pystn, size, align: pystn.ThinPlateSpline(CONTROL, size, align, regularization=0.1)),
 }
 
 SIZES = {1: [(7,), (1,)], 2: [(5, 6), (1, 7), (6, 1), (1, 1)], 3: [(3, 4, 5), (1, 4, 1)]}

@@ -20,18 +20,21 @@ from pystn.grids.projective import (
     projective_grid_vjp,
     projective_grid_vjp2,
 )
+from pystn.grids.thin_plate import ThinPlateSpline, control_points
 from pystn.grids.velocity import StationaryVelocity
 
 __all__ = [
     "CPAB",
     "Polynomial",
     "StationaryVelocity",
+    "ThinPlateSpline",
     "affine_grid",
     "affine_grid_jvp",
     "affine_grid_vjp",
     "compose_grids",
     "compose_grids_jvp",
     "compose_grids_vjp",
+    "control_points",
     "displacement_grid",
     "displacement_grid_jvp",
     "displacement_grid_vjp",

@@ -1,0 +1,312 @@
+"""The thin plate spline: the smoothest map that takes control points where they are told."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from functools import reduce
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pystn.backends import backend_of
+from pystn.grids.family import Family
+from pystn.grids.lattice import lattice
+from pystn.grids.linear import combine, combine_vjp
+from pystn.interpolation import number
+from pystn.typing import Array
+from pystn.validation import check_like, check_points, output_size, spatial_size
+
+__all__ = ["ThinPlateSpline", "control_points"]
+
+FLOAT64 = np.dtype(np.float64)
+quiet = np.errstate(over="ignore", invalid="ignore")
+
+
+def control_points(shape: Sequence[int]) -> Array:
+    """Regular grid of control points from -1 to 1 along every axis.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        How many along each axis, x last, of 1 to 3 axes: (4, 4) are the sixteen of the spatial
+        transformer (Jaderberg et al., 2015). A single one is at 0.
+
+    Returns
+    -------
+    points : ndarray of float64, shape (prod(shape), ndim)
+        Coordinates (x[, y[, z]]), those along x next to each other.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `shape` is no sequence of 1 to 3 integers.
+
+    See Also
+    --------
+    ThinPlateSpline, PiecewiseAffine : take control points.
+
+    Examples
+    --------
+    >>> import pystn
+    >>> pystn.control_points((2, 3))
+    array([[-1., -1.],
+           [ 0., -1.],
+           [ 1., -1.],
+           [-1.,  1.],
+           [ 0.,  1.],
+           [ 1.,  1.]])
+    """
+    lengths = spatial_size(shape)
+    return lattice(lengths, align_corners=True).reshape(-1, len(lengths))
+
+
+class ThinPlateSpline(Family):
+    r"""Thin plate splines: control points sample where `theta` says, and the map between is the smoothest.
+
+    .. math:: x_s(t) = \sum_k w_k \, \phi(|t - c_k|) + A \, (t, 1)
+
+    with :math:`\phi(r) = r^2 \log r` in 2-D and :math:`-r` in 3-D, the fundamental solutions of the
+    bending energy (Bookstein, Principal warps, 1989; Wahba, Spline Models for Observational Data,
+    1990). The weights solve
+
+    .. math::
+        \begin{pmatrix} \Phi + \lambda I & C \\ C^T & 0 \end{pmatrix}
+        \begin{pmatrix} w \\ A^T \end{pmatrix} = \begin{pmatrix} \theta \\ 0 \end{pmatrix}
+
+    with the control points and a column of ones in `C`. So the grid is linear in `theta`, and its basis is made
+    once, in float64.
+
+    Parameters
+    ----------
+    points : array_like, shape (P, ndim)
+        Control points in the target, normalized coordinates (x, y[, z]), ndim 2 or 3. They do not all lie on one
+        line (plane), and no two are the same unless there is regularization.
+    size : sequence of int, optional
+        Spatial size of the output, or the full (N, C, *spatial). None with `targets`.
+    align_corners : bool, default False
+        Whether -1 and 1 are the centres of the outermost pixels of the output or their outer
+        edges. Give the sampler the same value.
+    regularization : float, default 0.0
+        :math:`\lambda \ge 0`: above 0 the spline comes near the control points only, the
+        smoother for it; towards infinity it is the affine map of least squares. For a
+        :math:`\phi` of :math:`r^2 \log r^2`, as others have it, it is twice as large.
+    targets : array_like, shape (..., ndim), optional
+        Points at which the spline is evaluated, instead of the pixels of an output.
+
+    Attributes
+    ----------
+    theta_shape : tuple of int
+        (P, ndim): where one transform's control points sample. ``spline(theta)`` takes (N, ..., P, ndim).
+    basis : ndarray of float64, shape (1, P, *size)
+        How much each control point counts at each pixel: ``linear_grid`` of it and of theta, its
+        last two axes swapped, is the grid.
+    size : tuple of int
+        That of the output, or the axes of `targets`.
+
+    Raises
+    ------
+    TypeError
+        If `size` is no sequence of integers or an option of the wrong type.
+    ValueError
+        If points are not finite, coincide, lie on a line or plane, or shapes do not fit.
+
+    See Also
+    --------
+    control_points : a regular grid of them.
+    linear_grid : the same for any basis.
+
+    Notes
+    -----
+    An object holds its basis: P numbers of 8 bytes a pixel, and as many of 4 once it has been given float32. A
+    gradient to `points` or `targets` takes three times as much on the way.
+
+    Examples
+    --------
+    Sixteen control points, of which one samples further to the right:
+
+    >>> import pystn
+    >>> spline = pystn.ThinPlateSpline(pystn.control_points((4, 4)), (28, 28))
+    >>> theta = spline.identity()
+    >>> theta[0, 5] += [0.1, 0.0]
+    >>> spline(theta).shape
+    (1, 28, 28, 2)
+
+    `vjp` and `jvp` know the control points too:
+
+    >>> grad_theta, grad_points = spline.vjp(spline(theta), theta, wrt=("theta", "points"))
+    >>> grad_points.shape
+    (16, 2)
+    """
+
+    points: Array
+    targets: Array
+    regularization: float
+    basis: Array
+    _inverse: Array  # of the system of equations
+
+    def __init__(
+        self,
+        points: Any,
+        size: Sequence[int] | None = None,
+        align_corners: bool = False,
+        *,
+        regularization: float = 0.0,
+        targets: Any = None,
+    ) -> None:
+        centres = check_points("points", points, (2, 3))
+        if centres.ndim != 2:
+            raise ValueError(f"points must have shape (P, ndim): got {centres.shape}")
+        ndim = centres.shape[1]
+        smoothing = number("regularization", regularization)
+        if smoothing < 0:
+            raise ValueError(f"regularization must not be negative: got {regularization!r}")
+        check_general_position(centres, smoothing)
+        if (size is None) == (targets is None):
+            raise ValueError(f"give either size or targets: got {'neither' if size is None else 'both'}")
+        at = None if targets is None else check_points("targets", targets, (ndim,))
+        super().__init__(output_size(size, ndim) if at is None else at.shape[:-1], align_corners, ndim, centres.shape)
+        self._set(
+            points=centres,
+            targets=lattice(self.size, self.align_corners) if at is None else at,
+            regularization=smoothing,
+            _state=("points",) if at is None else ("points", "targets"),
+        )
+        among = features(np, centres, centres)
+        among[:, : len(centres)] += smoothing * np.eye(len(centres))
+        inverse = np.linalg.inv(bordered(np, among))
+        values = inverse[: len(centres)] @ features(np, self.targets.reshape(-1, ndim), centres).T
+        self._set(_inverse=inverse, basis=values.reshape(1, len(centres), *self.size))
+
+    def __repr__(self) -> str:
+        made = (
+            f"{self.size}, align_corners={self.align_corners}" if len(self._state) == 1 else f"targets of {self.size}"
+        )
+        return f"ThinPlateSpline({len(self.points)} points, {made}, regularization={self.regularization})"
+
+    def jvp(
+        self,
+        theta: Array,
+        d_theta: Array | None,
+        *,
+        d_points: Array | None = None,
+        d_targets: Array | None = None,
+    ) -> Array:
+        """How the grid moves with the parameters and, in float64, with control points and targets; None is zero."""
+        d_grid = super().jvp(theta, d_theta)
+        if d_points is None and d_targets is None:
+            return d_grid
+        xp = backend_of({"theta": theta}, {"d_points": d_points, "d_targets": d_targets}).xp
+        for name, tangent in (("points", d_points), ("targets", d_targets)):
+            if tangent is not None:
+                state = getattr(self, name)
+                check_like(f"d_{name}", tangent, state.shape, state.dtype, name)
+        return d_grid + self._jvp_state(xp, theta, d_points, d_targets)
+
+    def _identity(self) -> Array:
+        return self.points
+
+    def _grid(self, xp: ModuleType, theta: Array, out: Array | None) -> Array:
+        return combine(theta.swapaxes(-1, -2), self._cast(xp, "basis", theta.dtype), out)
+
+    def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
+        return self._grid(xp, d_theta, None)
+
+    def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Any, ...]:
+        basis = self._cast(xp, "basis", theta.dtype)
+        grad_theta, _ = combine_vjp(grad_grid, theta.swapaxes(-1, -2), basis, (wanted[0], False))
+        if grad_theta is not None:
+            grad_theta = xp.ascontiguousarray(grad_theta.swapaxes(-1, -2))
+        if not any(wanted[1:]):
+            return (grad_theta, *[None] * (len(wanted) - 1))
+        return (grad_theta, *self._vjp_state(xp, grad_grid, theta)[: len(wanted) - 1])
+
+    def _solved(self, xp: ModuleType, theta: Array) -> tuple[Array, Array, Array, Array]:
+        """Control points, targets, inverse of the system, coefficients (M, P + 1 + ndim, ndim) of all splines."""
+        points, targets, inverse = (self._cast(xp, name, FLOAT64) for name in ("points", "targets", "_inverse"))
+        where = theta.reshape(math.prod(theta.shape[:-2]), *self.theta_shape).astype(FLOAT64, copy=False)
+        return points, targets.reshape(-1, self.ndim), inverse, inverse[:, : len(points)] @ where
+
+    @quiet
+    def _vjp_state(self, xp: ModuleType, grad_grid: Array, theta: Array) -> tuple[Array, Array]:
+        """Gradients to the control points and to the targets."""
+        points, targets, inverse, coefficients = self._solved(xp, theta)
+        count = len(points)
+        gradient = grad_grid.reshape(len(coefficients), len(targets), self.ndim).astype(FLOAT64, copy=False)
+        to_features = xp.tensordot(gradient, coefficients, axes=((0, 2), (0, 2)))
+        to_values = inverse @ (features(xp, targets, points).T @ gradient)
+        to_system = -xp.tensordot(to_values, coefficients, axes=((0, 2), (0, 2)))
+        to_system = to_system + to_system.T
+        pull = to_features[:, :count] * slope(xp, squares(targets, points), self.ndim)
+        among = to_system[:count, :count] * slope(xp, squares(points, points), self.ndim)
+        to_targets = to_features[:, count + 1 :] + pull.sum(axis=1, keepdims=True) * targets - pull @ points
+        to_points = to_system[:count, count + 1 :] + (pull.sum(axis=0) + among.sum(axis=1))[:, None] * points
+        to_points -= pull.T @ targets + among @ points
+        return to_points, to_targets.reshape(self.targets.shape)
+
+    @quiet
+    def _jvp_state(self, xp: ModuleType, theta: Array, d_points: Array | None, d_targets: Array | None) -> Array:
+        points, targets, inverse, coefficients = self._solved(xp, theta)
+        d_points = xp.zeros_like(points) if d_points is None else d_points
+        d_targets = xp.zeros_like(targets) if d_targets is None else d_targets.reshape(targets.shape)
+        d_system = bordered(xp, d_features(xp, points, d_points, points, d_points))
+        d_grid = d_features(xp, targets, d_targets, points, d_points) @ coefficients
+        d_grid -= features(xp, targets, points) @ (inverse @ (d_system @ coefficients))
+        return d_grid.reshape(*theta.shape[:-2], *self.targets.shape).astype(theta.dtype)
+
+
+def check_general_position(points: Array, smoothing: float) -> None:
+    """Raise for points whose spline is not determined."""
+    count, ndim = points.shape
+    apart = squares(points, points)
+    same = np.argwhere(np.triu(apart <= 1e-30 * apart.max(initial=0), k=1))
+    if len(same) and smoothing == 0:
+        i, j = same[0]
+        raise ValueError(f"points must not coincide without regularization: points {i} and {j} are {points[i]}")
+    flat = "line" if ndim == 2 else "plane"
+    if count <= ndim or np.linalg.matrix_rank(points - points.mean(axis=0)) < ndim:
+        raise ValueError(f"points must not all lie on one {flat}: got points 0 to {count - 1} on one")
+
+
+def squares(a: Array, b: Array) -> Array:
+    """Squared distances (A, B) of points (A, ndim) and (B, ndim)."""
+    differences = (a[:, None, axis] - b[None, :, axis] for axis in range(a.shape[1]))
+    return reduce(operator.add, (difference**2 for difference in differences))
+
+
+def kernel(xp: ModuleType, squared: Array, ndim: int) -> Array:
+    """phi of the distance whose square is given."""
+    if ndim == 3:
+        return -xp.sqrt(squared)  # type: ignore[no-any-return]
+    return 0.5 * squared * xp.log(xp.where(squared > 0, squared, 1.0))  # type: ignore[no-any-return]
+
+
+def slope(xp: ModuleType, squared: Array, ndim: int) -> Array:
+    """What the difference of two points is multiplied by, to be the gradient of phi; 0 where they coincide."""
+    apart = xp.where(squared > 0, squared, 1.0)
+    value = -1 / xp.sqrt(apart) if ndim == 3 else xp.log(apart) + 1
+    return xp.where(squared > 0, value, 0.0)  # type: ignore[no-any-return]
+
+
+def features(xp: ModuleType, targets: Array, points: Array) -> Array:
+    """What the coefficients of a spline count at each target, (T, P + 1 + ndim): phi, 1, x, y, z."""
+    ones = xp.ones((len(targets), 1))
+    return xp.concatenate([kernel(xp, squares(targets, points), points.shape[1]), ones, targets], axis=1)  # type: ignore[no-any-return]
+
+
+def d_features(xp: ModuleType, targets: Array, d_targets: Array, points: Array, d_points: Array) -> Array:
+    """Tangent of `features`."""
+    along = (targets * d_targets).sum(axis=1)[:, None] + (points * d_points).sum(axis=1)
+    along -= d_targets @ points.T + targets @ d_points.T
+    along *= slope(xp, squares(targets, points), points.shape[1])
+    return xp.concatenate([along, xp.zeros((len(targets), 1)), d_targets], axis=1)  # type: ignore[no-any-return]
+
+
+def bordered(xp: ModuleType, upper: Array) -> Array:
+    """The symmetric system of equations whose upper rows are given."""
+    count = len(upper)
+    lower = xp.zeros((upper.shape[1] - count, upper.shape[1]))
+    lower[:, :count] = upper[:, count:].T
+    return xp.concatenate([upper, lower])  # type: ignore[no-any-return]
