@@ -101,6 +101,38 @@ class Arrays:
             matrix = pixels(case.spatial) @ matrix @ np.linalg.inv(pixels(case.size))
         return (matrix if projective else matrix[:, :d]).astype(case.coordinates)
 
+    @cached_property
+    def control_points(self) -> Array:
+        """A square lattice of control points, (K, 2)."""
+        side = np.linspace(-1, 1, round(self.case.shape[1] ** 0.5))
+        return np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+
+    @cached_property
+    def moved_points(self) -> Array:
+        """Where they sample, (N, K, 2)."""
+        shift = np.random.default_rng(4).uniform(-0.1, 0.1, (self.case.shape[0], *self.control_points.shape))
+        return (self.control_points + shift).astype(self.case.coordinates)
+
+    @cached_property
+    def spline_basis(self) -> Array:
+        """What each control point moves: (pixels, K), from the equations of the thin plate spline."""
+        height, width = self.case.size
+        points = self.control_points
+        pixels = np.stack(np.meshgrid(centres(width), centres(height)), axis=-1).reshape(-1, 2)
+
+        def bending(at: Array) -> Array:
+            squared = ((at[:, None] - points) ** 2).sum(axis=-1)
+            return squared * np.log(np.where(squared == 0, 1, squared)) / 2
+
+        def plane(at: Array) -> Array:
+            return np.concatenate([np.ones((len(at), 1)), at], axis=1)
+
+        k = len(points)
+        system = np.zeros((k + 3, k + 3))
+        system[:k, :k], system[:k, k:], system[k:, :k] = bending(points), plane(points), plane(points).T
+        values = np.concatenate([bending(pixels), plane(pixels)], axis=1)
+        return np.ascontiguousarray((values @ np.linalg.inv(system))[:, :k].astype(self.case.coordinates))
+
     @property
     def matrix(self) -> Array:
         """The first transform as libraries for images take it: square, in float64."""

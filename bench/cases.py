@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["GRIDS", "OPERATIONS", "TABLE", "Block", "Case", "Kernel", "Shape", "select"]
 
-Shape = tuple[int, ...]  # (N, C, *spatial) of the input, wherever its channels are
+Shape = tuple[int, ...]  # (N, C, *spatial) of the input, wherever its channels are; of a spline C are its points
 Kernel = tuple[str, str]  # mode and padding; the modes: see Pystn in peers.py
 
 # The methods of an adapter in peers.py. A warp is a whole transform: the grid of theta, and its samples.
@@ -24,6 +24,8 @@ OPERATIONS = {
     "grid_sample_vjp2": "grid_sample_vjp2",
     "affine_grid": "affine_grid",
     "affine_grid_vjp": "affine_grid_vjp",
+    "thin_plate": "ThinPlateSpline",
+    "thin_plate_vjp": "ThinPlateSpline.vjp",
     "warp_affine": "warp_affine",
     "warp_affine_fwd_bwd": "warp_affine, fwd + vjp",
     "warp_projective": "warp_projective",
@@ -54,10 +56,10 @@ class Case:
     @property
     def label(self) -> str:
         """The case within its section."""
-        generator = self.operation.startswith("affine")
-        shape = (self.shape[0], *self.spatial) if generator else self.shape
+        generator, spline = self.operation.startswith("affine"), self.operation.startswith("thin_plate")
+        shape = (self.shape[0], *self.spatial) if generator or spline else self.shape
         words = [OPERATIONS[self.operation], "x".join(map(str, shape))]
-        words += [self.grid] * (not generator)
+        words += [f"{self.shape[1]} points"] * spline + [self.grid] * (not generator and not spline)
         words += [word for word, usual in ((self.mode, "linear"), (self.padding, "zeros")) if word != usual]
         words += [self.dtype] * (self.dtype != "float32") + ["out="] * self.out
         return " ".join(words)
@@ -129,6 +131,7 @@ FORWARD, VJP, VJP_GRID = "grid_sample", "grid_sample_vjp", "grid_sample_vjp_grid
 BOTH, ALL = (FORWARD, VJP), (FORWARD, VJP, VJP_GRID)
 SECOND = ("grid_sample_jvp", "grid_sample_vjp2")
 GRID, AFFINE = ("affine_grid", "affine_grid_vjp"), ("warp_affine", "warp_affine_fwd_bwd")
+PLATE = ("thin_plate", "thin_plate_vjp")
 PROJECT = ("warp_project", "warp_project_fwd_bwd")
 REMAP, BY_MATRIX, BY_PROJECTION = (FORWARD,), ("warp_affine",), ("warp_projective",)
 
@@ -138,6 +141,7 @@ USUAL = (RGB, FEATURES, DIGITS, FULL_HD)
 DIGIT, FOUR_PIXELS = (1, 1, 28, 28), (1, 1, 2, 2)
 VOLUME, VOLUMES = (1, 1, 128, 128, 128), (1, 32, 64, 64, 64)
 SIGNAL, SIGNALS = (64, 1, 16384), (32, 64, 1024)
+PLATES = ((8, 16, 256, 256), (8, 64, 256, 256), (128, 16, 28, 28), (128, 64, 28, 28), (1, 16, 1080, 1920))
 GREY, COLOUR = ((1, 1, 512, 512), (1, 1, 1080, 1920)), ((1, 3, 512, 512), FULL_HD)
 IMAGES = tuple((1, c, h, w) for h, w in ((512, 512), (1080, 1920), (2160, 3840)) for c in (1, 3, 4))
 
@@ -163,6 +167,8 @@ TABLE = (
     Block("whole transform", AFFINE, (*USUAL, ULTRA_HD, VOLUME, VOLUMES), SMOOTH),
     Block("affine grid", GRID, (RGB,), TURNED, quick=True),
     Block("affine grid", GRID, (RGB, FEATURES, DIGITS, ULTRA_HD, VOLUME), TURNED),
+    Block("thin plate spline", PLATE, PLATES[:2], SMOOTH[:1], ("torch", "numpy"), quick=True),
+    Block("thin plate spline", PLATE, PLATES, SMOOTH[:1], ("torch", "numpy")),
     Block("other modes, paddings", BOTH, (RGB,), TURNED, kernels=OTHERS, quick=True),
     Block("other modes, paddings", BOTH, (RGB, FEATURES), TURNED, kernels=OTHERS),
     Block("channels last", BOTH, (RGB, FEATURES), TURNED, channels="last", quick=True),

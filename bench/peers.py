@@ -92,6 +92,14 @@ class Pystn(Peer):
         grad, theta, vjp = a.grad_grid, a.theta, self.lib.affine_grid_vjp
         return lambda: vjp(grad, theta, case.size)
 
+    def thin_plate(self, case: Case, a: Arrays) -> Call:
+        spline, theta = self.lib.ThinPlateSpline(a.control_points, case.size), a.moved_points
+        return lambda: spline(theta)
+
+    def thin_plate_vjp(self, case: Case, a: Arrays) -> Call:
+        spline, grad, theta = self.lib.ThinPlateSpline(a.control_points, case.size), a.grad_grid, a.moved_points
+        return lambda: spline.vjp(grad, theta)
+
     def warp(self, case: Case, a: Arrays, name: str) -> Call:
         image, theta, options, size, warp = a.input, a.theta, self.options(case), case.size, getattr(self.lib, name)
         return lambda: warp(image, theta, size, **options)
@@ -122,7 +130,21 @@ class Pystn(Peer):
         return self.warp_fwd_bwd(case, a, "warp_project")
 
 
-class Torch(Peer):
+class Splines(Peer):
+    """What a thin plate spline is with a library of matrices: a product with the same basis."""
+
+    array: Callable[[Array], Any]
+
+    def thin_plate(self, case: Case, a: Arrays) -> Call:
+        basis, theta = self.array(a.spline_basis), self.array(a.moved_points)
+        return lambda: basis @ theta
+
+    def thin_plate_vjp(self, case: Case, a: Arrays) -> Call:
+        basis, grad = self.array(a.spline_basis), self.array(a.grad_grid.reshape(case.shape[0], -1, 2))
+        return lambda: basis.T @ grad
+
+
+class Torch(Splines):
     """Signals are images of height 1 here, there being no sampler in one dimension."""
 
     name = "torch"
@@ -132,6 +154,7 @@ class Torch(Peer):
 
         self.lib, self.version = torch, torch.__version__
         self.functional, self.aten = torch.nn.functional, torch.ops.aten
+        self.array = torch.from_numpy
 
     def set_threads(self, n: int) -> None:
         self.lib.set_num_threads(n)
@@ -154,6 +177,8 @@ class Torch(Peer):
 
     @staticmethod
     def result(case: Case, array: Array) -> Array:
+        if case.operation == "thin_plate":
+            return array.reshape(-1, *case.size, 2)
         if case.ndim == 1:
             is_grid = array.shape == (case.shape[0], 1, *case.size, 2)
             return array[:, 0, :, :1] if is_grid else array[:, :, 0]
@@ -231,6 +256,22 @@ class Torch(Peer):
     @staticmethod
     def size(case: Case) -> list[int]:
         return [*case.shape[:2], *case.size]
+
+
+class NumPy(Splines):
+    name = "numpy"
+
+    def __init__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        self.limits, self.version = threadpool_limits, np.__version__
+        self.array = np.asarray
+
+    def set_threads(self, n: int) -> None:
+        self.limits(n, user_api="blas")
+
+    def results(self, case: Case, result: Array) -> list[Array]:
+        return [result if case.operation.endswith("vjp") else result.reshape(-1, *case.size, 2)]
 
 
 class OpenCV(Peer):
@@ -321,7 +362,7 @@ class ScikitImage(Peer):
         return [result.reshape(case.output_shape)]
 
 
-PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (Torch, OpenCV, SciPy, ScikitImage)}
+PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (Torch, NumPy, OpenCV, SciPy, ScikitImage)}
 
 
 def load(names: Iterable[str]) -> tuple[dict[str, Peer], dict[str, str]]:
