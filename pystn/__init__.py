@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from pystn.config import show_config
 from pystn.grids import (
+    PiecewiseAffine,
     Polynomial,
     ThinPlateSpline,
     affine_grid,
@@ -67,6 +68,7 @@ __all__ = [
     "Lanczos",
     "Linear",
     "Nearest",
+    "PiecewiseAffine",
     "Polynomial",
     "Tabulated",
     "ThinPlateSpline",

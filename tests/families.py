@@ -13,6 +13,9 @@ FAMILIES = {
     "thin-plate-2d": (2, lambda pystn, size, align: pystn.ThinPlateSpline(CONTROL, size, align)),
     "thin-plate-3d": (3, lambda pystn, size, align: pystn.ThinPlateSpline(CONTROL_3D, size, align)),
     "smoothing-2d": (2, lambda pystn, size, align: pystn.ThinPlateSpline(CONTROL, size, align, regularization=0.1)),
+    "piecewise-nearest": (2, lambda pystn, size, align: pystn.PiecewiseAffine(CONTROL, size, align)),
+    "piecewise-affine": (2, lambda pystn, size, align: pystn.PiecewiseAffine(CONTROL, size, align, outside="affine")),
+    "piecewise-nan": (2, lambda pystn, size, align: pystn.PiecewiseAffine(1.5 * CONTROL, size, align, outside="nan")),
 }
 
 SIZES = {1: [(7,), (1,)], 2: [(5, 6), (1, 7), (6, 1), (1, 1)], 3: [(3, 4, 5), (1, 4, 1)]}

@@ -2,6 +2,7 @@
 
 from pystn.grids.affine import affine_grid, affine_grid_jvp, affine_grid_vjp
 from pystn.grids.linear import linear_grid, linear_grid_jvp, linear_grid_vjp, linear_grid_vjp2
+from pystn.grids.piecewise import PiecewiseAffine
 from pystn.grids.polynomial import Polynomial
 from pystn.grids.projective import (
     projective_grid,
@@ -12,6 +13,7 @@ from pystn.grids.projective import (
 from pystn.grids.thin_plate import ThinPlateSpline, control_points
 
 __all__ = [
+    "PiecewiseAffine",
     "Polynomial",
     "ThinPlateSpline",
     "affine_grid",
