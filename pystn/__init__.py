@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from pystn.config import show_config
 from pystn.grids import (
+    FreeFormDeformation,
     PiecewiseAffine,
     Polynomial,
     ThinPlateSpline,
@@ -64,6 +65,7 @@ __version__ = version("pystn")
 __all__ = [
     "BSpline",
     "Cubic",
+    "FreeFormDeformation",
     "Gaussian",
     "Lanczos",
     "Linear",

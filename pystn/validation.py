@@ -322,36 +322,36 @@ def check_outs(out: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return dict(zip(names, out, strict=True))
 
 
-def output_size(size: Any, ndim: int, batch: int | None = None) -> tuple[int, ...]:
+def output_size(size: Any, ndim: int, batch: int | None = None, name: str = "size") -> tuple[int, ...]:
     """The spatial size of an output, given as such or as the full (N, C, *spatial)."""
     try:
         lengths = tuple(int(length) for length in size)
         integral = all(length == given for length, given in zip(lengths, size, strict=True))
     except (TypeError, ValueError):
-        raise TypeError(f"size must be a tuple of integers, got {size!r}") from None
+        raise TypeError(f"{name} must be a tuple of integers, got {size!r}") from None
     if not integral:
-        raise TypeError(f"size must be a tuple of integers, got {size!r}")
+        raise TypeError(f"{name} must be a tuple of integers, got {size!r}")
     if len(lengths) not in (ndim, ndim + 2):
         raise ValueError(
-            f"size must have {ndim} entries (spatial) or {ndim + 2} (N, C, spatial) "
+            f"{name} must have {ndim} entries (spatial) or {ndim + 2} (N, C, spatial) "
             f"for a transform in {ndim} dimensions: got {lengths}"
         )
     if any(length < 0 for length in lengths):
-        raise ValueError(f"size must not be negative: got {lengths}")
+        raise ValueError(f"{name} must not be negative: got {lengths}")
     if len(lengths) == ndim + 2 and batch is not None and lengths[0] != batch:
-        raise ValueError(f"size (N, C, spatial) must have the batch size, {batch}: got {lengths}")
+        raise ValueError(f"{name} (N, C, spatial) must have the batch size, {batch}: got {lengths}")
     return lengths[-ndim:]
 
 
-def spatial_size(size: Any) -> tuple[int, ...]:
+def spatial_size(size: Any, name: str = "size") -> tuple[int, ...]:
     """A spatial size that says itself how many dimensions there are."""
     try:
         ndim = len(size)
     except TypeError:
-        raise TypeError(f"size must be a tuple of integers, got {size!r}") from None
+        raise TypeError(f"{name} must be a tuple of integers, got {size!r}") from None
     if ndim not in SPATIAL_NAMES:
-        raise ValueError(f"size must have 1 to 3 entries (spatial): got {size!r}")
-    return output_size(size, ndim)
+        raise ValueError(f"{name} must have 1 to 3 entries (spatial): got {size!r}")
+    return output_size(size, ndim, name=name)
 
 
 def count(name: str, value: Any, least: int) -> int:

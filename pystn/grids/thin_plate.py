@@ -59,7 +59,7 @@ def control_points(shape: Sequence[int]) -> Array:
            [ 0.,  1.],
            [ 1.,  1.]])
     """
-    lengths = spatial_size(shape)
+    lengths = spatial_size(shape, "shape")
     return lattice(lengths, align_corners=True).reshape(-1, len(lengths))
 
 

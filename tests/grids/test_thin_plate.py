@@ -224,7 +224,7 @@ def test_control_points_are_a_grid():
     points = pystn.control_points((2, 3, 4)).reshape(2, 3, 4, 3)
     np.testing.assert_array_equal(points[0, :, 0, 1], [-1, 0, 1])
     np.testing.assert_allclose(points[1, 1, :, 0], [-1, -1 / 3, 1 / 3, 1])
-    with pytest.raises(ValueError, match="size must have 1 to 3 entries"):
+    with pytest.raises(ValueError, match="shape must have 1 to 3 entries"):
         pystn.control_points(())
 
 
