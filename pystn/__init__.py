@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pystn.config import show_config
 from pystn.grids import (
     CPAB,
+    FreeFormDeformation,
+    PiecewiseAffine,
     Polynomial,
     StationaryVelocity,
     ThinPlateSpline,
@@ -137,10 +139,12 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "BSpline",
     "CPAB",
     "Cubic",
+    "FreeFormDeformation",
     "Gaussian",
     "Lanczos",
     "Linear",
     "Nearest",
+    "PiecewiseAffine",
     "Polynomial",
     "StationaryVelocity",
     "Tabulated",

@@ -19,6 +19,7 @@ __all__ = [
     "check_affine",
     "check_basis",
     "check_batch",
+    "check_distinct",
     "check_entries",
     "check_fill",
     "check_float",
@@ -33,6 +34,7 @@ __all__ = [
     "check_parametric",
     "check_points",
     "check_sampling",
+    "check_spanning",
     "check_splatting",
     "check_spline",
     "check_square_or_affine",
@@ -346,15 +348,15 @@ def output_size(size: Any, ndim: int, batch: int | None = None, name: str = "siz
     return lengths[-ndim:]
 
 
-def spatial_size(size: Any) -> tuple[int, ...]:
+def spatial_size(size: Any, name: str = "size") -> tuple[int, ...]:
     """A spatial size that says itself how many dimensions there are."""
     try:
         ndim = len(size)
     except TypeError:
-        raise TypeError(f"size must be a tuple of integers, got {size!r}") from None
+        raise TypeError(f"{name} must be a tuple of integers, got {size!r}") from None
     if ndim not in SPATIAL_NAMES:
-        raise ValueError(f"size must have 1 to 3 entries (spatial): got {size!r}")
-    return output_size(size, ndim)
+        raise ValueError(f"{name} must have 1 to 3 entries (spatial): got {size!r}")
+    return output_size(size, ndim, name=name)
 
 
 def count(name: str, value: Any, least: int) -> int:
@@ -375,6 +377,23 @@ def check_points(name: str, points: Any, dimensions: tuple[int, ...]) -> np.ndar
     if not np.isfinite(copy).all():
         raise ValueError(f"{name} must be finite: got {copy[~np.isfinite(copy).all(axis=-1)][0]}")
     return copy
+
+
+def check_distinct(name: str, points: np.ndarray[Any, Any]) -> None:
+    """Check that no two points (P, ndim) are the same."""
+    order = np.lexsort(points.T)
+    same = np.flatnonzero((points[order[1:]] == points[order[:-1]]).all(axis=-1))
+    if len(same):
+        i, j = sorted(order[same[0] : same[0] + 2])
+        raise ValueError(f"{name} must not coincide: {name} {i} and {j} are both at {points[i]}")
+
+
+def check_spanning(name: str, points: np.ndarray[Any, Any]) -> None:
+    """Check that points (P, ndim) do not all lie on one line, or plane in 3-D."""
+    count, ndim = points.shape
+    if count <= ndim or np.linalg.matrix_rank(points - points.mean(axis=0)) < ndim:
+        flat = "line" if ndim == 2 else "plane"
+        raise ValueError(f"{name} must not all lie on one {flat}: got {name} 0 to {count - 1} on one")
 
 
 def check_affine(theta: Any) -> int:

@@ -20,6 +20,13 @@ FAMILIES = {
     "thin-plate-2d": (2, lambda pystn, size, align: pystn.ThinPlateSpline(CONTROL, size, align)),
     "thin-plate-3d": (3, lambda pystn, size, align: pystn.ThinPlateSpline(CONTROL_3D, size, align)),
     "smoothing-2d": (2, lambda pystn, size, align: pystn.ThinPlateSpline(CONTROL, size, align, regularization=0.1)),
+    "piecewise-nearest": (2, lambda pystn, size, align: pystn.PiecewiseAffine(CONTROL, size, align)),
+    "piecewise-affine": (2, lambda pystn, size, align: pystn.PiecewiseAffine(CONTROL, size, align, outside="affine")),
+    "piecewise-nan": (2, lambda pystn, size, align: pystn.PiecewiseAffine(1.5 * CONTROL, size, align, outside="nan")),
+    "free-form-1d": (1, lambda pystn, size, align: pystn.FreeFormDeformation((6,), size, align)),
+    "free-form-2d": (2, lambda pystn, size, align: pystn.FreeFormDeformation((5, 4), size, align)),
+    "free-form-linear": (2, lambda pystn, size, align: pystn.FreeFormDeformation((3, 2), size, align, order=1)),
+    "free-form-3d": (3, lambda pystn, size, align: pystn.FreeFormDeformation((3, 4, 5), size, align, order=2)),
 }
 
 SIZES = {1: [(7,), (1,)], 2: [(5, 6), (1, 7), (6, 1), (1, 1)], 3: [(3, 4, 5), (1, 4, 1)]}

@@ -11,8 +11,10 @@ from pystn.grids.displacement import (
     invert_displacement_jvp,
     invert_displacement_vjp,
 )
+from pystn.grids.free_form import FreeFormDeformation
 from pystn.grids.jacobian import jacobian_determinant, jacobian_determinant_jvp, jacobian_determinant_vjp
 from pystn.grids.linear import linear_grid, linear_grid_jvp, linear_grid_vjp, linear_grid_vjp2
+from pystn.grids.piecewise import PiecewiseAffine
 from pystn.grids.polynomial import Polynomial
 from pystn.grids.projective import (
     projective_grid,
@@ -25,6 +27,8 @@ from pystn.grids.velocity import StationaryVelocity
 
 __all__ = [
     "CPAB",
+    "FreeFormDeformation",
+    "PiecewiseAffine",
     "Polynomial",
     "StationaryVelocity",
     "ThinPlateSpline",

@@ -35,7 +35,7 @@ class Family:
 
     def identity(self, batch: int = 1, dtype: Any = np.float64) -> Array:
         """Parameters (batch, *theta_shape) of the transform that moves nothing."""
-        return np.broadcast_to(self._identity(), (batch, *self.theta_shape)).astype(dtype)
+        return np.broadcast_to(self._identity(), (batch, *self.theta_shape)).astype(dtype, order="C")
 
     def __call__(self, theta: Array, *, out: Array | None = None) -> Array:
         """Grid (N, ..., *size, ndim) of parameters (N, ..., *theta_shape), in their dtype.

@@ -17,7 +17,7 @@ from pystn.grids.lattice import lattice
 from pystn.grids.linear import combine, combine_vjp
 from pystn.interpolation import number
 from pystn.typing import Array
-from pystn.validation import check_like, check_points, output_size, spatial_size
+from pystn.validation import check_distinct, check_like, check_points, check_spanning, output_size, spatial_size
 
 __all__ = ["ThinPlateSpline", "control_points"]
 
@@ -59,7 +59,7 @@ def control_points(shape: Sequence[int]) -> Array:
            [ 0.,  1.],
            [ 1.,  1.]])
     """
-    lengths = spatial_size(shape)
+    lengths = spatial_size(shape, "shape")
     return lattice(lengths, align_corners=True).reshape(-1, len(lengths))
 
 
@@ -163,7 +163,9 @@ class ThinPlateSpline(Family):
         smoothing = number("regularization", regularization)
         if smoothing < 0:
             raise ValueError(f"regularization must not be negative: got {regularization!r}")
-        check_general_position(centres, smoothing)
+        check_spanning("points", centres)
+        if smoothing == 0:
+            check_distinct("points", centres)
         if (size is None) == (targets is None):
             raise ValueError(f"give either size or targets: got {'neither' if size is None else 'both'}")
         at = None if targets is None else check_points("targets", targets, (ndim,))
@@ -255,19 +257,6 @@ class ThinPlateSpline(Family):
         d_grid = d_features(xp, targets, d_targets, points, d_points) @ coefficients
         d_grid -= features(xp, targets, points) @ (inverse @ (d_system @ coefficients))
         return d_grid.reshape(*theta.shape[:-2], *self.targets.shape).astype(theta.dtype)
-
-
-def check_general_position(points: Array, smoothing: float) -> None:
-    """Raise for points whose spline is not determined."""
-    count, ndim = points.shape
-    apart = squares(points, points)
-    same = np.argwhere(np.triu(apart <= 1e-30 * apart.max(initial=0), k=1))
-    if len(same) and smoothing == 0:
-        i, j = same[0]
-        raise ValueError(f"points must not coincide without regularization: points {i} and {j} are {points[i]}")
-    flat = "line" if ndim == 2 else "plane"
-    if count <= ndim or np.linalg.matrix_rank(points - points.mean(axis=0)) < ndim:
-        raise ValueError(f"points must not all lie on one {flat}: got points 0 to {count - 1} on one")
 
 
 def squares(a: Array, b: Array) -> Array:

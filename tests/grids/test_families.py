@@ -31,6 +31,7 @@ def test_identity_moves_nothing(backend, name, size, dtype, align_corners):
     theta = family.identity(2, dtype)
     assert theta.shape == (2, *family.theta_shape)
     assert theta.dtype == dtype
+    assert theta.flags.c_contiguous
     theta[1] = theta[0]  # they are arrays of their own
     grid = backend.numpy(family(backend.array(theta)))
     assert grid.shape == (2, *size, len(size))

@@ -224,7 +224,7 @@ def test_control_points_are_a_grid():
     points = pystn.control_points((2, 3, 4)).reshape(2, 3, 4, 3)
     np.testing.assert_array_equal(points[0, :, 0, 1], [-1, 0, 1])
     np.testing.assert_allclose(points[1, 1, :, 0], [-1, -1 / 3, 1 / 3, 1])
-    with pytest.raises(ValueError, match="size must have 1 to 3 entries"):
+    with pytest.raises(ValueError, match="shape must have 1 to 3 entries"):
         pystn.control_points(())
 
 
@@ -239,7 +239,7 @@ def test_many_control_points_stay_accurate(backend, count):
 def test_errors_of_the_constructor():
     points = np.array(CONTROL)
     points[5] = points[1]
-    with pytest.raises(ValueError, match="must not coincide without regularization: points 1 and 5 are"):
+    with pytest.raises(ValueError, match="points must not coincide: points 1 and 5 are both at"):
         pystn.ThinPlateSpline(points, (4, 4))
     pystn.ThinPlateSpline(points, (4, 4), regularization=0.1)
     line = np.outer(np.linspace(-1, 1, 5), [0.3, 0.7]) + 0.1
