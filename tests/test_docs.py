@@ -40,6 +40,19 @@ def test_public_functions_are_documented(name):
             assert f"\n{title}\n{'-' * len(title)}\n" in text
 
 
+FAMILIES = [name for name in pystn.__all__ if hasattr(getattr(pystn, name), "vjp")]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_are_documented(name):
+    family = getattr(pystn, name)
+    text = inspect.getdoc(family)
+    for title in ("Parameters", "Attributes", "Raises", "See Also", "Examples"):
+        assert f"\n{title}\n{'-' * len(title)}\n" in text
+    for parameter in inspect.signature(family).parameters:
+        assert f"\n{parameter} : " in text, parameter
+
+
 def test_public_names_are_sorted_and_there():
     assert pystn.__all__ == sorted(pystn.__all__)
     assert all(hasattr(pystn, name) for name in pystn.__all__)

@@ -30,33 +30,34 @@ class Horizon:
         return ~(seen & (denominator > 0)) if self.cull_behind else ~seen
 
     def denominators(self, homogeneous: Array, hidden: float) -> tuple[Array, Array]:
-        """The denominators (..., 1), `hidden` where they are left out; and where."""
-        hides = self.hides(homogeneous[..., -1:])
-        denominator = homogeneous[..., -1:].copy()
+        """The denominators, `hidden` where they are left out; and where that is."""
+        hides = self.hides(homogeneous[..., -1])
+        denominator = homogeneous[..., -1].copy()
         denominator[hides] = hidden
-        return denominator, hides[..., 0]
+        return denominator, hides
 
 
-def inner(a: Array, b: Array) -> Array:
-    """Sums of products along the last, short axis, which is kept."""
-    total = a[..., :1] * b[..., :1]
-    for i in range(1, a.shape[-1]):
-        total += a[..., i : i + 1] * b[..., i : i + 1]
-    return total
+# Coordinates are taken one by one: array code is slow along an axis of two or three.
 
 
 @quiet
 def divide(xp: ModuleType, homogeneous: Array, horizon: Horizon, out: Array | None = None) -> Array:
     denominator, _ = horizon.denominators(homogeneous, np.nan)
-    return xp.divide(homogeneous[..., :-1], denominator, out=out)  # type: ignore[no-any-return]
+    grid = xp.empty((*denominator.shape, homogeneous.shape[-1] - 1), homogeneous.dtype) if out is None else out
+    for a in range(grid.shape[-1]):
+        grid[..., a] = homogeneous[..., a] / denominator
+    return grid
 
 
 @quiet
 def divide_vjp(xp: ModuleType, grad_grid: Array, homogeneous: Array, horizon: Horizon) -> Array:
     denominator, hidden = horizon.denominators(homogeneous, 1.0)
-    gradient = xp.empty_like(homogeneous)
-    xp.divide(grad_grid, denominator, out=gradient[..., :-1])
-    gradient[..., -1:] = -inner(gradient[..., :-1], homogeneous[..., :-1] / denominator)
+    gradient, along = xp.empty_like(homogeneous), xp.zeros_like(denominator)
+    for a in range(grad_grid.shape[-1]):
+        share = grad_grid[..., a] / denominator
+        gradient[..., a] = share
+        along += share * homogeneous[..., a]
+    gradient[..., -1] = -along / denominator
     gradient[hidden] = 0
     return gradient  # type: ignore[no-any-return]
 
@@ -64,9 +65,12 @@ def divide_vjp(xp: ModuleType, grad_grid: Array, homogeneous: Array, horizon: Ho
 @quiet
 def divide_jvp(xp: ModuleType, homogeneous: Array, d_homogeneous: Array, horizon: Horizon) -> Array:
     denominator, hidden = horizon.denominators(homogeneous, 1.0)
-    d_grid = (d_homogeneous[..., :-1] - homogeneous[..., :-1] / denominator * d_homogeneous[..., -1:]) / denominator
+    d_grid = xp.empty((*denominator.shape, homogeneous.shape[-1] - 1), homogeneous.dtype)
+    rate = d_homogeneous[..., -1] / denominator
+    for a in range(d_grid.shape[-1]):
+        d_grid[..., a] = (d_homogeneous[..., a] - homogeneous[..., a] * rate) / denominator
     d_grid[hidden] = 0
-    return d_grid
+    return d_grid  # type: ignore[no-any-return]
 
 
 @quiet
@@ -75,13 +79,14 @@ def divide_vjp2(
 ) -> tuple[Array, Array]:
     """Gradients to grad_grid and to the homogeneous coordinates of a loss of `divide_vjp`."""
     denominator, hidden = horizon.denominators(homogeneous, 1.0)
-    rate = gg_homogeneous[..., -1:] / denominator
     to_grad = divide_jvp(xp, homogeneous, gg_homogeneous, horizon)
-    to_homogeneous = xp.empty_like(homogeneous)
-    share = grad_grid / denominator
-    to_homogeneous[..., :-1] = -rate * share
-    # Of (gg_a - gg_w y_a) g_a / w, both the denominator and y_a hold a w.
-    moved = rate * (homogeneous[..., :-1] / denominator) - to_grad
-    to_homogeneous[..., -1:] = inner(share, moved)
+    to_homogeneous, along = xp.empty_like(homogeneous), xp.zeros_like(denominator)
+    rate = gg_homogeneous[..., -1] / denominator
+    for a in range(grad_grid.shape[-1]):
+        share = grad_grid[..., a] / denominator
+        to_homogeneous[..., a] = -rate * share
+        # Both the denominator of the tangent and the coordinate in it hold the last of q.
+        along += share * (rate * (homogeneous[..., a] / denominator) - to_grad[..., a])
+    to_homogeneous[..., -1] = along
     to_homogeneous[hidden] = 0
     return to_grad, to_homogeneous

@@ -41,6 +41,18 @@ def test_identity_moves_nothing(backend, name, size, dtype, align_corners):
 
 
 @cells
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_an_image_sampled_at_the_identity_is_itself(backend, rng, name, size, align_corners):
+    family = make(name, size, align_corners)
+    image = rng.standard_normal((1, 2, *size))
+    grid = family(backend.array(family.identity()))
+    for mode, tolerance in (("nearest", 0), ("linear", 1e-11)):
+        options = {"mode": mode, "padding_mode": "border", "align_corners": align_corners}
+        sampled = backend.numpy(pystn.grid_sample(backend.array(image), grid, **options))
+        np.testing.assert_allclose(sampled, image, rtol=0, atol=tolerance)
+
+
+@cells
 @dtypes
 def test_jvp_and_vjp_are_adjoint(backend, rng, name, size, dtype):
     family = make(name, size)
