@@ -25,7 +25,7 @@ OPERATIONS = {
     "affine_grid": "affine_grid",
     "affine_grid_vjp": "affine_grid_vjp",
     "thin_plate": "ThinPlateSpline",
-    "thin_plate_vjp": "ThinPlateSpline.vjp",
+    "thin_plate_vjp": "ThinPlateSpline, vjp",
     "warp_affine": "warp_affine",
     "warp_affine_fwd_bwd": "warp_affine, fwd + vjp",
     "warp_projective": "warp_projective",

@@ -102,9 +102,9 @@ class StationaryVelocity(Family):
         return -theta
 
     def folded(self, theta: Array) -> Array:
-        """Whether the grid of each transform (N, ...) folds: has a Jacobian of determinant 0 or below somewhere."""
+        """Whether the grid of each transform (N, ...) folds: somewhere its determinant is not positive."""
         determinants: Any = jacobian_determinant(self(theta), self.align_corners)
-        return (determinants <= 0).any(axis=tuple(range(-self.ndim, 0)))  # type: ignore[no-any-return]
+        return (~(determinants > 0)).any(axis=tuple(range(-self.ndim, 0)))  # type: ignore[no-any-return]
 
     def _identity(self) -> Array:
         return np.zeros(self.theta_shape)

@@ -161,7 +161,7 @@ struct LatticeJob {  // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size
   int64_t chunk_rows, row_chunks;
 };
 
-constexpr int64_t linear_points = 512;  // that a task of a linear grid has, at most
+constexpr int64_t linear_points = 1024;  // that a task of a linear grid has, at most
 
 struct LinearJob {    // linear_grid: theta (M, rows, functions), basis (B, functions, points) -> grid (M, points, rows)
   int64_t count;      // matrices

@@ -17,7 +17,7 @@
 #endif
 
 #include "stream.hpp"
-#include "value_taps.hpp"
+#include "usual_taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -339,10 +339,10 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // or of the usual kernels.
   template <int order>
-  using UsualTaps = ValueTaps<R, R, S, ND, false, true, 1, order>;
+  using KnownTaps = UsualTaps<R, R, S, ND, false, true, 1, order>;
   template <int order>
   struct UsualWeights {
-    const UsualTaps<order>& taps;
+    const KnownTaps<order>& taps;
 
     PYSTN_HD const R* w(int a, int k) const { return taps.w[a][k]; }
     PYSTN_HD V slope(int a, int k, int i) const { return S == 2 ? V{} + R(2 * k - 1) : load(taps.dw[a][k] + i); }
@@ -665,10 +665,10 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   };
 
   // The value of a block not all of whose pixels are plain, but `any`; those that are not are 0 if taps do not drop.
-  static PYSTN_APART V odd_value(const Plain<UsualTaps<0>>& at, bool any, const V (&weight)[products]) {
-    const UsualTaps<0>& taps = at.taps;
+  static PYSTN_APART V odd_value(const Plain<KnownTaps<0>>& at, bool any, const V (&weight)[products]) {
+    const KnownTaps<0>& taps = at.taps;
     const UsualWeights<0> from{taps};
-    if (taps.drops) return value(Lit<UsualTaps<0>>{at.at, taps, at.stride, at.i, Flags{} + 1}, from, weight);
+    if (taps.drops) return value(Lit<KnownTaps<0>>{at.at, taps, at.stride, at.i, Flags{} + 1}, from, weight);
     // Rows of taps from the first pixel on stand for those of others: where any is plain, there is room for them.
     V x{};
     if (any) x = value(at, from, weight);
@@ -677,7 +677,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   }
 
   // output = V(U), for pixels of a run that are plain or dark, and for the others if taps outside drop.
-  static PYSTN_HD void put_values(const SampleJob& job, const Span& span, const Target& to, const UsualTaps<0>& taps,
+  static PYSTN_HD void put_values(const SampleJob& job, const Span& span, const Target& to, const KnownTaps<0>& taps,
                                   const R* image, const Index* stride) {
     if constexpr (S == 1) {  // its weight is 1: a copy
       for (int64_t c = 0; c < job.channels; ++c) {
@@ -695,7 +695,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       const UsualWeights<0> from{taps};
       const FlatWeights<false> weights(from, i);
       for (int64_t c = 0; c < job.channels; ++c) {
-        const Plain<UsualTaps<0>> at{image + c * job.input.channel, taps, stride, i};
+        const Plain<KnownTaps<0>> at{image + c * job.input.channel, taps, stride, i};
         V x{};
         if (light.all)
           x = value(at, from, weights.weight);
@@ -732,7 +732,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
     Index stride[ND];
     for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
-    UsualTaps<0> taps(job);
+    KnownTaps<0> taps(job);
     Flag other[strip_columns];
     for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
       taps.place(job, n, span, lanes);
@@ -790,7 +790,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     alignas(64) R sums[ND][strip_columns] = {};
     Index stride[ND];
     for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
-    UsualTaps<1> usual(job);
+    KnownTaps<1> usual(job);
     const bool may_be_usual = order == 1 && S > 1 && !chooses(job);
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       for_each_run(job, strip, [&](const Span& span) {
@@ -856,7 +856,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // The same sums for taps of usual kernels, of pixels that are plain, dark or masked.
   static PYSTN_HD void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span,
-                                  const UsualTaps<1>& taps, const Index* stride, R (&sums)[ND][strip_columns]) {
+                                  const KnownTaps<1>& taps, const Index* stride, R (&sums)[ND][strip_columns]) {
     const Index column = column_stride(job, job.output.axis);
     const UsualWeights<1> from{taps};
     for (int i = 0; i < span.count; i += lanes) {
@@ -871,9 +871,9 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           const V g = load(cotangent + c * job.output.channel, column, span.count - i);
           V slope[ND];
           if (light.all)
-            slopes(Plain<UsualTaps<1>>{at, taps, stride, i}, from, weights, slope);
+            slopes(Plain<KnownTaps<1>>{at, taps, stride, i}, from, weights, slope);
           else
-            masked_slopes(Lit<UsualTaps<1>>{at, taps, stride, i, Flags{} + 1}, from, weights, slope);
+            masked_slopes(Lit<KnownTaps<1>>{at, taps, stride, i, Flags{} + 1}, from, weights, slope);
           for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
         }
       }
@@ -883,7 +883,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       }
     }
   }
-  static PYSTN_APART void masked_slopes(const Lit<UsualTaps<1>>& at, const UsualWeights<1>& from,
+  static PYSTN_APART void masked_slopes(const Lit<KnownTaps<1>>& at, const UsualWeights<1>& from,
                                         const FlatWeights<true>& weights, V (&slope)[ND]) {
     slopes(at, from, weights, slope);
   }
@@ -964,7 +964,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     using UsualWeights<order>::taps;
     const Index* strides;
 
-    UsualSpots(const UsualTaps<order>& taps, const Index* strides) : UsualWeights<order>{taps}, strides(strides) {}
+    UsualSpots(const KnownTaps<order>& taps, const Index* strides) : UsualWeights<order>{taps}, strides(strides) {}
     PYSTN_HD Index stride(int a) const { return strides[a]; }
     PYSTN_HD Index first(int i) const { return taps.first[i]; }
     PYSTN_HD bool adjacent(int i) const { return taps.plain[i]; }
@@ -1045,7 +1045,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   // The same for channels of usual taps.
   template <int order>
   static void scatter_usual(const SampleJob& job, const Part& part, int64_t n, const Span& span, R* image,
-                            const UsualTaps<order>& taps, const Index* stride, RowWeights& row) {
+                            const KnownTaps<order>& taps, const Index* stride, RowWeights& row) {
     const UsualSpots<order> spots(taps, stride);
     alignas(64) R copy[strip_columns];
     row.template set<false>(spots, span.count);
@@ -1070,7 +1070,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     RowWeights row;
     Index stride[ND];
     for (int a = 0; a < ND; ++a) stride[a] = job.grad_input.axis[a];
-    UsualTaps<0> usual(job);
+    KnownTaps<0> usual(job);
     usual.are_of(job.grad_input, part.low, part.high);
     const bool may_be_usual = !slopes && !chooses(job);
     General::for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t) {
@@ -1126,7 +1126,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     alignas(64) R sums[ND][strip_columns], value[strip_columns];
     Index stride[ND];
     for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
-    UsualTaps<1> usual(job);
+    KnownTaps<1> usual(job);
     const bool may_be_usual = S > 1 && !chooses(job);
     General::for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t chunk) {
       if (may_be_usual && usual.place_all_or_none(job, n, span, lanes)) {

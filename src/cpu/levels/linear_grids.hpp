@@ -3,7 +3,12 @@
 // points, one a lane, and some matrices, of which a few at a time share what is read of the functions.
 #pragma once
 
+#include <stdint.h>
 #include <string.h>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #include "job.hpp"
 #include "portability.hpp"
@@ -121,8 +126,8 @@ struct LinearLattice {
   // partial[matrix, point_chunk] = sum over the points of g basis: in lanes over a task's points, then in double.
   template <int some>
   static PYSTN_HD void add_up(const LinearJob& job, const Task& task, int64_t chunk, int64_t m) {
-    const int64_t count = task.point1 - task.point0;
     alignas(64) R g[some][ND][linear_points];
+    const int64_t count = task.point1 - task.point0;
     for (int t = 0; t < some; ++t) {
       const R* const from = static_cast<const R*>(job.grid) + ((m + t) * job.points + task.point0) * ND;
       for (int64_t i = 0; i < count; ++i)
@@ -130,23 +135,63 @@ struct LinearLattice {
       for (int64_t i = count; i % lanes; ++i)
         for (int a = 0; a < ND; ++a) g[t][a][i] = R(0);
     }
-    for (int64_t k = 0; k < job.functions; ++k) {
-      const R* const values = task.functions + k * job.points + task.point0;
-      V sum[some][ND] = {};
-      for (int64_t i = 0; i < count; i += lanes) {
-        const V value = load(values + i, count - i);
-        for (int t = 0; t < some; ++t)
-          for (int a = 0; a < ND; ++a) sum[t][a] += load(g[t][a] + i, lanes) * value;
+    double* const to = job.partial + (m * job.point_chunks + chunk) * ND * job.functions;
+    int64_t k = 0;
+    for (; k + 2 <= job.functions; k += 2) add_up<some, 2>(job, task, g, k, to);
+    if (k < job.functions) add_up<some, 1>(job, task, g, k, to);
+  }
+
+  // The same for so many functions from k on, which share what is read of g.
+  template <int some, int functions>
+  static PYSTN_HD void add_up(const LinearJob& job, const Task& task, const R (&g)[some][ND][linear_points], int64_t k,
+                              double* to) {
+    const int64_t count = task.point1 - task.point0;
+    const R* const values = task.functions + k * job.points + task.point0;
+    V sum[functions][some][ND] = {};
+    for (int64_t i = 0; i < count; i += lanes) {
+      V value[functions];
+      for (int f = 0; f < functions; ++f) {
+        value[f] = load(values + f * job.points + i, count - i);
+        prefetch(values + i, (f + functions) * job.points);
       }
       for (int t = 0; t < some; ++t)
         for (int a = 0; a < ND; ++a) {
-          alignas(64) R apart[lanes];
-          memcpy(apart, &sum[t][a], sizeof apart);
-          double total = 0;
-          for (int l = 0; l < lanes; ++l) total += double(apart[l]);
-          job.partial[(((m + t) * job.point_chunks + chunk) * ND + a) * job.functions + k] = total;
+          const V gradient = load(g[t][a] + i, lanes);
+          for (int f = 0; f < functions; ++f) sum[f][t][a] = multiply_add(gradient, value[f], sum[f][t][a]);
         }
     }
+    for (int t = 0; t < some; ++t, to += job.point_chunks * ND * job.functions)
+      for (int a = 0; a < ND; ++a)
+        for (int f = 0; f < functions; ++f) to[a * job.functions + k + f] = total(sum[f][t][a]);
+  }
+
+  // Rows of a basis are further apart than what processors foresee.
+  static PYSTN_HD void prefetch([[maybe_unused]] const R* from, [[maybe_unused]] int64_t ahead) {
+#if defined(__GNUC__)
+    __builtin_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(from) + uintptr_t(ahead) * sizeof(R)));
+#endif
+  }
+
+  static PYSTN_HD V multiply_add(V a, V b, V sum) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4)
+      return V(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(sum)));
+    else
+      return V(_mm512_fmadd_pd(__m512d(a), __m512d(b), __m512d(sum)));
+#else
+    return sum + a * b;
+#endif
+  }
+
+  // The sum of the lanes, halves by halves.
+  static PYSTN_HD double total(V sum) {
+    alignas(64) R apart[lanes];
+    alignas(64) double half[lanes];
+    memcpy(apart, &sum, sizeof apart);
+    for (int l = 0; l < lanes; ++l) half[l] = double(apart[l]);
+    for (int n = lanes / 2; n; n /= 2)
+      for (int l = 0; l < n; ++l) half[l] += half[l + n];
+    return half[0];
   }
 
   static void vjp(const LinearJob& job, int64_t index) {

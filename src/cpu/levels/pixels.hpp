@@ -18,7 +18,7 @@
 #include <type_traits>
 
 #include "stream.hpp"
-#include "value_taps.hpp"
+#include "usual_taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -345,7 +345,7 @@ inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
 
 // Bytes are summed axis by axis, numbers of two taps by the products of their weights, as in sampling.hpp.
 template <class T, int S>
-using PixelTaps = ValueTaps<T, float, S, 2, S == 2 && sizeof(T) == 4, false, strip_rows>;
+using PixelTaps = UsualTaps<T, float, S, 2, S == 2 && sizeof(T) == 4, false, strip_rows>;
 
 // The first tap of a pixel whose reading ends with the image.
 template <int S>

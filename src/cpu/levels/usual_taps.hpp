@@ -1,6 +1,6 @@
-// The taps of a run whose values alone are wanted: of the kernels that most calls have, a shorter way than that of Run,
-// to the same bits. It knows pixels whose taps all are in the image, and those that none is; the few others go the way
-// of sampling.hpp.
+// The taps of the kernels that most calls have, for values and first derivatives: all axes in one loop, a shorter way
+// than that of Run, to the same bits. It knows pixels whose taps all are in the image, and those that none is; the few
+// others go the way of sampling.hpp.
 #pragma once
 
 #if defined(__SSE2__)
@@ -47,7 +47,7 @@ PYSTN_HD void for_each_run_of(Bits bits, Body&& body) {
 // `masks` it is told of each tap whether it is in the image. Of a strip of up to `rows` rows, pixel i of row r is entry
 // r * width + i. Order 1 has slopes too.
 template <class T, class R, int S, int ND, bool multiplied, bool masks, int rows = 1, int order = 0>
-struct ValueTaps {
+struct UsualTaps {
   static constexpr int capacity = rows * strip_columns;
   static constexpr bool bytes = sizeof(T) == 1;  // none of which is no number
   static constexpr int tables = multiplied ? power(S, ND) : 1, axes = multiplied ? 1 : ND;
@@ -70,7 +70,7 @@ struct ValueTaps {
   Run<R, ND> run;
 
   // `last` is the first tap of a pixel whose reading ends with the image.
-  explicit ValueTaps(const SampleJob& job, int last = 0x7fffffff) : last(last) {
+  explicit UsualTaps(const SampleJob& job, int last = 0x7fffffff) : last(last) {
     constexpr Mode mode = S == 1 ? Mode::nearest : S == 2 ? Mode::linear : Mode::cubic;
     known = Cutoff(job.cutoff) == Cutoff::none &&
             (order == 0 || S != 2 || Subgradient(job.subgradient) == Subgradient::right);
