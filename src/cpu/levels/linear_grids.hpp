@@ -97,10 +97,11 @@ struct LinearLattice {
     const Task task(job, index);
     const R* const theta = static_cast<const R*>(job.theta);
     R* const grid = static_cast<R*>(job.grid);
-    // What many matrices read, from one place: rows of the basis may be a power of two apart, and push each other out.
+    // What many matrices read, or is of many rows, from one place: rows may be a power of two apart, and push each
+    // other out of the caches.
     alignas(64) R pack[packed_values];
-    const bool packs =
-        task.matrix1 - task.matrix0 > 2 * together && job.functions > 0 && job.functions * lanes <= packed_values;
+    const bool worthwhile = task.matrix1 - task.matrix0 > 2 * together || job.functions > 32;
+    const bool packs = worthwhile && job.functions > 0 && job.functions * lanes <= packed_values;
     const int64_t step = packs ? packed_values / job.functions / lanes * lanes : task.point1 - task.point0;
     for (int64_t p0 = task.point0; p0 < task.point1; p0 += step) {
       const int64_t p1 = p0 + step < task.point1 ? p0 + step : task.point1;
