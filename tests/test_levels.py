@@ -111,13 +111,18 @@ for size, dtype in itertools.product(((1, 1), (300, 7), (3, 4, 5), (2, 3, 300)),
             results[f"projection {reduce} {name}"] = pystn.warp_project(*warp, align_corners=align_corners)
             moved = pystn.warp_project_jvp(*warp[:2], volume[::-1], theta, *warp[2:], align_corners=align_corners)
             results[f"projected {reduce} {name}"] = moved
+for dtype, matrices, q in itertools.product(("f4", "f8"), (3, 9), (5, 40)):
+    theta, basis = rng.standard_normal((matrices, 2, q)).astype(dtype), rng.standard_normal((1, q, 300)).astype(dtype)
+    name = f"{dtype} {matrices} {q}"
+    results["linear " + name] = grid = pystn.linear_grid(theta, basis)
+    results["parameters " + name], _ = pystn.linear_grid_vjp(grid, theta, basis, wrt="theta")
 np.savez(sys.argv[1], **results)
 """
 
 
 @pytest.mark.parametrize("level", [name for name in _cpu.levels() if name != "portable"])
 def test_levels_agree_in_every_option(level, tmp_path):
-    """Bitwise, but for the float32 gradients that test_levels_agree names, and these to rounding."""
+    """Bitwise, but for the float32 gradients that test_levels_agree names and those of linear grids, these to rounding."""
     found = []
     for name in (level, "portable"):
         path = tmp_path / f"{name}.npz"
@@ -130,6 +135,11 @@ def test_levels_agree_in_every_option(level, tmp_path):
         if key.startswith(("input f4 f4", "grid f4 f4")):
             scale = max(1, np.abs(expected).max())
             np.testing.assert_allclose(found[0][key], expected, rtol=0, atol=4e-6 * scale, err_msg=key)
+        elif key.startswith("parameters"):  # multiplications and additions are one operation on some
+            eps = np.finfo(expected.dtype).eps
+            np.testing.assert_allclose(
+                found[0][key], expected, rtol=0, atol=8 * eps * np.abs(expected).max(), err_msg=key
+            )
         else:
             np.testing.assert_array_equal(found[0][key], expected, err_msg=key)
 

@@ -79,6 +79,21 @@ def test_affine_grid_bitwise_equal_for_any_number(size):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bases", [1, 40])
+def test_linear_grid_bitwise_equal_for_any_number(dtype, bases):
+    rng = np.random.default_rng(4)
+    theta = rng.standard_normal((40, 2, 9)).astype(dtype)
+    basis = rng.standard_normal((bases, 9, 3000)).astype(dtype)
+    cotangent = rng.standard_normal((40, 3000, 2)).astype(dtype)
+    bitwise_equal(
+        {
+            "grid": lambda: pystn.linear_grid(theta, basis),
+            "gradient": lambda: pystn.linear_grid_vjp(cotangent, theta, basis, wrt="theta")[0],
+        }
+    )
+
+
 def python(code, **environment):
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env={**os.environ, **environment}

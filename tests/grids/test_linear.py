@@ -271,3 +271,27 @@ def test_errors_of_the_derivatives():
         pystn.linear_grid_jvp(theta, basis, None, theta)
     with pytest.raises(TypeError, match="gg_theta must have the dtype of theta"):
         pystn.linear_grid_vjp2(theta.astype(np.float32), None, grid, theta, basis)
+
+
+# Matrices few and many, of few and many functions, points that fill whole vectors and chunks and that do not.
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-13), (np.float32, 1e-5)])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+@pytest.mark.parametrize("points", [1, 15, 16, 1030])
+@pytest.mark.parametrize("matrices, q", [(1, 1), (3, 2), (4, 9), (9, 33), (41, 7), (2, 600), (10, 520)])
+def test_every_way_of_the_kernel(backend, rng, matrices, q, points, ndim, dtype, tolerance):
+    theta, basis = (
+        rng.standard_normal((matrices, ndim, q)).astype(dtype),
+        rng.standard_normal((q, points)).astype(dtype),
+    )
+    cotangent = rng.standard_normal((matrices, points, ndim)).astype(dtype)
+    arrays = [backend.array(a) for a in (theta, basis[None])]
+    grid = backend.numpy(pystn.linear_grid(*arrays))
+    wide = [a.astype(np.float64) for a in (theta, basis, cotangent)]
+    expected = np.einsum("mak,kp->mpa", *wide[:2])
+    np.testing.assert_allclose(grid, expected, rtol=0, atol=tolerance * max(q, 10) ** 0.5)
+    (grad_theta, _) = pystn.linear_grid_vjp(backend.array(cotangent), *arrays, wrt="theta")
+    expected = np.einsum("mpa,kp->mak", wide[2], wide[1])
+    np.testing.assert_allclose(backend.numpy(grad_theta), expected, rtol=0, atol=tolerance * max(points, 10) ** 0.5)
+    # Each matrix has the grid that it has alone.
+    alone = pystn.linear_grid(backend.array(theta[-1:].copy()), arrays[1])
+    np.testing.assert_array_equal(grid[-1:], backend.numpy(alone))
