@@ -122,7 +122,7 @@ np.savez(sys.argv[1], **results)
 
 @pytest.mark.parametrize("level", [name for name in _cpu.levels() if name != "portable"])
 def test_levels_agree_in_every_option(level, tmp_path):
-    """Bitwise, but for the float32 gradients that test_levels_agree names and those of linear grids, these to rounding."""
+    """Bitwise, but for the gradients of float32 that test_levels_agree names and of linear grids: these to rounding."""
     found = []
     for name in (level, "portable"):
         path = tmp_path / f"{name}.npz"
