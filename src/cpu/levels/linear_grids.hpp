@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
+#if defined(__GNUC__) && defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -174,7 +174,7 @@ struct LinearLattice {
   }
 
   static PYSTN_HD V multiply_add(V a, V b, V sum) {
-#if defined(__AVX512F__)
+#if defined(__GNUC__) && defined(__AVX512F__)
     if constexpr (sizeof(R) == 4)
       return V(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(sum)));
     else
