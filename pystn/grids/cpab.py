@@ -169,7 +169,7 @@ class CPAB(Family):
         flat = points.reshape(math.prod(points.shape[:-1]), self.ndim).astype(np.float64)
         with np.errstate(all="ignore"):  # of parameters that are not finite
             velocity = self._tessellation.velocity(xp, self._velocities(xp, theta), flat)
-            return velocity.reshape(*theta.shape[:-1], *points.shape).astype(theta.dtype)  # type: ignore[no-any-return]
+            return velocity.reshape(*theta.shape[:-1], *points.shape).astype(theta.dtype)
 
     def _identity(self) -> Array:
         return np.zeros(self.theta_shape)
@@ -187,7 +187,7 @@ class CPAB(Family):
             flowed = self._tessellation.flow(xp, self._velocities(xp, theta), points)
             grid = flowed.reshape(*theta.shape[:-1], *self.size, self.ndim)
             if out is None:
-                return grid.astype(theta.dtype)  # type: ignore[no-any-return]
+                return grid.astype(theta.dtype)
             out[...] = grid
             return out
 
@@ -196,7 +196,7 @@ class CPAB(Family):
         velocities, tangents = self._velocities(xp, theta), self._velocities(xp, d_theta)
         with np.errstate(all="ignore"):
             moved = self._tessellation.flow_jvp(xp, velocities, tangents, points)
-            return moved.reshape(*theta.shape[:-1], *self.size, self.ndim).astype(theta.dtype)  # type: ignore[no-any-return]
+            return moved.reshape(*theta.shape[:-1], *self.size, self.ndim).astype(theta.dtype)
 
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Array | None]:
         if not wanted[0]:

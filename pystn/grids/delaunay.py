@@ -82,7 +82,7 @@ def orientation(a: Point, b: Point, c: Point) -> float:
     """Positive if c is to the left of the line from a to b, 0 on it; the sign is exact."""
     left, right = (b[0] - a[0]) * (c[1] - a[1]), (b[1] - a[1]) * (c[0] - a[0])
     if isinstance(left, Fraction) or abs(left - right) > 4 * EPSILON * (abs(left) + abs(right)):
-        return left - right  # type: ignore[no-any-return]
+        return left - right
     return orientation(exact(a), exact(b), exact(c))
 
 
@@ -99,7 +99,7 @@ def in_circle(a: Point, b: Point, c: Point, d: Point) -> float:
         return value  # type: ignore[return-value]
     bound = 16 * EPSILON * sum(square * (abs(left) + abs(right)) for square, left, right in rows)
     if abs(value) > bound:
-        return value  # type: ignore[no-any-return]
+        return value
     return in_circle(exact(a), exact(b), exact(c), exact(d))
 
 

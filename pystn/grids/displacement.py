@@ -14,6 +14,7 @@ from pystn.grids.fields import (
     check_field,
     cofactors,
     determinant,
+    entries,
     field_sampling,
     stacked,
 )
@@ -45,7 +46,7 @@ def check_flow(flow: Array, channel_axis: int) -> None:
 
 
 def components_last(xp: Any, flow: Array, channel_axis: int) -> Array:
-    return xp.moveaxis(flow, channel_axis, -1)  # type: ignore[no-any-return]
+    return xp.moveaxis(flow, channel_axis, -1)
 
 
 def displacement_grid(
@@ -121,7 +122,7 @@ def displacement_grid(
     field = components_last(xp, flow, channel_axis)
     if out is not None:
         check_out("out", out, field.shape, field.dtype, (flow,))
-    return add_lattice(xp, field, aligned, coords, out)  # type: ignore[no-any-return]
+    return add_lattice(xp, field, aligned, coords, out)
 
 
 def displacement_grid_vjp(
@@ -220,7 +221,7 @@ def displacement_grid_jvp(
     check_flow(flow, channel_axis)
     check_convention(align_corners, coords)
     if d_flow is None:
-        return xp.zeros(components_last(xp, flow, channel_axis).shape, flow.dtype)  # type: ignore[no-any-return]
+        return xp.zeros(components_last(xp, flow, channel_axis).shape, flow.dtype)
     check_like("d_flow", d_flow, flow.shape, flow.dtype, "flow")
     return components_last(xp, d_flow, channel_axis).copy()
 
@@ -240,7 +241,7 @@ class Inversion:
         self.sticky = field_sampling("border", align_corners, coords, subgradient, np.nan)
 
     def points(self, v: Array) -> Array:
-        return add_lattice(self.backend.xp, v, *self.convention)  # type: ignore[no-any-return]
+        return add_lattice(self.backend.xp, v, *self.convention)
 
     def residual(self, v: Array) -> Array:
         return v + self.backend.grid_sample(self.flow, self.points(v), self.sticky, False, None)[0]
@@ -252,7 +253,7 @@ class Inversion:
         jacobian = slopes + xp.eye(self.flow.shape[-1], dtype=slopes.dtype)
         with np.errstate(all="ignore"):  # of what is not finite
             by_entry = cofactors(xp, jacobian)
-            return by_entry, determinant(xp, jacobian, by_entry)
+            return by_entry, determinant(entries(jacobian))
 
     def solve(self, iterations: int, limit: float) -> tuple[Array, Array]:
         """v and the lengths of its residuals, after that many iterations; pixels stop where they are within the limit.
@@ -329,7 +330,7 @@ def regular(problem: Inversion, v: Array, leading: tuple[int, ...]) -> Array:
             "got a Jacobian of determinant 0"
         )
     with np.errstate(all="ignore"):
-        return problem.backend.xp.swapaxes(by_entry, -1, -2) / det[..., None, None]  # type: ignore[no-any-return]
+        return problem.backend.xp.swapaxes(by_entry, -1, -2) / det[..., None, None]
 
 
 def invert_displacement(
@@ -524,8 +525,8 @@ def invert_displacement_jvp(
         check_like("d_flow", d_flow, flow.shape, flow.dtype, "flow")
     problem, v = inversion(backend, flow, align_corners, coords, iterations, tolerance, subgradient)
     if d_flow is None or flow.size == 0:
-        return backend.xp.zeros(flow.shape, flow.dtype)  # type: ignore[no-any-return]
+        return backend.xp.zeros(flow.shape, flow.dtype)
     inverse = regular(problem, v, flow.shape[: -1 - flow.shape[-1]])
     pulled, _ = backend.grid_sample(stacked(d_flow), problem.points(v), problem.options, False, None)
     with np.errstate(all="ignore"):
-        return -backend.xp.einsum("...ij,...j->...i", inverse, pulled).reshape(flow.shape)  # type: ignore[no-any-return]
+        return -backend.xp.einsum("...ij,...j->...i", inverse, pulled).reshape(flow.shape)

@@ -22,6 +22,7 @@ __all__ = [
     "check_field",
     "cofactors",
     "determinant",
+    "entries",
     "field_sampling",
     "stacked",
     "subtract_lattice",
@@ -109,6 +110,15 @@ def cofactors(xp: ModuleType, matrices: Array) -> Any:
     return xp.stack(rows, axis=-2)
 
 
-def determinant(xp: ModuleType, matrices: Array, cofactors: Array) -> Any:
-    """The determinants, along the first row."""
-    return xp.einsum("...i,...i->...", matrices[..., 0, :], cofactors[..., 0, :])
+def entries(matrices: Array) -> list[list[Array]]:
+    """The entries of (..., n, n), each an array (...)."""
+    return [[matrices[..., i, j] for j in range(matrices.shape[-1])] for i in range(matrices.shape[-2])]
+
+
+def determinant(matrix: list[list[Array]]) -> Any:
+    """Of a matrix whose entries are arrays: Laplace's expansion along the first row."""
+    first, *others = matrix
+    if not others:
+        return first[0]
+    minors = [determinant([row[:j] + row[j + 1 :] for row in others]) for j in range(len(first))]
+    return sum((-1) ** j * entry * minor for j, (entry, minor) in enumerate(zip(first, minors, strict=True)))

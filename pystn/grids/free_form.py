@@ -12,6 +12,7 @@ from numpy.polynomial.polynomial import polyder, polyval
 
 from pystn.backends import backend_of
 from pystn.grids.family import Family
+from pystn.grids.fields import determinant
 from pystn.grids.lattice import lattice, lattice_axis
 from pystn.options import for_each_axis, one_of
 from pystn.typing import Array
@@ -173,12 +174,12 @@ class FreeFormDeformation(Family):
         jacobian = [[column.reshape(self.ndim, *shape[:-1])[i] for column in columns] for i in range(self.ndim)]
         for i in range(self.ndim):
             jacobian[i][i] += 1
-        return determinant(jacobian)  # type: ignore[no-any-return]
+        return determinant(jacobian)
 
     def folded(self, theta: Array) -> Array:
         """Whether each transform (N, ...) folds: at a point of the lattice its determinant is not positive."""
         determinants: Any = self.jacobian_determinant(theta)
-        return (~(determinants > 0)).any(axis=tuple(range(-self.ndim, 0)))  # type: ignore[no-any-return]
+        return (~(determinants > 0)).any(axis=tuple(range(-self.ndim, 0)))
 
     def _identity(self) -> Array:
         return np.zeros(self.theta_shape)
@@ -194,7 +195,7 @@ class FreeFormDeformation(Family):
         rows[:, controls:] = rest
         first = self._cast(xp, "_first", theta.dtype)
         if out is None:
-            return times(xp, first, rows).reshape(self._check(theta))  # type: ignore[no-any-return]
+            return times(xp, first, rows).reshape(self._check(theta))
         if out.flags.c_contiguous:
             times(xp, first, rows, out.reshape(batch, self.size[0], rest.shape[1]))
         else:
@@ -221,7 +222,7 @@ class FreeFormDeformation(Family):
 
     @quiet
     def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
-        return self._contract(xp, self._stacked(d_theta)).reshape(self._check(theta))  # type: ignore[no-any-return]
+        return self._contract(xp, self._stacked(d_theta)).reshape(self._check(theta))
 
     def _stacked(self, theta: Array) -> Array:
         return theta.reshape(math.prod(theta.shape[: -self.ndim - 1]), *self.theta_shape)
@@ -268,12 +269,3 @@ def times(xp: ModuleType, matrix: Array, rows: Array, out: Array | None = None) 
     if rows.shape[2] == 1:
         return xp.matmul(rows[:, :, 0], matrix.T, out=None if out is None else out[:, :, 0])[:, :, None]
     return xp.matmul(matrix, rows, out=out)
-
-
-def determinant(matrix: list[list[Any]]) -> Any:
-    """Of a matrix whose entries are arrays: Laplace's expansion along the first row."""
-    first, *others = matrix
-    if not others:
-        return first[0]
-    minors = [determinant([row[:j] + row[j + 1 :] for row in others]) for j in range(len(first))]
-    return sum((-1) ** j * entry * minor for j, (entry, minor) in enumerate(zip(first, minors, strict=True)))

@@ -374,7 +374,7 @@ def basis_gradient(xp: ModuleType, grad_grid: Array, theta: Array, basis: Array)
     factors = xp.broadcast_to(theta, (batch, *axes, q)).reshape(groups, rows, q)
     with np.errstate(over="ignore", invalid="ignore"):
         product = xp.matmul(factors.swapaxes(1, 2), gradient.reshape(groups, rows, math.prod(basis.shape[2:])))
-    return product.reshape(basis.shape)  # type: ignore[no-any-return]
+    return product.reshape(basis.shape)
 
 
 def combine_jvp(xp: ModuleType, theta: Array, basis: Array, d_theta: Array | None, d_basis: Array | None) -> Array:
@@ -385,4 +385,4 @@ def combine_jvp(xp: ModuleType, theta: Array, basis: Array, d_theta: Array | Non
     if d_basis is not None:
         return combine(theta, d_basis)
     shape = (batch_of(theta, basis), *theta.shape[1:-2], *basis.shape[2:], theta.shape[-2])
-    return xp.zeros(shape, theta.dtype)  # type: ignore[no-any-return]
+    return xp.zeros(shape, theta.dtype)

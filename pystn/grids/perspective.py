@@ -59,7 +59,7 @@ def divide_vjp(xp: ModuleType, grad_grid: Array, homogeneous: Array, horizon: Ho
         along += share * homogeneous[..., a]
     gradient[..., -1] = -along / denominator
     gradient[hidden] = 0
-    return gradient  # type: ignore[no-any-return]
+    return gradient
 
 
 @quiet
@@ -70,7 +70,7 @@ def divide_jvp(xp: ModuleType, homogeneous: Array, d_homogeneous: Array, horizon
     for a in range(d_grid.shape[-1]):
         d_grid[..., a] = (d_homogeneous[..., a] - homogeneous[..., a] * rate) / denominator
     d_grid[hidden] = 0
-    return d_grid  # type: ignore[no-any-return]
+    return d_grid
 
 
 @quiet

@@ -12,6 +12,7 @@ import numpy as np
 from pystn.backends import backend_of
 from pystn.grids.delaunay import delaunay
 from pystn.grids.family import Family
+from pystn.grids.fields import determinant, entries
 from pystn.grids.lattice import lattice_axis
 from pystn.grids.runs import LabelledSums
 from pystn.options import one_of
@@ -180,7 +181,7 @@ class PiecewiseAffine(Family):
         xp = backend_of({"theta": theta}).xp
         self._check(theta)
         slopes = self._slopes(xp, self._stacked(theta))
-        areas = slopes[..., 0, 0] * slopes[..., 1, 1] - slopes[..., 0, 1] * slopes[..., 1, 0]
+        areas = determinant(entries(slopes))
         turned: Array = ~(areas > 0)
         return turned.reshape(*theta.shape[:-2], len(self.triangles))
 
@@ -239,7 +240,7 @@ class PiecewiseAffine(Family):
     def _slopes(self, xp: ModuleType, where: Array) -> Array:
         """Jacobian of the map in each triangle, (M, T, 2, 2), in float64."""
         a, b, c = self._corners(xp, where).astype(FLOAT64, copy=False).transpose(2, 0, 3, 1)
-        return xp.stack([b - a, c - a], axis=-1) @ self._cast(xp, "_inverses", FLOAT64)  # type: ignore[no-any-return]
+        return xp.stack([b - a, c - a], axis=-1) @ self._cast(xp, "_inverses", FLOAT64)
 
     def _least_squares(self, xp: ModuleType) -> tuple[Array, Array]:
         return self._cast(xp, "_homogeneous", FLOAT64), self._cast(xp, "_normal", FLOAT64)
@@ -255,7 +256,7 @@ class PiecewiseAffine(Family):
             grid[:, self._cast(xp, "_stray", INDEX)] = self._cast(xp, "_strays", FLOAT64) @ fit
         elif self.outside == "nan":
             grid[:, self._cast(xp, "_stray", INDEX)] = hidden
-        return grid  # type: ignore[no-any-return]
+        return grid
 
     def _at_points(self, xp: ModuleType, corners: Array) -> Array:
         """Sums (..., P) over the corners (..., 3, T) that are at each control point."""
@@ -269,7 +270,7 @@ class PiecewiseAffine(Family):
             along = gradient[..., axis].astype(FLOAT64)
             for v in range(3):
                 moments[:, axis, v] = self._by_triangle(xp, along * weights[v])[:, :-1]
-        return moments  # type: ignore[no-any-return]
+        return moments
 
 
 def fit(homogeneous: Array, normal: Array, where: Array) -> Array:
@@ -324,7 +325,7 @@ def flat_triangles(points: Array, triangles: Array) -> Array:
     a, b, c = points[triangles].swapaxes(0, 1)
     longest = np.max([((p - q) ** 2).sum(axis=-1) for p, q in ((a, b), (b, c), (c, a))], axis=0)
     (bx, by), (cx, cy) = (b - a).T, (c - a).T
-    return abs(bx * cy - by * cx) <= 1e-12 * longest  # type: ignore[no-any-return]
+    return abs(bx * cy - by * cx) <= 1e-12 * longest
 
 
 def located(x: Array, y: Array, points: Array, triangles: Array, inverses: Array) -> Array:

@@ -34,7 +34,7 @@ class LabelledSums:
             starts, order, firsts, present = self.indices[xp.__name__]
             runs = xp.add.reduceat(values.astype(np.float64, copy=False), starts, axis=-1)
             sums[..., present] = xp.add.reduceat(runs.take(order, axis=-1), firsts, axis=-1)
-        return sums  # type: ignore[no-any-return]
+        return sums
 
 
 def changes(labels: Array) -> Array:

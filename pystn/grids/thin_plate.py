@@ -268,21 +268,21 @@ def squares(a: Array, b: Array) -> Array:
 def kernel(xp: ModuleType, squared: Array, ndim: int) -> Array:
     """phi of the distance whose square is given."""
     if ndim == 3:
-        return -xp.sqrt(squared)  # type: ignore[no-any-return]
-    return 0.5 * squared * xp.log(xp.where(squared > 0, squared, 1.0))  # type: ignore[no-any-return]
+        return -xp.sqrt(squared)
+    return 0.5 * squared * xp.log(xp.where(squared > 0, squared, 1.0))
 
 
 def slope(xp: ModuleType, squared: Array, ndim: int) -> Array:
     """What the difference of two points is multiplied by, to be the gradient of phi; 0 where they coincide."""
     apart = xp.where(squared > 0, squared, 1.0)
     value = -1 / xp.sqrt(apart) if ndim == 3 else xp.log(apart) + 1
-    return xp.where(squared > 0, value, 0.0)  # type: ignore[no-any-return]
+    return xp.where(squared > 0, value, 0.0)
 
 
 def features(xp: ModuleType, targets: Array, points: Array) -> Array:
     """What the coefficients of a spline count at each target, (T, P + 1 + ndim): phi, 1, x, y, z."""
     ones = xp.ones((len(targets), 1))
-    return xp.concatenate([kernel(xp, squares(targets, points), points.shape[1]), ones, targets], axis=1)  # type: ignore[no-any-return]
+    return xp.concatenate([kernel(xp, squares(targets, points), points.shape[1]), ones, targets], axis=1)
 
 
 def d_features(xp: ModuleType, targets: Array, d_targets: Array, points: Array, d_points: Array) -> Array:
@@ -290,7 +290,7 @@ def d_features(xp: ModuleType, targets: Array, d_targets: Array, points: Array, 
     along = (targets * d_targets).sum(axis=1)[:, None] + (points * d_points).sum(axis=1)
     along -= d_targets @ points.T + targets @ d_points.T
     along *= slope(xp, squares(targets, points), points.shape[1])
-    return xp.concatenate([along, xp.zeros((len(targets), 1)), d_targets], axis=1)  # type: ignore[no-any-return]
+    return xp.concatenate([along, xp.zeros((len(targets), 1)), d_targets], axis=1)
 
 
 def bordered(xp: ModuleType, upper: Array) -> Array:
@@ -298,4 +298,4 @@ def bordered(xp: ModuleType, upper: Array) -> Array:
     count = len(upper)
     lower = xp.zeros((upper.shape[1] - count, upper.shape[1]))
     lower[:, :count] = upper[:, count:].T
-    return xp.concatenate([upper, lower])  # type: ignore[no-any-return]
+    return xp.concatenate([upper, lower])

@@ -104,7 +104,7 @@ class StationaryVelocity(Family):
     def folded(self, theta: Array) -> Array:
         """Whether the grid of each transform (N, ...) folds: somewhere its determinant is not positive."""
         determinants: Any = jacobian_determinant(self(theta), self.align_corners)
-        return (~(determinants > 0)).any(axis=tuple(range(-self.ndim, 0)))  # type: ignore[no-any-return]
+        return (~(determinants > 0)).any(axis=tuple(range(-self.ndim, 0)))
 
     def _identity(self) -> Array:
         return np.zeros(self.theta_shape)
@@ -112,7 +112,7 @@ class StationaryVelocity(Family):
     def _grid(self, xp: ModuleType, theta: Array, out: Array | None) -> Array:
         for u in self._fields(backend_of({"theta": theta}), theta):  # noqa: B007
             pass
-        return add_lattice(xp, u.reshape(theta.shape), self.align_corners, out=out)  # type: ignore[no-any-return]
+        return add_lattice(xp, u.reshape(theta.shape), self.align_corners, out=out)
 
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Array | None]:
         if not wanted[0]:
@@ -138,7 +138,7 @@ class StationaryVelocity(Family):
             moved, _ = backend.grid_sample_jvp(u, points, du, du, None, none, options, False, None)
             with np.errstate(invalid="ignore"):
                 du = du + moved
-        return du.reshape(theta.shape)  # type: ignore[no-any-return]
+        return du.reshape(theta.shape)
 
     def _fields(self, backend: Backend, theta: Array) -> Iterator[Array]:
         """The displacements (M, *size, ndim) before each squaring, and after the last."""
