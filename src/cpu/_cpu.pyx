@@ -1146,7 +1146,7 @@ cdef class LinearCall(Holder):
         job.grid = cnp.PyArray_DATA(self.hold(grid))
         job.chunk_points = linear_points
         job.point_chunks = (job.points + linear_points - 1) // linear_points
-        job.chunk_matrices = 32
+        job.chunk_matrices = 32  # so many read a piece of the basis while it is in a near cache
         return 0
 
     cdef void run(self, LinearTask body, int threads) noexcept:

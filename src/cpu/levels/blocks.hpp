@@ -626,7 +626,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   struct Plain {
     const R* at;
     const Taps& taps;
-    const Index* stride;
+    const int64_t* stride;
     int i;
 
     PYSTN_HD Plain next(int a, int k) const { return {at + k * stride[a], taps, stride, i}; }
@@ -638,7 +638,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   struct Lit {
     const R* at;
     const Taps& taps;
-    const Index* stride;
+    const int64_t* stride;
     int i;
     Flags lit;
 
@@ -678,7 +678,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // output = V(U), for pixels of a run that are plain or dark, and for the others if taps outside drop.
   static PYSTN_HD void put_values(const SampleJob& job, const Span& span, const Target& to, const KnownTaps<0>& taps,
-                                  const R* image, const Index* stride) {
+                                  const R* image, const int64_t* stride) {
     if constexpr (S == 1) {  // its weight is 1: a copy
       for (int64_t c = 0; c < job.channels; ++c) {
         const R* const from = image + c * job.input.channel;
@@ -730,8 +730,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       if (projects(job)) return project(job, chunk);
     const int64_t n = chunk / chunks_per_image(job);
     const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
-    Index stride[ND];
-    for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
+    const int64_t* const stride = job.input.axis;
     KnownTaps<0> taps(job);
     Flag other[strip_columns];
     for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
@@ -788,8 +787,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
     alignas(64) R sums[ND][strip_columns] = {};
-    Index stride[ND];
-    for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
+    const int64_t* const stride = job.input.axis;
     KnownTaps<1> usual(job);
     const bool may_be_usual = order == 1 && S > 1 && !chooses(job);
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
@@ -856,7 +854,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // The same sums for taps of usual kernels, of pixels that are plain, dark or masked.
   static PYSTN_HD void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span,
-                                  const KnownTaps<1>& taps, const Index* stride, R (&sums)[ND][strip_columns]) {
+                                  const KnownTaps<1>& taps, const int64_t* stride, R (&sums)[ND][strip_columns]) {
     const Index column = column_stride(job, job.output.axis);
     const UsualWeights<1> from{taps};
     for (int i = 0; i < span.count; i += lanes) {
@@ -962,9 +960,9 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   template <int order>
   struct UsualSpots : UsualWeights<order> {
     using UsualWeights<order>::taps;
-    const Index* strides;
+    const int64_t* strides;
 
-    UsualSpots(const KnownTaps<order>& taps, const Index* strides) : UsualWeights<order>{taps}, strides(strides) {}
+    UsualSpots(const KnownTaps<order>& taps, const int64_t* strides) : UsualWeights<order>{taps}, strides(strides) {}
     PYSTN_HD Index stride(int a) const { return strides[a]; }
     PYSTN_HD Index first(int i) const { return taps.first[i]; }
     PYSTN_HD bool adjacent(int i) const { return taps.plain[i]; }
@@ -1045,7 +1043,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   // The same for channels of usual taps.
   template <int order>
   static void scatter_usual(const SampleJob& job, const Part& part, int64_t n, const Span& span, R* image,
-                            const KnownTaps<order>& taps, const Index* stride, RowWeights& row) {
+                            const KnownTaps<order>& taps, const int64_t* stride, RowWeights& row) {
     const UsualSpots<order> spots(taps, stride);
     alignas(64) R copy[strip_columns];
     row.template set<false>(spots, span.count);
@@ -1068,8 +1066,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Places places(job.grad_input);
     alignas(64) R value[strip_columns], slope[slopes ? ND : 1][strip_columns];
     RowWeights row;
-    Index stride[ND];
-    for (int a = 0; a < ND; ++a) stride[a] = job.grad_input.axis[a];
+    const int64_t* const stride = job.grad_input.axis;
     KnownTaps<0> usual(job);
     usual.are_of(job.grad_input, part.low, part.high);
     const bool may_be_usual = !slopes && !chooses(job);
@@ -1124,8 +1121,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Places places(job.input);  // those of the gradient are the same
     RowWeights row;
     alignas(64) R sums[ND][strip_columns], value[strip_columns];
-    Index stride[ND];
-    for (int a = 0; a < ND; ++a) stride[a] = job.input.axis[a];
+    const int64_t* const stride = job.input.axis;
     KnownTaps<1> usual(job);
     const bool may_be_usual = S > 1 && !chooses(job);
     General::for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t chunk) {

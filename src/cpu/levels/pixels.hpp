@@ -505,9 +505,9 @@ struct PixelSampler {
       return 0;
     }
     const Bits plain = taps.plain_bits(strip, r), dark = taps.dark_bits(strip, r) & ~plain;
-    for_each_run_of(plain,
-                    [&](int begin, int end) { put_plain(job, image, taps, first + begin, first + end, from, step); });
-    for_each_run_of(dark, [&](int begin, int end) {
+    for_each_set_run(plain,
+                     [&](int begin, int end) { put_plain(job, image, taps, first + begin, first + end, from, step); });
+    for_each_set_run(dark, [&](int begin, int end) {
       for (int i = begin; i < end; ++i)
         for (int c = 0; c < C; ++c) out[i * step + c] = T(0);
     });
@@ -517,7 +517,6 @@ struct PixelSampler {
   static void put_strip(const SampleJob& job, int64_t n, const Span& strip, const T* image, PixelTaps<T, S>& taps,
                         T* out, Index row, Index step) {
     Flag other[strip_columns];
-    prefetch_coordinates(job, n, strip);
     taps.place(job, n, strip, 16);
     prefetch(job, strip, image, taps);
     for (int r = 0; r < strip.rows; ++r) {

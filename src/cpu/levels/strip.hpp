@@ -69,25 +69,6 @@ PYSTN_APART void load_stored(const SampleJob& job, const GridArray& grid, int64_
   }
 }
 
-// Asks for the stored coordinates of the strip after the next one of a line, or of the line below: rows of a large grid
-// are further apart than what processors foresee.
-inline void prefetch_coordinates(const SampleJob& job, int64_t n, const Span& strip) {
-  const int64_t row = row_stride(job, job.grid.axis), column = column_stride(job, job.grid.axis);
-  if (!is_stored(job) || column < 1 || column > job.ndim) return;
-  const int64_t size = job.grid_type == Element::f32 ? 4 : 8, line = 64 / size;
-  const int64_t begin = strip.column - strip.column % job.chunk_columns;
-  const int64_t end = begin + job.chunk_columns < job.columns ? begin + job.chunk_columns : job.columns;
-  const int64_t ahead = strip.column + 2 * strip_columns;
-  const int64_t offset =
-      ahead < end ? (ahead - strip.column) * column : strip_rows * row + (ahead - end + begin - strip.column) * column;
-  const uintptr_t from =
-      reinterpret_cast<uintptr_t>(job.grid.data) +
-      uintptr_t(n * job.grid.batch + offset_of(job, job.grid.axis, strip) + offset) * uintptr_t(size);
-  for (int r = 0; r < strip.rows; ++r)
-    for (int64_t i = 0; i < strip_columns * column; i += line)
-      __builtin_prefetch(reinterpret_cast<const char*>(from + uintptr_t((r * row + i) * size)), 0, 2);
-}
-
 // Coordinates of a run on one axis.
 template <class R>
 inline void load_coordinates(const SampleJob& job, int64_t n, const Span& span, int a, R* to) {

@@ -33,7 +33,7 @@ inline int lowest(Bits bits) { return __builtin_ctzll(bits); }
 
 // Calls body(begin, end) for the runs of bits that are set.
 template <class Body>
-PYSTN_HD void for_each_run_of(Bits bits, Body&& body) {
+PYSTN_HD void for_each_set_run(Bits bits, Body&& body) {
   while (bits) {
     const int begin = lowest(bits);
     const Bits after = ~bits & ~first_bits(begin);
