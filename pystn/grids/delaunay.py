@@ -78,7 +78,7 @@ def flip(at: list[tuple[float, float]], apex: dict[tuple[int, int], int]) -> Non
         doubtful += [(a, d), (d, b), (b, c), (c, a)]
 
 
-def orientation(a: Point, b: Point, c: Point) -> float:
+def orientation(a: Point, b: Point, c: Point) -> float | Fraction:
     """Positive if c is to the left of the line from a to b, 0 on it; the sign is exact."""
     left, right = (b[0] - a[0]) * (c[1] - a[1]), (b[1] - a[1]) * (c[0] - a[0])
     if isinstance(left, Fraction) or abs(left - right) > 4 * EPSILON * (abs(left) + abs(right)):
@@ -86,7 +86,7 @@ def orientation(a: Point, b: Point, c: Point) -> float:
     return orientation(exact(a), exact(b), exact(c))
 
 
-def in_circle(a: Point, b: Point, c: Point, d: Point) -> float:
+def in_circle(a: Point, b: Point, c: Point, d: Point) -> float | Fraction:
     """Positive if d is inside of the circle through a, b, c (counter-clockwise), 0 on it; the sign is exact."""
     (ax, ay), (bx, by), (cx, cy) = ((p[0] - d[0], p[1] - d[1]) for p in (a, b, c))
     rows = [
@@ -96,7 +96,7 @@ def in_circle(a: Point, b: Point, c: Point, d: Point) -> float:
     ]
     value = sum(square * (left - right) for square, left, right in rows)
     if isinstance(value, Fraction):
-        return value  # type: ignore[return-value]
+        return value
     bound = 16 * EPSILON * sum(square * (abs(left) + abs(right)) for square, left, right in rows)
     if abs(value) > bound:
         return value
