@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.backends import Backend
+from pystn.backends import Operations
 from pystn.coordinates import Coordinates
 from pystn.options import SamplingOptions, flag
 from pystn.typing import Array
@@ -112,7 +112,7 @@ def check_wanted_options(wanted: tuple[bool, ...], input: Array, options: Sampli
 
 
 def sampler_gradients(
-    backend: Backend,
+    backend: Operations,
     grad_output: Array,
     grad_mask: Array | None,
     input: Array,

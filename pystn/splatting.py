@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.backends import Backend, backend_of
+from pystn.backends import Operations, backend_of
 from pystn.interpolation import number
 from pystn.options import Mode, PaddingMode, SamplingOptions, resolve
 from pystn.typing import Array
@@ -470,7 +470,7 @@ def count_shape(grid: Array, shape: tuple[int, ...], options: SamplingOptions) -
 
 
 def warp_and_count(
-    backend: Backend, values: Array, grid: Array, shape: tuple[int, ...], options: SamplingOptions, eps: float
+    backend: Operations, values: Array, grid: Array, shape: tuple[int, ...], options: SamplingOptions, eps: float
 ) -> tuple[Array, Array]:
     """push / (count + eps), and the denominator."""
     warped = backend.grid_push(values, None, grid, None, shape, values.dtype, options, None)

@@ -1,32 +1,22 @@
-"""The CPU backend: NumPy arrays in, memory allocated, kernels chosen and run.
+"""The CPU backend: NumPy arrays, and kernels compiled for several instruction sets.
 
-Arguments have been checked. Arrays are read where they lie, whatever their strides; only one that
-is not aligned to its own itemsize is copied first, by the compiled module.
+An array that is not aligned to its own itemsize is copied first, by the compiled module.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from itertools import pairwise
-from math import prod
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from pystn import threads
+from pystn.backends.operations import Operations
 from pystn.coordinates import Coordinates, MatrixCoordinates
-from pystn.options import SamplingOptions, SplineAxis
+from pystn.options import SamplingOptions
 from pystn.typing import Array
-from pystn.validation import (
-    batch_of,
-    channels_of,
-    mask_dtype,
-    projected_shape,
-    sample_shape,
-    sum_dtype,
-    tangent_dtype,
-)
 
 try:
     from pystn.backends import _cpu
@@ -36,33 +26,7 @@ except ImportError as error:
         "or leave it to use a pystn that is installed elsewhere"
     ) from error
 
-__all__ = [
-    "affine_grid",
-    "affine_grid_vjp",
-    "current_level",
-    "grid_gradient",
-    "grid_gradient_jvp",
-    "grid_gradient_vjp",
-    "grid_push",
-    "grid_push_vjp",
-    "grid_sample",
-    "grid_sample_jvp",
-    "grid_sample_vjp",
-    "grid_sample_vjp2",
-    "grid_sample_vjp_options",
-    "levels",
-    "linear_grid",
-    "linear_grid_vjp",
-    "max_threads",
-    "openmp_version",
-    "spline_filter",
-    "warp_project",
-    "warp_project_jvp",
-    "warp_project_vjp",
-    "xp",
-]
-
-xp = np
+__all__ = ["backend", "current_level", "levels", "max_threads", "openmp_version"]
 
 # What was built and what is in use, for threads and for show_config.
 current_level, levels = _cpu.current_level, _cpu.levels
@@ -78,67 +42,42 @@ if os.environ.get(LEVEL_VARIABLE):
         raise ImportError(f"{LEVEL_VARIABLE}: {error}") from None
 
 
-def new_mask(input: Array, grid: Coordinates, wanted: bool) -> Array | None:
-    shape = (batch_of(input, grid), *grid.shape[1:-1])
-    return np.empty(shape, mask_dtype(input.dtype)) if wanted else None
+class Cpu(Operations):
+    """The operations on NumPy arrays."""
 
+    xp: ModuleType = np
+    kernels = _cpu
 
-def coefficients(image: Array, options: SamplingOptions) -> Array:
-    """What the kernels sample: the image, or its spline coefficients."""
-    if not options.prefilters:
-        return image
-    axes = options.spline_axes(image.ndim - 2)
-    return spline_filter(image, axes, sum_dtype(image.dtype), options.channel_axis, False, None)
+    def run(self, kernel: Callable[..., Any], *arguments: Any) -> Any:
+        return kernel(*arguments, threads.get_num_threads())
 
+    def groups(self, samples: int) -> int:
+        return max(1, min(64, samples // 8192))
 
-def optional_coefficients(image: Array | None, options: SamplingOptions) -> Array | None:
-    return None if image is None else coefficients(image, options)
-
-
-def added_image(
-    fill: Callable[[Array], None],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    options: SamplingOptions,
-    out: Array | None,
-) -> Array:
-    """An image that `fill` adds up, by way of the prefilter's transpose where there is one.
-
-    Sums of float16 and bfloat16 are made in a float32 image, the one array beyond the result.
-    """
-    sums = sum_dtype(dtype)
-    written = out if sums == dtype else None
-    image = np.empty(shape, sums) if written is None else written
-    fill(image)
-    if options.prefilters:
-        image = spline_filter(image, options.spline_axes(image.ndim - 2), sums, options.channel_axis, True, image)
-    return image if written is not None else delivered(image, dtype, out)
-
-
-def delivered(sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
-    """Sums in the dtype of the result, or written into `out`."""
-    if out is None:
-        return sums.astype(dtype, copy=False)
-    out[...] = sums
-    return out
-
-
-def grid_sample(
-    input: Array, grid: Coordinates, options: SamplingOptions, return_mask: bool, out: Array | None
-) -> tuple[Array, Array | None]:
-    output = np.empty(sample_shape(input, grid, options), input.dtype) if out is None else out
-    mask = new_mask(input, grid, return_mask)
-    pixels = coefficients(input, options)
-    call = _cpu.grid_sample(pixels, grid, output, mask, options, threads.get_num_threads())
-    if out is None and mask is None and pixels is input:
+    def remember_sample(
+        self, options: SamplingOptions, call: Any, input: Array, grid: Coordinates, output: Array
+    ) -> None:
         remember(options.repeats, _cpu.Repeat, call, input, grid, output)
-    return output, mask
+
+    def remember_vjp(
+        self,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+        call: Any,
+        input: Array,
+        grid: Coordinates,
+        grad_output: Array,
+        grad_input: Array | None,
+        grad_source: Array | None,
+    ) -> None:
+        repeats = options.repeated_gradients.setdefault((*wanted, False, False), [])
+        remember(repeats, _cpu.RepeatVjp, call, input, grid, grad_output, grad_input, grad_source)
 
 
 def remember(
     repeats: list[Callable[..., Any]], kind: Any, call: Any, input: Array, grid: Coordinates, *arrays: Array | None
 ) -> None:
-    """Keep a brief call, to be repeated on arrays of the same kind without the checks it has passed."""
+    """Put a brief call first among those that are kept, if it is of a kind that can be repeated."""
     if isinstance(grid, MatrixCoordinates):
         repeat = None if grid.projective else kind.of(call, input, grid.theta, grid.size, *arrays)
     else:
@@ -147,483 +86,4 @@ def remember(
         repeats[:] = [repeat, *repeats[: REPEATS - 1]]
 
 
-def grid_sample_vjp(
-    grad_output: Array,
-    grad_mask: Array | None,
-    input: Array,
-    grid: Coordinates,
-    options: SamplingOptions,
-    wanted: tuple[bool, ...],
-    out: tuple[Array | None, ...],
-) -> tuple[Array | None, Array | None]:
-    """Gradients to the input and to the grid, or to the matrices that the coordinates are made from."""
-    made = isinstance(grid, MatrixCoordinates)
-    written = new_gradient(grid, out[1]) if wanted[1] else None
-    moving = written is not None and not options.flat
-    pixels = coefficients(input, options) if moving else input
-    call, sums = None, None
-
-    def fill(grad_input: Array | None) -> None:
-        nonlocal call, sums
-        to_grid = written if moving and not made else None
-        to_matrices = moving and made
-        count = threads.get_num_threads()
-        call, sums = _cpu.grid_sample_vjp(
-            grad_output, grad_mask, pixels, grid, grad_input, to_grid, to_matrices, options, count
-        )
-
-    grad_input = None
-    if wanted[0]:
-        grad_input = added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
-    elif moving:
-        fill(None)
-    if written is not None and made:
-        written[...] = sums if moving else 0
-    elif written is not None and not moving:
-        written.fill(0)  # piecewise constant in the coordinates
-    is_plain = grad_mask is None and all(array is None for array in out) and not options.prefilters
-    if is_plain and call is not None and moving == wanted[1]:
-        repeats = options.repeated_gradients.setdefault((*wanted, False, False), [])
-        remember(repeats, _cpu.RepeatVjp, call, input, grid, grad_output, grad_input, written)
-    return grad_input, written
-
-
-def new_gradient(grid: Coordinates, out: Array | None) -> Array:
-    of = grid.theta if isinstance(grid, MatrixCoordinates) else grid
-    return np.empty(of.shape, of.dtype) if out is None else out
-
-
-def grid_sample_vjp_options(
-    grad_output: Array, grad_mask: Array | None, input: Array, grid: Coordinates, options: SamplingOptions
-) -> tuple[Array, list[Array | None]]:
-    """Gradients, in double, to the fill value of each channel and to each axis' kernel."""
-    ndim = input.ndim - 2
-    parts = 2 if input.dtype.kind == "c" else 1
-    channels = channels_of(input.shape, options) * parts
-    counts = [codes[-1] for codes in options.axis_codes(ndim)]  # x first
-    groups = max(1, min(64, grad_output.size // 8192))
-    partial = np.zeros((groups, channels + sum(counts)))
-    _cpu.grid_sample_vjp_options(
-        grad_output,
-        grad_mask,
-        coefficients(input, options),
-        grid,
-        partial,
-        options,
-        threads.get_num_threads(),
-    )
-    sums = partial.sum(axis=0)
-    fill = sums[:channels].view(np.complex128) if parts == 2 else sums[:channels]
-    ends = np.cumsum([channels, *counts])
-    kernels: list[Array | None] = [sums[start:end] if end > start else None for start, end in pairwise(ends)]
-    return fill, kernels[::-1]
-
-
-def grid_sample_jvp(
-    input: Array,
-    grid: Coordinates,
-    d_input: Array | None,
-    d_grid: Array | None,
-    d_fill: Any,
-    d_kernel: list[Array | None],
-    options: SamplingOptions,
-    return_mask: bool,
-    out: Array | None,
-) -> tuple[Array, Array | None]:
-    output = np.empty(sample_shape(input, grid, options), tangent_dtype(input.dtype)) if out is None else out
-    mask = new_mask(input, grid, return_mask)
-    if options.flat:
-        d_grid = None
-    if d_input is None and d_grid is None and d_fill is None and not any(d is not None for d in d_kernel):
-        output.fill(0)
-        if mask is not None:
-            mask.fill(0)
-    else:
-        _cpu.grid_sample_jvp(
-            coefficients(input, options),
-            grid,
-            optional_coefficients(d_input, options),
-            d_grid,
-            d_fill,
-            d_kernel[::-1],
-            output,
-            mask,
-            options,
-            threads.get_num_threads(),
-        )
-    return output, mask
-
-
-def grid_sample_vjp2(
-    gg_input: Array | None,
-    gg_grid: Array | None,
-    grad_output: Array,
-    grad_mask: Array | None,
-    input: Array,
-    grid: Array,
-    options: SamplingOptions,
-    wanted: tuple[bool, ...],
-) -> tuple[Array | None, Array | None, Array | None, Array | None]:
-    """Gradients to grad_output, grad_mask, input and grid."""
-    if options.flat:
-        gg_grid = None
-    none: list[Array | None] = [None] * (input.ndim - 2)
-    to_output, to_mask, to_input, to_grid = None, None, None, None
-    if wanted[0]:
-        has_mask = grad_mask is not None
-        to_output, to_mask = grid_sample_jvp(input, grid, gg_input, gg_grid, None, none, options, has_mask, None)
-    if wanted[1]:
-        tangent = tangent_dtype(input.dtype)
-        if gg_grid is None:
-            to_input = np.zeros(input.shape, tangent)
-        else:
-            batch = batch_of(input, grid)
-
-            def fill(image: Array) -> None:
-                count = threads.get_num_threads()
-                _cpu.grid_push(None, grad_output, None, grid, gg_grid, image, batch, options, count)
-
-            to_input = added_image(fill, input.shape, tangent, options, None)
-    if wanted[2]:
-        to_grid = np.empty(grid.shape, grid.dtype)
-        if options.flat or (gg_input is None and gg_grid is None):
-            to_grid.fill(0)
-        else:
-            _cpu.grid_sample_vjp2_grid(
-                optional_coefficients(gg_input, options),
-                gg_grid,
-                grad_output,
-                grad_mask,
-                coefficients(input, options),
-                grid,
-                to_grid,
-                options,
-                threads.get_num_threads(),
-            )
-    return to_output, to_mask, to_input, to_grid
-
-
-def grid_push(
-    values: Array | None,
-    along: Array | None,
-    grid: Array,
-    d_grid: Array | None,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    options: SamplingOptions,
-    out: Array | None,
-) -> Array:
-    """values pushed, and `along` pushed with the weights' derivative along d_grid."""
-    if d_grid is None or options.flat:
-        along = d_grid = None
-
-    def fill(image: Array) -> None:
-        if values is None and along is None:
-            image.fill(0)
-            return
-        count = threads.get_num_threads()
-        _cpu.grid_push(values, along, None, grid, d_grid, image, shape[0], options, count)
-
-    return added_image(fill, shape, dtype, options, out)
-
-
-def grid_push_vjp(
-    grad_output: Array,
-    values: Array,
-    grid: Array,
-    options: SamplingOptions,
-    wanted: tuple[bool, ...],
-    out: tuple[Array | None, ...],
-) -> tuple[Array | None, Array | None]:
-    """Sampling: the image is the cotangent, and the values are what weighs its slopes."""
-    image = coefficients(grad_output, options)
-    grad_values, grad_grid = None, None
-    if wanted[0]:
-        batch = batch_of(values, grid)
-        # Values shared by the batch add up, and float16 and bfloat16 do so in float32.
-        shared = values.shape[0] != batch
-        sums = sum_dtype(values.dtype) if shared else values.dtype
-        written = out[0] if sums == values.dtype else None
-        target = np.empty(values.shape, sums) if written is None else written
-        if batch == 0:
-            target.fill(0)
-        else:
-            _cpu.grid_sample(image, grid, target, None, options, threads.get_num_threads())
-        grad_values = target if written is not None else delivered(target, values.dtype, out[0])
-    if wanted[1]:
-        grad_grid = np.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
-        if options.flat:
-            grad_grid.fill(0)
-        else:
-            _cpu.grid_sample_vjp(values, None, image, grid, None, grad_grid, False, options, threads.get_num_threads())
-    return grad_values, grad_grid
-
-
-def grid_gradient(input: Array, grid: Array, options: SamplingOptions, out: Array | None) -> Array:
-    shape = (*sample_shape(input, grid, options), grid.shape[-1])
-    gradient = np.empty(shape, tangent_dtype(input.dtype)) if out is None else out
-    if options.flat:
-        gradient.fill(0)
-    else:
-        _cpu.grid_gradient(coefficients(input, options), grid, gradient, options, threads.get_num_threads())
-    return gradient
-
-
-def grid_gradient_vjp(
-    grad_output: Array,
-    input: Array,
-    grid: Array,
-    options: SamplingOptions,
-    wanted: tuple[bool, ...],
-    out: tuple[Array | None, ...],
-) -> tuple[Array | None, Array | None]:
-    grad_input, grad_grid = None, None
-    if wanted[0]:
-
-        def fill(image: Array) -> None:
-            if options.flat:
-                image.fill(0)
-                return
-            batch, count = batch_of(input, grid), threads.get_num_threads()
-            _cpu.grid_push(None, None, grad_output, grid, None, image, batch, options, count)
-
-        grad_input = added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
-    if wanted[1]:
-        grad_grid = np.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
-        if options.flat:
-            grad_grid.fill(0)
-        else:
-            _cpu.grid_gradient_vjp_grid(
-                grad_output, coefficients(input, options), grid, grad_grid, options, threads.get_num_threads()
-            )
-    return grad_input, grad_grid
-
-
-def grid_gradient_jvp(
-    input: Array,
-    grid: Array,
-    d_input: Array | None,
-    d_grid: Array | None,
-    options: SamplingOptions,
-    out: Array | None,
-) -> Array:
-    shape = (*sample_shape(input, grid, options), grid.shape[-1])
-    d_gradient = np.empty(shape, tangent_dtype(input.dtype)) if out is None else out
-    if options.flat or (d_input is None and d_grid is None):
-        d_gradient.fill(0)
-    else:
-        _cpu.grid_gradient_jvp(
-            coefficients(input, options),
-            grid,
-            optional_coefficients(d_input, options),
-            d_grid,
-            d_gradient,
-            options,
-            threads.get_num_threads(),
-        )
-    return d_gradient
-
-
-def depth_dtype(dtype: np.dtype[Any], coordinates: MatrixCoordinates) -> np.dtype[Any]:
-    """Of what is reduced along the depth: that of the arithmetic."""
-    return np.result_type(sum_dtype(dtype), coordinates.dtype)
-
-
-def reduce_depth(
-    input: Array, coordinates: MatrixCoordinates, reduce: str, options: SamplingOptions, out: Array | None
-) -> tuple[Array, Array | None]:
-    """The reduced samples in the dtype of their sums, `out` if it has that; and where each maximum is."""
-    shape, sums = projected_shape(input, coordinates, options), depth_dtype(input.dtype, coordinates)
-    output = np.empty(shape, sums) if out is None or out.dtype != sums else out
-    chosen = np.empty(shape, np.int32) if reduce == "max" else None
-    if coordinates.size[0] == 0:
-        output.fill(0)
-        return output, chosen
-    _cpu.project(coefficients(input, options), coordinates, output, chosen, options, threads.get_num_threads())
-    if reduce == "mean":
-        output /= coordinates.size[0]
-    return output, chosen
-
-
-def warp_project(
-    input: Array, coordinates: MatrixCoordinates, reduce: str, options: SamplingOptions, out: Array | None
-) -> Array:
-    output, _ = reduce_depth(input, coordinates, reduce, options, out)
-    if output is out:
-        return output
-    if input.dtype.kind in "iu":
-        limits = np.iinfo(input.dtype)
-        np.clip(np.rint(output, out=output), limits.min, limits.max, out=output)
-    return delivered(output, input.dtype, out)
-
-
-def warp_project_vjp(
-    grad_output: Array,
-    input: Array,
-    coordinates: MatrixCoordinates,
-    reduce: str,
-    options: SamplingOptions,
-    wanted: tuple[bool, ...],
-    out: tuple[Array | None, ...],
-) -> tuple[Array | None, Array | None]:
-    depth = coordinates.size[0]
-    if reduce == "mean":
-        grad_output = (grad_output / depth).astype(grad_output.dtype, copy=False)
-    chosen = reduce_depth(input, coordinates, reduce, options, None)[1] if reduce == "max" else None
-    grad_theta = new_gradient(coordinates, out[1]) if wanted[1] else None
-    moving = grad_theta is not None and not options.flat
-    pixels = coefficients(input, options) if moving else input
-    sums: list[Array] = []
-
-    def fill(grad_input: Array | None) -> None:
-        if depth == 0:
-            sums.append(np.zeros(()))
-            if grad_input is not None:
-                grad_input.fill(0)
-            return
-        count = threads.get_num_threads()
-        sums.append(_cpu.project_vjp(grad_output, pixels, coordinates, grad_input, moving, chosen, options, count))
-
-    grad_input = None
-    if wanted[0]:
-        grad_input = added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
-    elif moving:
-        fill(None)
-    if grad_theta is not None:
-        grad_theta[...] = sums[0] if moving else 0
-    return grad_input, grad_theta
-
-
-def warp_project_jvp(
-    input: Array,
-    coordinates: MatrixCoordinates,
-    d_input: Array | None,
-    d_theta: Array | None,
-    reduce: str,
-    options: SamplingOptions,
-    out: Array | None,
-) -> Array:
-    depth, dtype = coordinates.size[0], tangent_dtype(input.dtype)
-    shape, sums = projected_shape(input, coordinates, options), depth_dtype(dtype, coordinates)
-    output = np.empty(shape, sums) if out is None or out.dtype != sums else out
-    if options.flat:
-        d_theta = None
-    if depth == 0 or (d_input is None and d_theta is None):
-        output.fill(0)
-    else:
-        chosen = reduce_depth(input, coordinates, reduce, options, None)[1] if reduce == "max" else None
-        tangent = optional_coefficients(d_input, options)
-        count = threads.get_num_threads()
-        pixels = coefficients(input, options)
-        _cpu.project_jvp(pixels, coordinates, tangent, d_theta, output, chosen, options, count)
-        if reduce == "mean":
-            output /= depth
-    return output if output is out else delivered(output, dtype, out)
-
-
-def stacked(array: Array, trailing: int) -> Array:
-    """(N, *K, trailing...) as (M, trailing...), a view where the strides allow it."""
-    return array.reshape((-1 if array.size else 0, *array.shape[array.ndim - trailing :]))
-
-
-def affine_grid(theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None) -> Array:
-    ndim = len(size)
-    leading = theta.shape[:-2]
-    grid = np.empty((*leading, *size, ndim), theta.dtype) if out is None else out
-    if grid.size == 0:
-        return grid
-    matrices = np.require(theta, requirements=("C", "A")).reshape(-1, ndim, ndim + 1)
-    flat = stacked(grid, ndim + 1)
-    in_place = np.may_share_memory(flat, grid)
-    _cpu.affine_grid(matrices, flat, align_corners, threads.get_num_threads())
-    if not in_place:  # leading axes of `out` that are no single stride
-        grid[...] = flat.reshape(grid.shape)
-    return grid
-
-
-def affine_grid_vjp(
-    grad_grid: Array, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None
-) -> Array:
-    grad_theta = np.empty(theta.shape, theta.dtype) if out is None else out
-    if grad_grid.size == 0:
-        grad_theta.fill(0)
-        return grad_theta
-    flat = stacked(grad_grid, len(size) + 1)
-    chunks = _cpu.affine_grid_row_chunks(flat)
-    partial = np.empty((flat.shape[0], chunks, *theta.shape[-2:]), np.float64)
-    _cpu.affine_grid_vjp(flat, partial, align_corners, threads.get_num_threads())
-    grad_theta[...] = partial.sum(axis=1).reshape(theta.shape)
-    return grad_theta
-
-
-def linear_grid(theta: Array, basis: Array, out: Array | None) -> Array:
-    """theta (N, *K, rows, q) times basis (N, q, *points): a grid (N, *K, *points, rows)."""
-    rows, functions, leading = linear_factors(theta, basis)
-    shape = (*leading, *basis.shape[2:], theta.shape[-2])
-    grid = np.empty(shape, theta.dtype) if out is None or not out.flags.c_contiguous else out
-    if grid.size:
-        flat = grid.reshape(prod(leading), -1, theta.shape[-2])
-        _cpu.linear_grid(rows, functions, flat, threads.get_num_threads())
-    if out is None or out is grid:
-        return grid
-    out[...] = grid
-    return out
-
-
-def linear_grid_vjp(grad_grid: Array, theta: Array, basis: Array) -> Array:
-    """The gradient to theta, summed over the batch if that shares it."""
-    rows, functions, leading = linear_factors(theta, basis)
-    if grad_grid.size == 0 or theta.size == 0:
-        return np.zeros(theta.shape, theta.dtype)
-    flat = np.require(grad_grid, requirements=("C", "A")).reshape(prod(leading), -1, theta.shape[-2])
-    partial = _cpu.linear_grid_vjp(flat, rows, functions, threads.get_num_threads())
-    sums = partial.sum(axis=1).reshape(*leading, *theta.shape[-2:])
-    if theta.shape[0] != leading[0]:
-        sums = sums.sum(axis=0, keepdims=True)
-    grad_theta: Array = sums.astype(theta.dtype, copy=False)
-    return grad_theta
-
-
-def linear_factors(theta: Array, basis: Array) -> tuple[Array, Array, tuple[int, ...]]:
-    """Contiguous (M, rows, q) and (B, q, points), and the leading axes of the grid.
-
-    A theta that the batch shares is repeated, as it is small.
-    """
-    leading = (theta.shape[0] if basis.shape[0] == 1 else basis.shape[0], *theta.shape[1:-2])
-    rows = np.require(np.broadcast_to(theta, (*leading, *theta.shape[-2:])), requirements=("C", "A"))
-    functions = np.require(basis, requirements=("C", "A"))
-    return (
-        rows.reshape(prod(leading), *theta.shape[-2:]),
-        functions.reshape(*basis.shape[:2], prod(basis.shape[2:])),
-        leading,
-    )
-
-
-def spline_filter(
-    input: Array,
-    axes: tuple[SplineAxis, ...],
-    dtype: np.dtype[Any],
-    channel_axis: int,
-    transposed: bool,
-    out: Array | None,
-) -> Array:
-    output = np.empty(input.shape, dtype) if out is None else out
-    if output.size == 0:
-        return output
-    source = input
-    if not axes or source.dtype != dtype:
-        output[...] = source
-        source = output
-    first = 2 if channel_axis == 1 else 1
-    for along in axes:  # the first reads the input, all write the output
-        _cpu.spline_filter(
-            source,
-            output,
-            first + along.axis,
-            along.order,
-            along.boundary,
-            transposed,
-            threads.get_num_threads(),
-        )
-        source = output
-    return output
+backend = Cpu()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.backends import Backend, backend_of
+from pystn.backends import Operations, backend_of
 from pystn.grids.fields import (
     add_lattice,
     check_convention,
@@ -233,7 +233,7 @@ def lengths(xp: Any, field: Array) -> Any:
 class Inversion:
     """The inverse v of displacements u (M, *size, ndim): at every pixel x, v = -u(x + v)."""
 
-    def __init__(self, backend: Backend, flow: Array, align_corners: bool, coords: str, subgradient: str) -> None:
+    def __init__(self, backend: Operations, flow: Array, align_corners: bool, coords: str, subgradient: str) -> None:
         self.backend, self.flow = backend, flow
         self.convention = (align_corners, coords)
         self.options = field_sampling("border", align_corners, coords, subgradient)
@@ -281,7 +281,7 @@ class Inversion:
 
 
 def inversion(
-    backend: Backend,
+    backend: Operations,
     flow: Array,
     align_corners: Any,
     coords: Any,

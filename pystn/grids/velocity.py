@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.backends import Backend, backend_of
+from pystn.backends import Operations, backend_of
 from pystn.grids.family import Family
 from pystn.grids.fields import add_lattice, field_sampling, stacked
 from pystn.grids.jacobian import jacobian_determinant
@@ -140,7 +140,7 @@ class StationaryVelocity(Family):
                 du = du + moved
         return du.reshape(theta.shape)
 
-    def _fields(self, backend: Backend, theta: Array) -> Iterator[Array]:
+    def _fields(self, backend: Operations, theta: Array) -> Iterator[Array]:
         """The displacements (M, *size, ndim) before each squaring, and after the last."""
         options, u = field_sampling("border", self.align_corners), stacked(theta) * 0.5**self.steps
         yield u

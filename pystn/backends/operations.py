@@ -1,0 +1,604 @@
+"""What a backend does around its kernels: memory allocated, images prefiltered, sums delivered.
+
+Written once for all backends, against their array module and their kernels. Arguments have been
+checked. Arrays are read where they lie, whatever their strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pystn.coordinates import Coordinates, MatrixCoordinates
+from pystn.options import SamplingOptions, SplineAxis
+from pystn.typing import Array
+from pystn.validation import (
+    batch_of,
+    channels_of,
+    mask_dtype,
+    projected_shape,
+    sample_shape,
+    sum_dtype,
+    tangent_dtype,
+)
+
+__all__ = ["Operations"]
+
+
+class Operations:
+    """The operations of the package on one kind of arrays."""
+
+    xp: ModuleType  # numpy, or cupy
+    kernels: Any  # the entry points that pystn/backends/_cpu.pyi lists, of each backend its own
+
+    def run(self, kernel: Callable[..., Any], *arguments: Any) -> Any:
+        """Call an entry point, with what this backend's take beyond the arguments."""
+        raise NotImplementedError
+
+    def groups(self, samples: int) -> int:
+        """How many sums of their own the gradient to options is added up in, which is a matter of the sizes alone."""
+        raise NotImplementedError
+
+    # A backend may keep brief calls, to be repeated on arrays of the same kind without the checks they have passed.
+
+    def remember_sample(
+        self, options: SamplingOptions, call: Any, input: Array, grid: Coordinates, output: Array
+    ) -> None: ...
+
+    def remember_vjp(
+        self,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+        call: Any,
+        input: Array,
+        grid: Coordinates,
+        grad_output: Array,
+        grad_input: Array | None,
+        grad_source: Array | None,
+    ) -> None: ...
+
+    def new_mask(self, input: Array, grid: Coordinates, wanted: bool) -> Array | None:
+        shape = (batch_of(input, grid), *grid.shape[1:-1])
+        return self.xp.empty(shape, mask_dtype(input.dtype)) if wanted else None
+
+    def coefficients(self, image: Array, options: SamplingOptions) -> Array:
+        """What the kernels sample: the image, or its spline coefficients."""
+        if not options.prefilters:
+            return image
+        axes = options.spline_axes(image.ndim - 2)
+        return self.spline_filter(image, axes, sum_dtype(image.dtype), options.channel_axis, False, None)
+
+    def optional_coefficients(self, image: Array | None, options: SamplingOptions) -> Array | None:
+        return None if image is None else self.coefficients(image, options)
+
+    def added_image(
+        self,
+        fill: Callable[[Array], None],
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        options: SamplingOptions,
+        out: Array | None,
+    ) -> Array:
+        """An image that `fill` adds up, by way of the prefilter's transpose where there is one.
+
+        Sums of float16 and bfloat16 are made in a float32 image, the one array beyond the result.
+        """
+        sums = sum_dtype(dtype)
+        written = out if sums == dtype else None
+        image = self.xp.empty(shape, sums) if written is None else written
+        fill(image)
+        if options.prefilters:
+            image = self.spline_filter(
+                image, options.spline_axes(image.ndim - 2), sums, options.channel_axis, True, image
+            )
+        return image if written is not None else delivered(image, dtype, out)
+
+    def grid_sample(
+        self, input: Array, grid: Coordinates, options: SamplingOptions, return_mask: bool, out: Array | None
+    ) -> tuple[Array, Array | None]:
+        output = self.xp.empty(sample_shape(input, grid, options), input.dtype) if out is None else out
+        mask = self.new_mask(input, grid, return_mask)
+        pixels = self.coefficients(input, options)
+        call = self.run(self.kernels.grid_sample, pixels, grid, output, mask, options)
+        if out is None and mask is None and pixels is input:
+            self.remember_sample(options, call, input, grid, output)
+        return output, mask
+
+    def grid_sample_vjp(
+        self,
+        grad_output: Array,
+        grad_mask: Array | None,
+        input: Array,
+        grid: Coordinates,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+        out: tuple[Array | None, ...],
+    ) -> tuple[Array | None, Array | None]:
+        """Gradients to the input and to the grid, or to the matrices that the coordinates are made from."""
+        made = isinstance(grid, MatrixCoordinates)
+        written = self.new_gradient(grid, out[1]) if wanted[1] else None
+        moving = written is not None and not options.flat
+        pixels = self.coefficients(input, options) if moving else input
+        call, sums = None, None
+
+        def fill(grad_input: Array | None) -> None:
+            nonlocal call, sums
+            to_grid = written if moving and not made else None
+            to_matrices = moving and made
+            call, sums = self.run(
+                self.kernels.grid_sample_vjp,
+                grad_output,
+                grad_mask,
+                pixels,
+                grid,
+                grad_input,
+                to_grid,
+                to_matrices,
+                options,
+            )
+
+        grad_input = None
+        if wanted[0]:
+            grad_input = self.added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
+        elif moving:
+            fill(None)
+        if written is not None and made:
+            written[...] = sums if moving else 0
+        elif written is not None and not moving:
+            written.fill(0)  # piecewise constant in the coordinates
+        is_plain = grad_mask is None and all(array is None for array in out) and not options.prefilters
+        if is_plain and call is not None and moving == wanted[1]:
+            self.remember_vjp(options, wanted, call, input, grid, grad_output, grad_input, written)
+        return grad_input, written
+
+    def new_gradient(self, grid: Coordinates, out: Array | None) -> Array:
+        of = grid.theta if isinstance(grid, MatrixCoordinates) else grid
+        return self.xp.empty(of.shape, of.dtype) if out is None else out
+
+    def grid_sample_vjp_options(
+        self, grad_output: Array, grad_mask: Array | None, input: Array, grid: Coordinates, options: SamplingOptions
+    ) -> tuple[Array, list[Array | None]]:
+        """Gradients, in double, to the fill value of each channel and to each axis' kernel."""
+        ndim = input.ndim - 2
+        parts = 2 if input.dtype.kind == "c" else 1
+        channels = channels_of(input.shape, options) * parts
+        counts = [codes[-1] for codes in options.axis_codes(ndim)]  # x first
+        partial = self.xp.zeros((self.groups(grad_output.size), channels + sum(counts)))
+        self.run(
+            self.kernels.grid_sample_vjp_options,
+            grad_output,
+            grad_mask,
+            self.coefficients(input, options),
+            grid,
+            partial,
+            options,
+        )
+        sums = partial.sum(axis=0)
+        fill = sums[:channels].view(np.complex128) if parts == 2 else sums[:channels]
+        ends = np.cumsum([channels, *counts])
+        kernels: list[Array | None] = [sums[start:end] if end > start else None for start, end in pairwise(ends)]
+        return fill, kernels[::-1]
+
+    def grid_sample_jvp(
+        self,
+        input: Array,
+        grid: Coordinates,
+        d_input: Array | None,
+        d_grid: Array | None,
+        d_fill: Any,
+        d_kernel: list[Array | None],
+        options: SamplingOptions,
+        return_mask: bool,
+        out: Array | None,
+    ) -> tuple[Array, Array | None]:
+        output = self.xp.empty(sample_shape(input, grid, options), tangent_dtype(input.dtype)) if out is None else out
+        mask = self.new_mask(input, grid, return_mask)
+        if options.flat:
+            d_grid = None
+        if d_input is None and d_grid is None and d_fill is None and not any(d is not None for d in d_kernel):
+            output.fill(0)
+            if mask is not None:
+                mask.fill(0)
+        else:
+            self.run(
+                self.kernels.grid_sample_jvp,
+                self.coefficients(input, options),
+                grid,
+                self.optional_coefficients(d_input, options),
+                d_grid,
+                d_fill,
+                d_kernel[::-1],
+                output,
+                mask,
+                options,
+            )
+        return output, mask
+
+    def grid_sample_vjp2(
+        self,
+        gg_input: Array | None,
+        gg_grid: Array | None,
+        grad_output: Array,
+        grad_mask: Array | None,
+        input: Array,
+        grid: Array,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+    ) -> tuple[Array | None, Array | None, Array | None, Array | None]:
+        """Gradients to grad_output, grad_mask, input and grid."""
+        if options.flat:
+            gg_grid = None
+        none: list[Array | None] = [None] * (input.ndim - 2)
+        to_output, to_mask, to_input, to_grid = None, None, None, None
+        if wanted[0]:
+            has_mask = grad_mask is not None
+            to_output, to_mask = self.grid_sample_jvp(
+                input, grid, gg_input, gg_grid, None, none, options, has_mask, None
+            )
+        if wanted[1]:
+            tangent = tangent_dtype(input.dtype)
+            if gg_grid is None:
+                to_input = self.xp.zeros(input.shape, tangent)
+            else:
+                batch = batch_of(input, grid)
+
+                def fill(image: Array) -> None:
+                    self.run(self.kernels.grid_push, None, grad_output, None, grid, gg_grid, image, batch, options)
+
+                to_input = self.added_image(fill, input.shape, tangent, options, None)
+        if wanted[2]:
+            to_grid = self.xp.empty(grid.shape, grid.dtype)
+            if options.flat or (gg_input is None and gg_grid is None):
+                to_grid.fill(0)
+            else:
+                self.run(
+                    self.kernels.grid_sample_vjp2_grid,
+                    self.optional_coefficients(gg_input, options),
+                    gg_grid,
+                    grad_output,
+                    grad_mask,
+                    self.coefficients(input, options),
+                    grid,
+                    to_grid,
+                    options,
+                )
+        return to_output, to_mask, to_input, to_grid
+
+    def grid_push(
+        self,
+        values: Array | None,
+        along: Array | None,
+        grid: Array,
+        d_grid: Array | None,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        options: SamplingOptions,
+        out: Array | None,
+    ) -> Array:
+        """values pushed, and `along` pushed with the weights' derivative along d_grid."""
+        if d_grid is None or options.flat:
+            along = d_grid = None
+
+        def fill(image: Array) -> None:
+            if values is None and along is None:
+                image.fill(0)
+                return
+            self.run(self.kernels.grid_push, values, along, None, grid, d_grid, image, shape[0], options)
+
+        return self.added_image(fill, shape, dtype, options, out)
+
+    def grid_push_vjp(
+        self,
+        grad_output: Array,
+        values: Array,
+        grid: Array,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+        out: tuple[Array | None, ...],
+    ) -> tuple[Array | None, Array | None]:
+        """Sampling: the image is the cotangent, and the values are what weighs its slopes."""
+        image = self.coefficients(grad_output, options)
+        grad_values, grad_grid = None, None
+        if wanted[0]:
+            batch = batch_of(values, grid)
+            # Values shared by the batch add up, and float16 and bfloat16 do so in float32.
+            shared = values.shape[0] != batch
+            sums = sum_dtype(values.dtype) if shared else values.dtype
+            written = out[0] if sums == values.dtype else None
+            target = self.xp.empty(values.shape, sums) if written is None else written
+            if batch == 0:
+                target.fill(0)
+            else:
+                self.run(self.kernels.grid_sample, image, grid, target, None, options)
+            grad_values = target if written is not None else delivered(target, values.dtype, out[0])
+        if wanted[1]:
+            grad_grid = self.xp.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
+            if options.flat:
+                grad_grid.fill(0)
+            else:
+                self.run(self.kernels.grid_sample_vjp, values, None, image, grid, None, grad_grid, False, options)
+        return grad_values, grad_grid
+
+    def grid_gradient(self, input: Array, grid: Array, options: SamplingOptions, out: Array | None) -> Array:
+        shape = (*sample_shape(input, grid, options), grid.shape[-1])
+        gradient = self.xp.empty(shape, tangent_dtype(input.dtype)) if out is None else out
+        if options.flat:
+            gradient.fill(0)
+        else:
+            self.run(self.kernels.grid_gradient, self.coefficients(input, options), grid, gradient, options)
+        return gradient
+
+    def grid_gradient_vjp(
+        self,
+        grad_output: Array,
+        input: Array,
+        grid: Array,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+        out: tuple[Array | None, ...],
+    ) -> tuple[Array | None, Array | None]:
+        grad_input, grad_grid = None, None
+        if wanted[0]:
+
+            def fill(image: Array) -> None:
+                if options.flat:
+                    image.fill(0)
+                    return
+                batch = batch_of(input, grid)
+                self.run(self.kernels.grid_push, None, None, grad_output, grid, None, image, batch, options)
+
+            grad_input = self.added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
+        if wanted[1]:
+            grad_grid = self.xp.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
+            if options.flat:
+                grad_grid.fill(0)
+            else:
+                self.run(
+                    self.kernels.grid_gradient_vjp_grid,
+                    grad_output,
+                    self.coefficients(input, options),
+                    grid,
+                    grad_grid,
+                    options,
+                )
+        return grad_input, grad_grid
+
+    def grid_gradient_jvp(
+        self,
+        input: Array,
+        grid: Array,
+        d_input: Array | None,
+        d_grid: Array | None,
+        options: SamplingOptions,
+        out: Array | None,
+    ) -> Array:
+        shape = (*sample_shape(input, grid, options), grid.shape[-1])
+        d_gradient = self.xp.empty(shape, tangent_dtype(input.dtype)) if out is None else out
+        if options.flat or (d_input is None and d_grid is None):
+            d_gradient.fill(0)
+        else:
+            self.run(
+                self.kernels.grid_gradient_jvp,
+                self.coefficients(input, options),
+                grid,
+                self.optional_coefficients(d_input, options),
+                d_grid,
+                d_gradient,
+                options,
+            )
+        return d_gradient
+
+    def reduce_depth(
+        self, input: Array, coordinates: MatrixCoordinates, reduce: str, options: SamplingOptions, out: Array | None
+    ) -> tuple[Array, Array | None]:
+        """The reduced samples in the dtype of their sums, `out` if it has that; and where each maximum is."""
+        shape, sums = projected_shape(input, coordinates, options), depth_dtype(input.dtype, coordinates)
+        output = self.xp.empty(shape, sums) if out is None or out.dtype != sums else out
+        chosen = self.xp.empty(shape, np.int32) if reduce == "max" else None
+        if coordinates.size[0] == 0:
+            output.fill(0)
+            return output, chosen
+        self.run(self.kernels.project, self.coefficients(input, options), coordinates, output, chosen, options)
+        if reduce == "mean":
+            output /= coordinates.size[0]
+        return output, chosen
+
+    def warp_project(
+        self, input: Array, coordinates: MatrixCoordinates, reduce: str, options: SamplingOptions, out: Array | None
+    ) -> Array:
+        output, _ = self.reduce_depth(input, coordinates, reduce, options, out)
+        if output is out:
+            return output
+        if input.dtype.kind in "iu":
+            limits = np.iinfo(input.dtype)
+            self.xp.clip(self.xp.rint(output, out=output), limits.min, limits.max, out=output)
+        return delivered(output, input.dtype, out)
+
+    def warp_project_vjp(
+        self,
+        grad_output: Array,
+        input: Array,
+        coordinates: MatrixCoordinates,
+        reduce: str,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+        out: tuple[Array | None, ...],
+    ) -> tuple[Array | None, Array | None]:
+        depth = coordinates.size[0]
+        if reduce == "mean":
+            grad_output = (grad_output / depth).astype(grad_output.dtype, copy=False)
+        chosen = self.reduce_depth(input, coordinates, reduce, options, None)[1] if reduce == "max" else None
+        grad_theta = self.new_gradient(coordinates, out[1]) if wanted[1] else None
+        moving = grad_theta is not None and not options.flat
+        pixels = self.coefficients(input, options) if moving else input
+        sums: list[Array] = []
+
+        def fill(grad_input: Array | None) -> None:
+            if depth == 0:
+                sums.append(self.xp.zeros(()))
+                if grad_input is not None:
+                    grad_input.fill(0)
+                return
+            sums.append(
+                self.run(
+                    self.kernels.project_vjp, grad_output, pixels, coordinates, grad_input, moving, chosen, options
+                )
+            )
+
+        grad_input = None
+        if wanted[0]:
+            grad_input = self.added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
+        elif moving:
+            fill(None)
+        if grad_theta is not None:
+            grad_theta[...] = sums[0] if moving else 0
+        return grad_input, grad_theta
+
+    def warp_project_jvp(
+        self,
+        input: Array,
+        coordinates: MatrixCoordinates,
+        d_input: Array | None,
+        d_theta: Array | None,
+        reduce: str,
+        options: SamplingOptions,
+        out: Array | None,
+    ) -> Array:
+        depth, dtype = coordinates.size[0], tangent_dtype(input.dtype)
+        shape, sums = projected_shape(input, coordinates, options), depth_dtype(dtype, coordinates)
+        output = self.xp.empty(shape, sums) if out is None or out.dtype != sums else out
+        if options.flat:
+            d_theta = None
+        if depth == 0 or (d_input is None and d_theta is None):
+            output.fill(0)
+        else:
+            chosen = self.reduce_depth(input, coordinates, reduce, options, None)[1] if reduce == "max" else None
+            tangent = self.optional_coefficients(d_input, options)
+            pixels = self.coefficients(input, options)
+            self.run(self.kernels.project_jvp, pixels, coordinates, tangent, d_theta, output, chosen, options)
+            if reduce == "mean":
+                output /= depth
+        if output is out:
+            return output
+        return delivered(output, dtype, out)
+
+    def affine_grid(self, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None) -> Array:
+        ndim = len(size)
+        leading = theta.shape[:-2]
+        grid = self.xp.empty((*leading, *size, ndim), theta.dtype) if out is None else out
+        if grid.size == 0:
+            return grid
+        matrices = self.xp.ascontiguousarray(theta).reshape(-1, ndim, ndim + 1)
+        flat = stacked(grid, ndim + 1)
+        in_place = self.xp.may_share_memory(flat, grid)
+        self.run(self.kernels.affine_grid, matrices, flat, align_corners)
+        if not in_place:  # leading axes of `out` that are no single stride
+            grid[...] = flat.reshape(grid.shape)
+        return grid
+
+    def affine_grid_vjp(
+        self, grad_grid: Array, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None
+    ) -> Array:
+        grad_theta = self.xp.empty(theta.shape, theta.dtype) if out is None else out
+        if grad_grid.size == 0:
+            grad_theta.fill(0)
+            return grad_theta
+        flat = stacked(grad_grid, len(size) + 1)
+        chunks = self.kernels.affine_grid_row_chunks(flat)
+        partial = self.xp.empty((flat.shape[0], chunks, *theta.shape[-2:]), np.float64)
+        self.run(self.kernels.affine_grid_vjp, flat, partial, align_corners)
+        grad_theta[...] = partial.sum(axis=1).reshape(theta.shape)
+        return grad_theta
+
+    def linear_grid(self, theta: Array, basis: Array, out: Array | None) -> Array:
+        """theta (N, *K, rows, q) times basis (N, q, *points): a grid (N, *K, *points, rows)."""
+        rows, functions, leading = self.linear_factors(theta, basis)
+        shape = (*leading, *basis.shape[2:], theta.shape[-2])
+        grid = self.xp.empty(shape, theta.dtype) if out is None or not out.flags.c_contiguous else out
+        if grid.size:
+            flat = grid.reshape(prod(leading), -1, theta.shape[-2])
+            self.run(self.kernels.linear_grid, rows, functions, flat)
+        if out is None or out is grid:
+            return grid
+        out[...] = grid
+        return out
+
+    def linear_grid_vjp(self, grad_grid: Array, theta: Array, basis: Array) -> Array:
+        """The gradient to theta, summed over the batch if that shares it."""
+        rows, functions, leading = self.linear_factors(theta, basis)
+        if grad_grid.size == 0 or theta.size == 0:
+            return self.xp.zeros(theta.shape, theta.dtype)
+        flat = self.xp.ascontiguousarray(grad_grid).reshape(prod(leading), -1, theta.shape[-2])
+        partial = self.run(self.kernels.linear_grid_vjp, flat, rows, functions)
+        sums = partial.sum(axis=1).reshape(*leading, *theta.shape[-2:])
+        if theta.shape[0] != leading[0]:
+            sums = sums.sum(axis=0, keepdims=True)
+        grad_theta: Array = sums.astype(theta.dtype, copy=False)
+        return grad_theta
+
+    def linear_factors(self, theta: Array, basis: Array) -> tuple[Array, Array, tuple[int, ...]]:
+        """Contiguous (M, rows, q) and (B, q, points), and the leading axes of the grid.
+
+        A theta that the batch shares is repeated, as it is small.
+        """
+        leading = (theta.shape[0] if basis.shape[0] == 1 else basis.shape[0], *theta.shape[1:-2])
+        rows = self.xp.ascontiguousarray(self.xp.broadcast_to(theta, (*leading, *theta.shape[-2:])))
+        functions = self.xp.ascontiguousarray(basis)
+        return (
+            rows.reshape(prod(leading), *theta.shape[-2:]),
+            functions.reshape(*basis.shape[:2], prod(basis.shape[2:])),
+            leading,
+        )
+
+    def spline_filter(
+        self,
+        input: Array,
+        axes: tuple[SplineAxis, ...],
+        dtype: np.dtype[Any],
+        channel_axis: int,
+        transposed: bool,
+        out: Array | None,
+    ) -> Array:
+        output = self.xp.empty(input.shape, dtype) if out is None else out
+        if output.size == 0:
+            return output
+        source = input
+        if not axes or source.dtype != dtype:
+            output[...] = source
+            source = output
+        first = 2 if channel_axis == 1 else 1
+        for along in axes:  # the first reads the input, all write the output
+            self.run(
+                self.kernels.spline_filter,
+                source,
+                output,
+                first + along.axis,
+                along.order,
+                along.boundary,
+                transposed,
+            )
+            source = output
+        return output
+
+
+def delivered(sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
+    """Sums in the dtype of the result, or written into `out`."""
+    if out is None:
+        return sums.astype(dtype, copy=False)
+    out[...] = sums
+    return out
+
+
+def depth_dtype(dtype: np.dtype[Any], coordinates: MatrixCoordinates) -> np.dtype[Any]:
+    """Of what is reduced along the depth: that of the arithmetic."""
+    return np.result_type(sum_dtype(dtype), coordinates.dtype)
+
+
+def stacked(array: Array, trailing: int) -> Array:
+    """(N, *K, trailing...) as (M, trailing...), a view where the strides allow it."""
+    return array.reshape((-1 if array.size else 0, *array.shape[array.ndim - trailing :]))
