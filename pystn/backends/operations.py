@@ -471,7 +471,7 @@ class Operations:
     ) -> Array:
         depth, dtype = coordinates.size[0], tangent_dtype(input.dtype)
         shape, sums = projected_shape(input, coordinates, options), depth_dtype(dtype, coordinates)
-        output = self.xp.empty(shape, sums) if out is None or out.dtype != sums else out
+        output: Array = self.xp.empty(shape, sums) if out is None or out.dtype != sums else out
         if options.flat:
             d_theta = None
         if depth == 0 or (d_input is None and d_theta is None):
