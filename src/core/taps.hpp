@@ -7,6 +7,7 @@
 #pragma once
 
 #include "boundaries.hpp"
+#include "coordinates.hpp"
 #include "interpolation.hpp"
 
 namespace pystn::PYSTN_LEVEL {
@@ -16,6 +17,39 @@ PYSTN_HD constexpr int power(int base, int exponent) {
   for (; exponent > 0; --exponent) product *= base;
   return product;
 }
+
+// From a stored coordinate to a position in the source window: one axis, one boundary.
+template <class R, template <class> class Fold>
+struct Projection {
+  using Folding = Fold<R>;
+  Normalization<R> normalize;
+  Fold<R> fold;
+  R origin;
+
+  template <class Job>
+  PYSTN_HD Projection(const Job& job, int a)
+      : normalize(Normalization<R>::of(Coordinates(job.coordinates), job.full[a])),
+        fold(job.full[a], lattice_tolerance<R>(Subgradient(job.subgradient), job.full[a])),
+        origin(R(job.origin[a])) {}
+
+  // Also d position / d coordinate. `divides` as in boundaries.hpp.
+  template <bool divides = true>
+  PYSTN_HD R operator()(R x, R& factor) const {
+    const bool reads = Fold<R>::takes_any || is_finite(x);
+    R f;
+    const R p = folded<divides>(normalize(x), f) - origin;
+    factor = reads ? f * normalize.scale : R(0);
+    return reads ? p : outside<R>();
+  }
+
+  template <bool divides>
+  PYSTN_HD R folded(R p, R& factor) const {
+    if constexpr (Fold<R>::periodic)
+      return fold.template operator()<divides>(p, factor);
+    else
+      return fold(p, factor);
+  }
+};
 
 // The cell of position p, and t, from it to p: finite however far away p is.
 template <class R, class Kernel>

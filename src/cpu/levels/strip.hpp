@@ -10,38 +10,6 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-// From a stored coordinate to a position in the source window: one axis, one boundary.
-template <class R, template <class> class Fold>
-struct Projection {
-  using Folding = Fold<R>;
-  Normalization<R> normalize;
-  Fold<R> fold;
-  R origin;
-
-  Projection(const SampleJob& job, int a)
-      : normalize(Normalization<R>::of(Coordinates(job.coordinates), job.full[a])),
-        fold(job.full[a], lattice_tolerance<R>(Subgradient(job.subgradient), job.full[a])),
-        origin(R(job.origin[a])) {}
-
-  // Also d position / d coordinate. `divides` as in boundaries.hpp.
-  template <bool divides = true>
-  PYSTN_HD R operator()(R x, R& factor) const {
-    const bool reads = Fold<R>::takes_any || is_finite(x);
-    R f;
-    const R p = folded<divides>(normalize(x), f) - origin;
-    factor = reads ? f * normalize.scale : R(0);
-    return reads ? p : outside<R>();
-  }
-
-  template <bool divides>
-  PYSTN_HD R folded(R p, R& factor) const {
-    if constexpr (Fold<R>::periodic)
-      return fold.template operator()<divides>(p, factor);
-    else
-      return fold(p, factor);
-  }
-};
-
 template <int step_or_0, class G, class R>
 inline void load_row(const G* __restrict x, int64_t stride, int count, R* __restrict to) {
   const int64_t step = step_or_0 ? step_or_0 : stride;

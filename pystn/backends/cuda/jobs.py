@@ -1,0 +1,380 @@
+"""The argument of the sampler's kernels, described from arrays and options.
+
+The structures are those of src/cuda/job.cuh, field by field.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_double, c_int, c_longlong, c_void_p
+from math import prod
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import cupy
+import numpy as np
+
+from pystn.backends.cuda.arrays import argument, element_of, extent_of, parts_of, readable, stride_of
+from pystn.backends.cuda.source import launch
+from pystn.coordinates import Coordinates, MatrixCoordinates
+from pystn.options import SamplingOptions
+from pystn.typing import Array
+
+__all__ = ["BLOCK", "ROOMS", "Call"]
+
+MAX_NDIM, MAX_RANK = 3, 8
+BLOCK = 256  # threads of a block; block_threads in sampling.cuh
+ROOMS = (1, 2, 4, 8, 64)  # taps on an axis that kernels are made for: nearest, linear, cubic, any of so many
+ENOUGH_THREADS = 1 << 18  # from so many on a thread takes all channels of its sample
+NEAREST, LINEAR, CUBIC = 0, 1, 2  # of Mode in src/core/interpolation.hpp
+INT_MAX = 2**31 - 1
+MAX_LAYERS = 65535  # blocks along y
+
+
+class ImageArray(ctypes.Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("batch", c_longlong),
+        ("channel", c_longlong),
+        ("axis", c_longlong * MAX_NDIM),
+        ("type", c_int),
+        ("unused", c_int),
+    ]
+
+
+class SampleArray(ctypes.Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("batch", c_longlong),
+        ("channel", c_longlong),
+        ("component", c_longlong),
+        ("axis", c_longlong * MAX_RANK),
+        ("type", c_int),
+        ("unused", c_int),
+    ]
+
+
+class GridArray(ctypes.Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("batch", c_longlong),
+        ("component", c_longlong),
+        ("axis", c_longlong * MAX_RANK),
+    ]
+
+
+class MatrixArray(ctypes.Structure):
+    _fields_ = [
+        ("theta", c_void_p),
+        ("d_theta", c_void_p),
+        ("partial", c_void_p),
+        ("batch", c_longlong),
+        ("count", c_longlong),
+        ("chunks", c_longlong),
+        ("size", c_longlong * MAX_NDIM),
+        ("least_denominator", c_double),
+        ("kind", c_int),
+        ("cull_behind", c_int),
+    ]
+
+
+class KernelJob(ctypes.Structure):
+    _fields_ = [
+        ("table", c_void_p),
+        ("parameters", c_longlong),
+        ("parameter", c_double),
+        ("support", c_double),
+        ("mode", c_int),
+        ("taps", c_int),
+        ("variant", c_int),
+        ("boundary", c_int),
+    ]
+
+
+class SampleJob(ctypes.Structure):
+    _fields_ = [
+        *[(name, ImageArray) for name in ("input", "d_input", "grad_input")],
+        *[(name, SampleArray) for name in ("output", "values", "gradient", "mask", "chosen")],
+        *[(name, GridArray) for name in ("grid", "d_grid", "grad_grid")],
+        ("source", MatrixArray),
+        ("kernel", KernelJob * MAX_NDIM),
+        ("fill", c_void_p),
+        ("d_fill", c_void_p),
+        ("d_kernel", c_void_p * MAX_NDIM),
+        ("partial", c_void_p),
+        *[(name, c_longlong) for name in ("groups", "partial_row", "batch", "grid_batch", "output_batch", "channels")],
+        ("channels_each", c_longlong),
+        ("pixels", c_longlong),
+        ("shape", c_longlong * MAX_RANK),
+        ("depth", c_longlong),
+        ("size", c_longlong * MAX_NDIM),
+        ("full", c_longlong * MAX_NDIM),
+        ("origin", c_longlong * MAX_NDIM),
+        *[(name, c_int) for name in ("rank", "components", "grid_type", "coordinates", "subgradient", "cutoff")],
+        ("projected", c_int),
+        ("maximum", c_int),
+    ]
+
+
+# Numbers of the options that the kernels read from memory, by options, device and what they are for.
+_tables: WeakKeyDictionary[SamplingOptions, dict[tuple[Any, ...], Array]] = WeakKeyDictionary()
+
+
+def table_of(options: SamplingOptions, key: tuple[Any, ...], values: Any) -> Array:
+    """Doubles on the current device, copied there once."""
+    tables = _tables.setdefault(options, {})
+    key = (cupy.cuda.Device().id, *key)
+    if key not in tables:
+        tables[key] = cupy.asarray(values)
+    return tables[key]
+
+
+def fill_table(value: Any, channels: int, components: int) -> Array:
+    """Fill values per channel and part."""
+    xp = cupy if isinstance(value, cupy.ndarray) else np
+    values = xp.empty(channels // components, np.complex128 if components == 2 else np.float64)
+    values[...] = value
+    return values.view(np.float64)
+
+
+class Call:
+    """One job of the sampler and the arrays it reads and writes.
+
+    Described first, then given its arrays, then run in a direction, which is the name of a kernel.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], batch: int, grid: Coordinates, options: SamplingOptions
+    ) -> None:
+        """Of the image that is sampled or pushed to, by its shape and dtype, and a batch of so many samples."""
+        self.job = job = SampleJob()
+        self.ndim = ndim = len(shape) - 2
+        self.options, self.coordinates = options, grid
+        self.held: list[Array] = []
+        self.strides: dict[str, list[int]] = {}  # along the shape, merged before they are handed to the kernels
+        self.elements: set[int] = set()  # of images and samples
+        self.extent = 0
+        self.channels_last = options.channel_axis == -1
+        self.made = isinstance(grid, MatrixCoordinates)
+        self.single = grid.itemsize == 4 and dtype.char not in "dD"
+        self.shape = list(grid.shape[1:-1])
+        self.inserted = -1  # axis of the shape that samples do not have
+        job.components = parts_of(dtype)
+        job.channels = shape[-1 if self.channels_last else 1] * job.components
+        job.batch = job.output_batch = batch
+        job.grid_batch = grid.shape[0]
+        job.grid_type = int(grid.itemsize == 8)
+        job.depth = 1
+        job.coordinates = options.coordinates_code
+        job.subgradient = options.subgradient_code
+        job.cutoff = options.cutoff_code
+        spatial = shape[1:-1] if self.channels_last else shape[2:]
+        for a, codes in enumerate(options.axis_codes(ndim)):
+            job.size[a] = job.full[a] = spatial[ndim - 1 - a]
+            kernel = job.kernel[a]
+            kernel.boundary, kernel.mode, kernel.taps, kernel.variant = codes[:4]
+            kernel.parameter, kernel.support, table, kernel.parameters = codes[4:]
+            if table is not None:
+                kernel.table = table_of(options, ("kernel", ndim, a), table).data.ptr
+        if options.has_fill:
+            key = ("fill", job.channels, job.components)
+            fill = table_of(options, key, fill_table(options.fill_value, job.channels, job.components))
+            job.fill = fill.data.ptr
+        if isinstance(grid, MatrixCoordinates):
+            self.matrices(grid)
+        else:
+            self.grid("grid", grid)
+
+    def hold(self, array: Array) -> Array:
+        """Keep an array until the kernels that read it are under way; note how far it reaches."""
+        current = cupy.cuda.Device().id
+        if array.device.id != current:
+            raise ValueError(
+                f"an array of shape {array.shape} is on device {array.device.id}, but the current device is {current}: "
+                f"expected all arrays to be on the current device, call under `with cupy.cuda.Device({array.device.id})`"
+            )
+        array = readable(array)
+        self.held.append(array)
+        self.extent = max(self.extent, extent_of(array))
+        return array
+
+    def image(self, name: str, array: Array | None) -> None:
+        if array is None:
+            return
+        pixels = self.hold(array)
+        to, parts, ndim = getattr(self.job, name), parts_of(pixels.dtype), self.ndim
+        to.data, to.type = pixels.data.ptr, element_of(pixels.dtype)
+        to.batch = stride_of(pixels, 0, parts)
+        to.channel = stride_of(pixels, -1 if self.channels_last else 1, parts)
+        for a in range(ndim):
+            to.axis[a] = stride_of(pixels, (ndim if self.channels_last else ndim + 1) - a, parts)
+        if name != "grad_input":  # which is added to in a type of its own
+            self.elements.add(to.type)
+
+    def samples(self, name: str, array: Array | None, *, channels: bool = True, components: bool = False) -> None:
+        """Samples (N, C, *shape) or (N, *shape, C), without channels (N, *shape), with components one axis more."""
+        if array is None:
+            return
+        values = self.hold(array)
+        to, parts = getattr(self.job, name), parts_of(values.dtype)
+        rank = values.ndim - 1 - channels - components
+        to.data, to.type = values.data.ptr, element_of(values.dtype)
+        to.batch = stride_of(values, 0, parts)
+        first = 2 if channels and not self.channels_last else 1
+        if channels:
+            to.channel = stride_of(values, rank + 1 if self.channels_last else 1, parts)
+        self.set_axes(name, [stride_of(values, a + first, parts) for a in range(rank)])
+        if components:
+            to.component = stride_of(values, -1, parts)
+        if name not in ("mask", "chosen"):
+            self.elements.add(to.type)
+
+    def grid(self, name: str, array: Array | None) -> None:
+        if array is None:
+            return
+        coordinates, to = self.hold(array), getattr(self.job, name)
+        to.data = coordinates.data.ptr
+        to.batch = stride_of(coordinates, 0)
+        to.component = stride_of(coordinates, -1)
+        self.set_axes(name, [stride_of(coordinates, a + 1) for a in range(coordinates.ndim - 2)])
+
+    def set_axes(self, name: str, strides: list[int]) -> None:
+        if self.inserted >= 0:
+            strides.insert(self.inserted, 0)
+        self.strides[name] = strides
+
+    def matrices(self, coordinates: MatrixCoordinates) -> None:
+        source = self.job.source
+        source.kind = 2 if coordinates.projective else 1
+        source.theta = self.in_arithmetic(coordinates.theta)
+        source.least_denominator = coordinates.min_denominator
+        source.cull_behind = coordinates.cull_behind
+        for a in range(self.ndim):
+            source.size[a] = coordinates.size[self.ndim - 1 - a]
+        source.count = prod(self.shape[: len(self.shape) - self.ndim])
+        source.batch = 0 if self.job.grid_batch == 1 else source.count
+
+    def in_arithmetic(self, array: Array) -> int:
+        """The address of an array, contiguous and of the arithmetic's type."""
+        return int(self.hold(cupy.ascontiguousarray(array, np.float32 if self.single else np.float64)).data.ptr)
+
+    def steps(self, tangent: Array | None) -> None:
+        """The tangent of the coordinates: of the grid, or of the matrices they are made from."""
+        if not self.made:
+            self.grid("d_grid", tangent)
+        elif tangent is not None:
+            self.job.source.d_theta = self.in_arithmetic(tangent)
+
+    def doubles(self, array: Array | None) -> int | None:
+        """The address of a contiguous array of doubles, which may come from the host."""
+        return None if array is None else int(self.hold(cupy.asarray(array)).data.ptr)
+
+    def project(self) -> None:
+        """Samples do not have the depth of their lattice: a thread walks it."""
+        self.inserted = len(self.shape) - 3
+        self.job.projected = True
+        self.job.depth = self.shape[self.inserted]
+        self.shape[self.inserted] = 1
+
+    def run(self, direction: str, samples: int, order: int, *, splits: bool = True) -> None:
+        """Launch a kernel for so many samples of the batch; those that may split them do so by channels."""
+        job = self.job
+        self.set_shape()
+        threads = samples * job.pixels
+        if threads == 0:
+            return
+        layers = 1
+        if splits and threads < ENOUGH_THREADS:
+            layers = min(-(-ENOUGH_THREADS // threads), -(-job.channels // 4), MAX_LAYERS)
+        job.channels_each = -(-job.channels // max(1, layers))
+        layers = -(-job.channels // max(1, job.channels_each))
+        launch(self.name(direction, order), threads, argument(job), BLOCK, max(1, layers))
+
+    def run_matrices(self) -> Array:
+        """The gradient to the matrices, (N, *K, rows, ndim + 1) in double."""
+        job, source = self.job, self.job.source
+        self.set_shape()
+        matrices = job.grid_batch * source.count
+        pixels = job.pixels // max(1, source.count)
+        theta = self.coordinates.theta.shape  # type: ignore[union-attr]
+        if matrices * pixels == 0:
+            return cupy.zeros(theta)
+        source.chunks = max(1, min(-(-pixels // BLOCK), -(-1024 // matrices)))
+        partial = cupy.empty((matrices, source.chunks, *theta[-2:]))
+        source.partial = partial.data.ptr
+        launch(self.name("vjp_matrix", 1), matrices * source.chunks * BLOCK, argument(job), BLOCK)
+        return partial.sum(axis=1).reshape(theta)
+
+    def run_groups(self, partial: Array) -> None:
+        """Add to rows of sums, one for each thread."""
+        job = self.job
+        self.set_shape()
+        job.partial = self.doubles(partial)
+        job.groups, job.partial_row = partial.shape
+        launch(self.name("vjp_options", 0), job.groups, argument(job), BLOCK)
+
+    def set_shape(self) -> None:
+        """Merge axes of the samples whose memory allows it: kernels divide by the lengths of those that are left."""
+        job = self.job
+        shape, strides = merged(self.shape, self.strides, self.ndim if self.made else 0)
+        if len(shape) > MAX_RANK:
+            raise ValueError(
+                f"arrays of shape {tuple(self.shape)} between batch and coordinates, whose memory lets no more than "
+                f"that merge, have too many axes: expected {MAX_RANK} at most, pass cupy.ascontiguousarray(...)"
+            )
+        job.rank = len(shape)
+        job.pixels = prod(shape)
+        for a, length in enumerate(shape):
+            job.shape[a] = length
+        for name, axes in strides.items():
+            to = getattr(job, name)
+            for a, stride in enumerate(axes):
+                to.axis[a] = stride
+
+    def name(self, direction: str, order: int) -> str:
+        """The name expression of a kernel that takes derivatives of so high an order of the weights."""
+        types = {(0,): "float", (1,): "double"}
+        pixels = types.get(tuple(self.elements), "Any")
+        real = "float" if self.single else "double"
+        if pixels == "double" and self.single:
+            pixels = "Any"
+        small = max(self.extent, self.job.batch * self.job.pixels) <= INT_MAX
+        index = "int" if small else "long long"
+        return f"{direction}<{pixels}, {real}, {index}, {self.ndim}, {self.room(order)}>"
+
+    def room(self, order: int) -> int:
+        kernels = [self.job.kernel[a] for a in range(self.ndim)]
+        modes = {kernel.mode for kernel in kernels}
+        right = order == 0 or self.options.subgradient == "right"
+        if modes == {NEAREST}:
+            return 1
+        if modes == {LINEAR} and right:
+            return 2
+        if modes == {CUBIC}:
+            return 4
+        taps = max(3 if kernel.mode == LINEAR else kernel.taps for kernel in kernels)
+        return next(room for room in ROOMS[3:] if taps <= room)
+
+
+def merged(
+    shape: Sequence[int], strides: dict[str, list[int]], kept: int
+) -> tuple[list[int], dict[str, list[int]]]:
+    """Axes that follow each other in the memory of all arrays made one, but for the last `kept`; at least one is
+    left."""
+    lengths: list[int] = []
+    axes: dict[str, list[int]] = {name: [] for name in strides}
+    last = len(shape) - kept
+    for a, length in enumerate(shape):
+        if a < last and length == 1:
+            continue
+        follows = all(lengths and axes[name][-1] == steps[a] * length for name, steps in strides.items())
+        if 0 < a < last and lengths and follows:
+            lengths[-1] *= length
+        else:
+            lengths.append(length)
+        for name, steps in strides.items():
+            axes[name][len(lengths) - 1 :] = [steps[a]]
+    if not lengths:
+        return [1], {name: [0] for name in strides}
+    return lengths, axes

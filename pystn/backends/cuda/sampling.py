@@ -1,0 +1,285 @@
+"""The sampler's entry points: calls described, kernels launched. Those of the CPU are in src/cpu/_cpu.pyx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from pystn.backends.cuda.jobs import ROOMS, Call, fill_table
+from pystn.coordinates import Coordinates, MatrixCoordinates
+from pystn.options import SamplingOptions
+from pystn.typing import Array
+
+__all__ = [
+    "grid_gradient",
+    "grid_gradient_jvp",
+    "grid_gradient_vjp_grid",
+    "grid_push",
+    "grid_sample",
+    "grid_sample_jvp",
+    "grid_sample_vjp",
+    "grid_sample_vjp2_grid",
+    "grid_sample_vjp_options",
+    "project",
+    "project_jvp",
+    "project_vjp",
+]
+
+# Kernels by the order of the derivatives of the weights that they take.
+ORDERS = {
+    "forward": 0,
+    "vjp_input": 0,
+    "vjp_options": 0,
+    "jvp": 1,
+    "vjp_grid": 1,
+    "vjp_matrix": 1,
+    "push": 1,
+    "gradient": 1,
+    "vjp2_grid": 2,
+    "gradient_jvp": 2,
+    "gradient_vjp_grid": 2,
+}
+
+
+def names() -> Iterator[str]:
+    """Every name expression of a kernel that may be asked for."""
+    types = [("float", "float"), ("float", "double"), ("double", "double"), ("Any", "float"), ("Any", "double")]
+    for direction, (pixels, real), index, ndim, room in product(
+        ORDERS, types, ("int", "long long"), (1, 2, 3), ROOMS
+    ):
+        yield f"{direction}<{pixels}, {real}, {index}, {ndim}, {room}>"
+
+
+def grid_sample(
+    input: Array, grid: Coordinates, output: Array, mask: Array | None, options: SamplingOptions
+) -> None:
+    """`output` may have the batch 1, and then receives the sum over it."""
+    batch = max(input.shape[0], grid.shape[0]) if input.shape[0] and grid.shape[0] else 0
+    call = Call(input.shape, input.dtype, batch, grid, options)
+    call.image("input", input)
+    call.samples("output", output)
+    call.samples("mask", mask, channels=False)
+    call.job.output_batch = output.shape[0]
+    call.run("forward", call.job.output_batch, 0)
+
+
+def grid_sample_jvp(
+    input: Array,
+    grid: Coordinates,
+    d_input: Array | None,
+    d_grid: Array | None,
+    d_fill: Any,
+    d_kernel: list[Array | None],
+    d_output: Array,
+    d_mask: Array | None,
+    options: SamplingOptions,
+) -> None:
+    call = Call(input.shape, input.dtype, d_output.shape[0], grid, options)
+    call.image("input", input)
+    call.image("d_input", d_input)
+    call.steps(d_grid)
+    if d_fill is not None:
+        call.job.d_fill = call.doubles(fill_table(d_fill, call.job.channels, call.job.components))
+    for a, tangent in enumerate(d_kernel):
+        call.job.d_kernel[a] = call.doubles(tangent)
+    call.samples("output", d_output)
+    call.samples("mask", d_mask, channels=False)
+    call.run("jvp", call.job.batch, 1)
+
+
+def grid_sample_vjp(
+    grad_output: Array,
+    grad_mask: Array | None,
+    input: Array,
+    grid: Coordinates,
+    grad_input: Array | None,
+    grad_grid: Array | None,
+    to_matrices: bool,
+    options: SamplingOptions,
+) -> tuple[None, Array | None]:
+    """Fills grad_input and grad_grid, either of which may be None; returns the sums for the matrices if they are
+    wanted, after a None in the place of what a backend could repeat."""
+    if grad_input is not None:
+        grad_input.fill(0)
+        call = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
+        call.samples("output", grad_output)
+        call.image("grad_input", grad_input)
+        call.run("vjp_input", call.job.batch, 0)
+    if grad_grid is None and not to_matrices:
+        return None, None
+    call = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
+    call.image("input", input)
+    call.samples("output", grad_output)
+    call.samples("mask", grad_mask, channels=False)
+    if to_matrices:
+        return None, call.run_matrices()
+    call.grid("grad_grid", grad_grid)
+    call.run("vjp_grid", call.job.grid_batch, 1, splits=False)
+    return None, None
+
+
+def grid_sample_vjp_options(
+    grad_output: Array,
+    grad_mask: Array | None,
+    input: Array,
+    grid: Coordinates,
+    partial: Array,
+    options: SamplingOptions,
+) -> None:
+    """Partial sums (groups, channels + parameters), double, of the gradients to the options."""
+    call = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
+    call.image("input", input)
+    call.samples("output", grad_output)
+    call.samples("mask", grad_mask, channels=False)
+    call.run_groups(partial)
+
+
+def grid_sample_vjp2_grid(
+    gg_input: Array | None,
+    gg_grid: Array | None,
+    grad_output: Array,
+    grad_mask: Array | None,
+    input: Array,
+    grid: Array,
+    grad_grid: Array,
+    options: SamplingOptions,
+) -> None:
+    call = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
+    call.image("input", input)
+    call.image("d_input", gg_input)
+    call.grid("d_grid", gg_grid)
+    call.samples("output", grad_output)
+    call.samples("mask", grad_mask, channels=False)
+    call.grid("grad_grid", grad_grid)
+    call.run("vjp2_grid", call.job.grid_batch, 2, splits=False)
+
+
+def grid_push(
+    values: Array | None,
+    along: Array | None,
+    gradient: Array | None,
+    grid: Array,
+    d_grid: Array | None,
+    image: Array,
+    batch: int,
+    options: SamplingOptions,
+) -> None:
+    """image += values w + along d_grid_a w_a + gradient_a w_a; any of the three may be None.
+
+    `batch` is that of the samples; an image of batch 1 receives the sum over it.
+    """
+    given = next(array for array in (values, along, gradient) if array is not None)
+    image.fill(0)
+    call = Call(image.shape, given.dtype, batch, grid, options)
+    call.image("grad_input", image)
+    call.samples("output", values)
+    call.samples("values", along)
+    call.samples("gradient", gradient, components=True)
+    call.grid("d_grid", d_grid)
+    if along is None and gradient is None:
+        call.run("vjp_input", batch, 0)
+    else:
+        call.run("push", batch, 1)
+
+
+def grid_gradient(input: Array, grid: Array, gradient: Array, options: SamplingOptions) -> None:
+    call = Call(input.shape, input.dtype, gradient.shape[0], grid, options)
+    call.image("input", input)
+    call.samples("gradient", gradient, components=True)
+    call.run("gradient", call.job.batch, 1)
+
+
+def grid_gradient_jvp(
+    input: Array,
+    grid: Array,
+    d_input: Array | None,
+    d_grid: Array | None,
+    d_gradient: Array,
+    options: SamplingOptions,
+) -> None:
+    call = Call(input.shape, input.dtype, d_gradient.shape[0], grid, options)
+    call.image("input", input)
+    call.image("d_input", d_input)
+    call.grid("d_grid", d_grid)
+    call.samples("gradient", d_gradient, components=True)
+    call.run("gradient_jvp", call.job.batch, 2)
+
+
+def grid_gradient_vjp_grid(
+    grad_gradient: Array, input: Array, grid: Array, grad_grid: Array, options: SamplingOptions
+) -> None:
+    call = Call(input.shape, input.dtype, grad_gradient.shape[0], grid, options)
+    call.image("input", input)
+    call.samples("gradient", grad_gradient, components=True)
+    call.grid("grad_grid", grad_grid)
+    call.run("gradient_vjp_grid", call.job.grid_batch, 2, splits=False)
+
+
+def projection(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    batch: int,
+    coordinates: MatrixCoordinates,
+    chosen: Array | None,
+    options: SamplingOptions,
+) -> Call:
+    call = Call(shape, dtype, batch, coordinates, options)
+    call.project()
+    call.samples("chosen", chosen)
+    return call
+
+
+def project(
+    input: Array, coordinates: MatrixCoordinates, output: Array, chosen: Array | None, options: SamplingOptions
+) -> None:
+    """Sums of samples along the depth of their lattice; or the largest, and `chosen`, int32, says which."""
+    call = projection(input.shape, input.dtype, output.shape[0], coordinates, chosen, options)
+    call.image("input", input)
+    call.samples("output", output)
+    call.job.maximum = chosen is not None
+    call.run("forward", call.job.batch, 0)
+
+
+def project_jvp(
+    input: Array,
+    coordinates: MatrixCoordinates,
+    d_input: Array | None,
+    d_theta: Array | None,
+    d_output: Array,
+    chosen: Array | None,
+    options: SamplingOptions,
+) -> None:
+    """`chosen` as filled by `project`, or None for sums."""
+    call = projection(input.shape, input.dtype, d_output.shape[0], coordinates, chosen, options)
+    call.image("input", input)
+    call.image("d_input", d_input)
+    call.steps(d_theta)
+    call.samples("output", d_output)
+    call.run("jvp", call.job.batch, 1)
+
+
+def project_vjp(
+    grad_output: Array,
+    input: Array,
+    coordinates: MatrixCoordinates,
+    grad_input: Array | None,
+    to_matrices: bool,
+    chosen: Array | None,
+    options: SamplingOptions,
+) -> Array | None:
+    """Fills grad_input unless it is None; returns the sums for the matrices if they are wanted."""
+    if grad_input is not None:
+        grad_input.fill(0)
+        call = projection(input.shape, input.dtype, grad_output.shape[0], coordinates, chosen, options)
+        call.samples("output", grad_output)
+        call.image("grad_input", grad_input)
+        call.run("vjp_input", call.job.batch, 0)
+    if not to_matrices:
+        return None
+    call = projection(input.shape, input.dtype, grad_output.shape[0], coordinates, chosen, options)
+    call.image("input", input)
+    call.samples("output", grad_output)
+    return call.run_matrices()

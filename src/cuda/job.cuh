@@ -1,0 +1,68 @@
+// What a launch hands to the kernels of the sampler, by value: arrays with their strides, sizes, resolved options.
+// Its fields are those of the dtype that pystn/backends/cuda/jobs.py fills, in the same order.
+//
+// Strides count elements, parts of complex ones; a stride of 0 is legal everywhere but in what is written.
+#pragma once
+
+#include "portability.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+constexpr int max_ndim = 3;  // spatial axes
+constexpr int max_rank = 8;  // axes of the samples' shape, merged where the strides allow it
+
+struct ImageArray {  // (N, C, *spatial) or (N, *spatial, C); spatial strides x first
+  void* data;
+  Index batch, channel, axis[max_ndim];
+  int type, unused;  // a Type
+};
+
+struct SampleArray {  // (N, C, *shape) or (N, *shape, C)
+  void* data;
+  Index batch, channel, component, axis[max_rank];
+  int type, unused;
+};
+
+struct GridArray {  // (N, *shape, ndim)
+  void* data;
+  Index batch, component, axis[max_rank];
+};
+
+// A matrix applied to the lattice of the output, the last ndim axes of the shape, in the place of a grid. The axes
+// before them, and the batch, have a matrix each: (rows, ndim + 1), contiguous, of the arithmetic's type.
+struct MatrixArray {
+  const void *theta, *d_theta;
+  double* partial;  // (matrices, chunks, rows, ndim + 1): sums for the gradient, of a block each
+  Index batch;      // matrices from one sample of the batch to the next
+  Index count;      // of a sample
+  Index chunks;     // blocks that share a matrix
+  Index size[max_ndim];
+  double least_denominator;
+  int kind, cull_behind;  // a Source
+};
+
+struct KernelJob {  // the fields of KernelChoice
+  const double* table;
+  Index parameters;
+  double parameter, support;
+  int mode, taps, variant, boundary;
+};
+
+struct SampleJob {
+  ImageArray input, d_input, grad_input;
+  SampleArray output, values, gradient, mask, chosen;
+  GridArray grid, d_grid, grad_grid;
+  MatrixArray source;
+  KernelJob kernel[max_ndim];
+  const double *fill, *d_fill, *d_kernel[max_ndim];
+  double* partial;  // (groups, partial_row): sums for the gradients to fill value and kernels
+  Index groups, partial_row;
+  Index batch, grid_batch, output_batch, channels;
+  Index channels_each;  // that a thread takes
+  Index pixels, shape[max_rank];
+  Index depth;  // samples along the projected axis, of which the shape has one; else 1
+  Index size[max_ndim], full[max_ndim], origin[max_ndim];
+  int rank, components, grid_type, coordinates, subgradient, cutoff, projected, maximum;
+};
+
+}  // namespace pystn::PYSTN_LEVEL

@@ -1,0 +1,372 @@
+// One sample: where it lies, and the taps it reads. The first stage of every kernel: conventions, interpolation
+// kernels and boundaries end here.
+#pragma once
+
+#include "coordinates.hpp"
+#include "elements.hpp"
+#include "job.cuh"
+#include "taps.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+// The index of a sample's pixel along each axis of the shape.
+template <class I>
+struct Place {
+  I at[max_rank];
+
+  PYSTN_HD Place(const SampleJob& job, I pixel) {
+    for (int a = job.rank - 1; a >= 0; --a) {
+      const I length = I(job.shape[a]);
+      at[a] = pixel % length;
+      pixel /= length;
+    }
+  }
+  PYSTN_HD I offset(const SampleJob& job, const Index* stride) const {
+    I sum = 0;
+    for (int a = 0; a < job.rank; ++a) sum += at[a] * I(stride[a]);
+    return sum;
+  }
+};
+
+template <class I>
+PYSTN_HD I channel_offset(const SampleJob& job, Index stride, I c) {
+  return job.components == 1 ? c * I(stride) : c / 2 * I(stride) + c % 2;
+}
+
+template <class I>
+PYSTN_HD I place_in(const SampleJob& job, const SampleArray& samples, I n, const Place<I>& place) {
+  return n * I(samples.batch) + place.offset(job, samples.axis);
+}
+
+PYSTN_HD bool is_stored(const SampleJob& job) { return Source(job.source.kind) == Source::stored; }
+PYSTN_HD bool is_projective(const SampleJob& job) { return Source(job.source.kind) == Source::projective; }
+PYSTN_HD bool has_steps(const SampleJob& job) {
+  return is_stored(job) ? job.d_grid.data != nullptr : job.source.d_theta != nullptr;
+}
+
+template <class R, class I, int ND>
+PYSTN_HD void load_stored(const SampleJob& job, const GridArray& grid, I n, const Place<I>& place, R* to) {
+  const I at = n * I(grid.batch) + place.offset(job, grid.axis);
+  for (int a = 0; a < ND; ++a) {
+    const I i = at + a * I(grid.component);
+    to[a] = Type(job.grid_type) == Type::f32 ? R(static_cast<const float*>(grid.data)[i])
+                                             : R(static_cast<const double*>(grid.data)[i]);
+  }
+}
+
+// The point of the lattice that a sample lies on, and its matrix.
+template <class R, class I, int ND>
+struct LatticePoint {
+  R at[ND];
+  Index matrix;  // offset among all
+
+  PYSTN_HD LatticePoint(const SampleJob& job, I n, const Place<I>& place) {
+    for (int a = 0; a < ND; ++a)
+      at[a] = target_coordinate<R>(Coordinates(job.coordinates), place.at[job.rank - 1 - a], job.source.size[a]);
+    Index k = 0;
+    for (int a = 0; a < job.rank - ND; ++a) k = k * job.shape[a] + place.at[a];
+    matrix = (n * job.source.batch + k) * (ND + is_projective(job)) * (ND + 1);
+  }
+  PYSTN_HD MatrixRow<R> under(const SampleJob& job, const void* matrices) const {
+    return MatrixRow<R>(static_cast<const R*>(matrices) + matrix, ND + is_projective(job), ND, at);
+  }
+};
+
+template <class R>
+PYSTN_HD Horizon<R> horizon_of(const SampleJob& job) {
+  return {R(job.source.least_denominator), job.source.cull_behind != 0};
+}
+
+template <class R, class I, int ND>
+PYSTN_HD void load_coordinates(const SampleJob& job, I n, const Place<I>& place, R* to) {
+  if (is_stored(job)) return load_stored<R, I, ND>(job, job.grid, n, place, to);
+  const LatticePoint<R, I, ND> point(job, n, place);
+  const MatrixRow<R> row = point.under(job, job.source.theta);
+  for (int a = 0; a < ND; ++a) to[a] = row(a, point.at[0]);
+  if (!is_projective(job)) return;
+  const R q = row(2, point.at[0]);
+  for (int a = 0; a < ND; ++a) to[a] = horizon_of<R>(job).project(to[a], q);
+}
+
+// Their tangent: d_grid, or that of the matrix.
+template <class R, class I, int ND>
+PYSTN_HD void load_tangents(const SampleJob& job, I n, const Place<I>& place, R* to) {
+  if (is_stored(job)) return load_stored<R, I, ND>(job, job.d_grid, n, place, to);
+  const LatticePoint<R, I, ND> point(job, n, place);
+  const MatrixRow<R> d_row = point.under(job, job.source.d_theta);
+  for (int a = 0; a < ND; ++a) to[a] = d_row(a, point.at[0]);
+  if (!is_projective(job)) return;
+  const MatrixRow<R> row = point.under(job, job.source.theta);
+  const R q = row(2, point.at[0]), d_q = d_row(2, point.at[0]);
+  for (int a = 0; a < ND; ++a) {
+    const R at = horizon_of<R>(job).project(row(a, point.at[0]), q);
+    to[a] = is_finite(at) ? (to[a] - at * d_q) / q : R(0);
+  }
+}
+
+PYSTN_HD KernelChoice kernel_of(const SampleJob& job, int a) {
+  const KernelJob& k = job.kernel[a];
+  return {Mode(k.mode), k.taps, k.variant, k.parameter, k.support, k.table, k.parameters};
+}
+
+// Calls body(kernel) with the kernel of axis a. Of one, two and four taps the compiler knows it: nearest, linear with
+// slopes to the right, cubic.
+template <class R, int room, class Body>
+PYSTN_HD void with_kernel_of(const SampleJob& job, int a, Subgradient rule, Body&& body) {
+  if constexpr (room == 1)
+    body(Nearest<R>{job.kernel[a].variant != 0});
+  else if constexpr (room == 2)
+    body(Linear<R>{});
+  else if constexpr (room == 4)
+    body(Cubic<R>{R(job.kernel[a].parameter)});
+  else
+    with_kernel<R>(kernel_of(job, a), rule, lattice_tolerance<R>(rule, job.full[a]), body);
+}
+
+// The taps of a sample on one axis, of which there are `room` at most.
+template <class R, int room>
+struct AxisTaps {
+  static constexpr bool known = room <= 4;  // all of them
+  int taps;
+  bool whole;  // all are in the image
+  R position, factor;  // in pixels; d position / d coordinate
+  R w[room], dw[room], d2w[room];
+  Index index[room];
+
+  PYSTN_HD int count() const { return known ? room : taps; }
+
+  template <int order>
+  PYSTN_HD void place(const SampleJob& job, int a, Boundary boundary, R x) {
+    const bool folded = room <= 2 || (room != 4 && folds(Mode(job.kernel[a].mode)));
+    if (folded) {
+      with_fold(boundary, [&](auto fold) {
+        Projection<R, decltype(fold)::template Fold> by(job, a);
+        by.origin = R(0);
+        position = by(x, factor);
+      });
+    } else {
+      const auto normalize = Normalization<R>::of(Coordinates(job.coordinates), job.full[a]);
+      position = normalize(x);
+      factor = normalize.scale;
+    }
+    // A coordinate that is no number is cut off, and its taps are not read.
+    const R p = position == position ? position : R(0);
+    // Values are the same for every choice of slopes.
+    const Subgradient rule = order ? Subgradient(job.subgradient) : Subgradient::right;
+    R cell = R(0);
+    with_kernel_of<R, room>(job, a, rule, [&](const auto& kernel) {
+      taps = kernel.taps;
+      cell = weigh_taps(kernel, p, w, order >= 1 ? dw : nullptr, order >= 2 ? d2w : nullptr);
+    });
+    with_tap_boundary(folded ? after_fold(boundary) : boundary, job.full[a], [&](const auto& map) {
+      const Index first = first_tap<Index>(map.reduce(cell), count(), job.origin[a]);
+      whole = true;
+      for (int k = 0; k < count(); ++k) {
+        const bool idle = count() > 2 && is_idle(w[k], order >= 1 ? dw[k] : R(0), order >= 2 ? d2w[k] : R(0));
+        index[k] = idle ? outside_image : map_tap(map, first + k, job.origin[a], job.size[a]);
+        whole = whole && index[k] >= 0;
+      }
+    });
+  }
+
+  // Sums of w, w' and w'' over the taps, or those inside.
+  PYSTN_HD void sum(bool inside, R* sums, int order) const {
+    sums[0] = sums[1] = sums[2] = R(0);
+    for (int k = 0; k < count(); ++k) {
+      if (inside && index[k] < 0) continue;
+      sums[0] += w[k];
+      if (order >= 1) sums[1] += dw[k];
+      if (order >= 2) sums[2] += d2w[k];
+    }
+  }
+
+  // Turns the slopes into those along a tangent of the coordinate and of the kernel's parameters.
+  PYSTN_HD void turn(const SampleJob& job, int a, R d) {
+    const R step = factor == R(0) ? R(0) : d * factor;
+    factor = R(1);
+    for (int k = 0; k < count(); ++k) dw[k] = step == R(0) ? R(0) : step * dw[k];
+    if (!job.d_kernel[a]) return;
+    with_parametric_kernel<R>(kernel_of(job, a), [&](const auto& kernel) {
+      R d_w[max_taps], t;
+      cell_and_phase(kernel, position, t);
+      kernel.push(t, job.d_kernel[a], d_w);
+      for (int k = 0; k < count(); ++k) dw[k] += d_w[k];
+    });
+  }
+};
+
+template <class R, int ND, int room>
+struct Sample {
+  AxisTaps<R, room> axis[ND];
+  bool cut;    // replaced whole by the fill value
+  bool whole;  // all taps are in the image
+
+  template <int order>
+  PYSTN_HD void place(const SampleJob& job, const R* x) {
+    cut = false;
+    whole = true;
+    for (int a = 0; a < ND; ++a) {
+      cut = cut || is_cut(job, a, x[a]);
+      axis[a].template place<order>(job, a, Boundary(job.kernel[a].boundary), x[a]);
+      whole = whole && axis[a].whole;
+    }
+  }
+
+  // The same with nothing read outside, for the mask.
+  template <int order>
+  PYSTN_HD void cover(const SampleJob& job, const R* x) {
+    cut = false;
+    for (int a = 0; a < ND; ++a) {
+      cut = cut || is_cut(job, a, x[a]);
+      axis[a].template place<order>(job, a, Boundary::zeros, x[a]);
+    }
+  }
+
+  static PYSTN_HD bool is_cut(const SampleJob& job, int a, R x) {
+    if (!is_finite(x)) return true;
+    if (Cutoff(job.cutoff) == Cutoff::none) return false;
+    const Coordinates convention = Coordinates(job.coordinates);
+    const R beyond = (Cutoff(job.cutoff) == Cutoff::edge ? R(0.5) : R(0)) +
+                     (convention == Coordinates::pixel ? R(0) : rounding_of_positions<R>(job.full[a]));
+    const R p = Normalization<R>::of(convention, job.full[a])(x), last = R(job.full[a] - 1);
+    return !(p >= -beyond && p <= last + beyond);
+  }
+
+  PYSTN_HD void turn(const SampleJob& job, const R* d) {
+    for (int a = 0; a < ND; ++a) axis[a].turn(job, a, d[a]);
+  }
+
+  // Whether anything of the image is read.
+  PYSTN_HD bool reads() const {
+    if (cut) return false;
+    for (int a = 0; !whole && a < ND; ++a) {
+      bool any = false;
+      for (int k = 0; k < axis[a].count(); ++k) any = any || axis[a].index[k] >= 0;
+      if (!any) return false;
+    }
+    return true;
+  }
+  PYSTN_HD bool reads_fill(const SampleJob& job) const { return job.fill && !cut && !whole; }
+
+  // The share of the weight on taps that read the fill value: all but those inside, and but those that another
+  // boundary has.
+  PYSTN_HD Jet<R, ND> outside(const SampleJob& job, int order) const {
+    R all[ND][3], inside[ND][3];
+    for (int a = 0; a < ND; ++a) {
+      axis[a].sum(true, inside[a], order);
+      axis[a].sum(Boundary(job.kernel[a].boundary) != Boundary::constant, all[a], order);
+    }
+    Jet<R, ND> share = Product<R, ND>::of(all);
+    const Jet<R, ND> rest = Product<R, ND>::of(inside);
+    share.value -= rest.value;
+    for (int a = 0; a < ND; ++a) {
+      share.slope[a] -= rest.slope[a];
+      for (int b = 0; b < ND; ++b) share.curve[a][b] -= rest.curve[a][b];
+    }
+    return share;
+  }
+
+  PYSTN_HD Jet<R, ND> weight_inside(int order) const {
+    R inside[ND][3];
+    for (int a = 0; a < ND; ++a) axis[a].sum(true, inside[a], order);
+    return Product<R, ND>::of(inside);
+  }
+
+  // Of a sample that is placed by `cover`: the mask, with derivatives to the coordinates.
+  PYSTN_HD Jet<R, ND> coverage(int order) const {
+    if (cut) return Jet<R, ND>();
+    Jet<R, ND> share = weight_inside(order);
+    if (share.value > R(1) || share.value < R(0)) {  // the weights of some kernels overshoot
+      Jet<R, ND> clipped;
+      clipped.value = share.value < R(0) ? R(0) : R(1);
+      return clipped;
+    }
+    for (int a = 0; a < ND; ++a) {
+      share.slope[a] *= axis[a].factor;
+      for (int b = 0; b < ND; ++b) share.curve[a][b] *= axis[a].factor * axis[b].factor;
+    }
+    return share;
+  }
+
+  // The tangent of the position: d_grid, in pixels.
+  template <class I>
+  PYSTN_HD void steps(const SampleJob& job, I n, const Place<I>& place, R* step) const {
+    for (int a = 0; a < ND; ++a) step[a] = R(0);
+    if (!job.d_grid.data) return;
+    load_stored<R, I, ND>(job, job.d_grid, n, place, step);
+    for (int a = 0; a < ND; ++a) step[a] = axis[a].factor == R(0) ? R(0) : axis[a].factor * step[a];
+  }
+};
+
+// The taps of a sample whose axes have one or two each: products of the axes' weights and slopes, made once for all
+// channels.
+template <class R, class I, int ND, int room>
+struct FlatTaps {
+  static constexpr int count = power(room, ND);
+  bool inside[count];
+  I offset[count];
+  R weight[count], slope[ND][count];
+
+  template <bool slopes>
+  PYSTN_HD void place(const Sample<R, ND, room>& sample, const I* stride) {
+    for (int k = 0; k < count; ++k) {
+      int tap[ND];
+      inside[k] = !sample.cut;
+      offset[k] = 0;
+      weight[k] = R(1);
+      for (int a = 0, rest = k; a < ND; ++a, rest /= room) {
+        tap[a] = rest % room;
+        const Index index = sample.axis[a].index[tap[a]];
+        inside[k] = inside[k] && index >= 0;
+        offset[k] += I(index) * stride[a];
+        weight[k] *= sample.axis[a].w[tap[a]];
+      }
+      for (int a = 0; slopes && a < ND; ++a) {
+        slope[a][k] = sample.axis[a].dw[tap[a]];
+        for (int b = 0; b < ND; ++b)
+          if (b != a) slope[a][k] *= sample.axis[b].w[tap[b]];
+      }
+    }
+  }
+};
+
+// An image of the batch.
+template <class T, class R, class I, int ND>
+struct Image {
+  const void* data;
+  Type type;
+  I base, channel, stride[ND];
+
+  PYSTN_HD Image(const ImageArray& image, I n)
+      : data(image.data), type(Type(image.type)), base(n * I(image.batch)), channel(I(image.channel)) {
+    for (int a = 0; a < ND; ++a) stride[a] = I(image.axis[a]);
+  }
+  PYSTN_HD R operator()(I i) const { return Elements<T>::template load<R>(data, type, base + i); }
+
+  template <int room>
+  PYSTN_HD R gather(const FlatTaps<R, I, ND, room>& taps, I channel, const R* weights) const {
+    R sum = R(0);
+    for (int k = 0; k < taps.count; ++k)
+      if (taps.inside[k]) sum += weights[k] * (*this)(channel + taps.offset[k]);
+    return sum;
+  }
+
+  // The sum over the taps of a sample on the first L axes, with derivatives up to `order`.
+  template <int order, int L, int room>
+  PYSTN_HD Jet<R, L> gather(const Sample<R, ND, room>& sample, I at) const {
+    Jet<R, L> sum;
+    if constexpr (L == 0) {
+      sum.value = (*this)(at);
+    } else {
+      const AxisTaps<R, room>& axis = sample.axis[L - 1];
+      for (int k = 0; k < axis.count(); ++k) {
+        if (axis.index[k] < 0) continue;
+        const Jet<R, L - 1> inner = gather<order, L - 1>(sample, at + I(axis.index[k]) * stride[L - 1]);
+        sum.template add<order>(inner, axis.w[k], order >= 1 ? axis.dw[k] : R(0), order >= 2 ? axis.d2w[k] : R(0));
+      }
+    }
+    return sum;
+  }
+};
+
+}  // namespace pystn::PYSTN_LEVEL

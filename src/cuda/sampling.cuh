@@ -1,0 +1,623 @@
+// The sampler's kernels: a thread has a sample, and some or all of its channels.
+//
+// Of the arguments, T is the images' type, or Any; R the arithmetic's; I that of indices, int where they fit; ND the
+// number of axes; `room` the number of taps on each: 1, 2 and 4 are nearest, linear and cubic, more is any kernel of
+// so many at most.
+#pragma once
+
+#include "sample.cuh"
+
+namespace pystn::PYSTN_LEVEL {
+
+// What a thread does, and how far it is to that of its next turn.
+PYSTN_HD Index first_turn() { return Index(blockIdx.x) * blockDim.x + threadIdx.x; }
+PYSTN_HD Index turn_stride() { return Index(gridDim.x) * blockDim.x; }
+
+template <class T, class R, class I, int ND, int room>
+struct Sampler {
+  using E = Elements<T>;
+  using Taps = Sample<R, ND, room>;
+  using Source_ = Image<T, R, I, ND>;
+  static constexpr bool flat = room <= 2;
+  using Flat = FlatTaps<R, I, ND, flat ? room : 1>;
+
+  static PYSTN_HD R load(const SampleArray& from, I i) { return E::template load<R>(from.data, Type(from.type), i); }
+  static PYSTN_HD void store(const SampleArray& to, I i, R x) { E::template store<R>(to.data, Type(to.type), i, x); }
+  static PYSTN_HD R load_mask(const SampleJob& job, I n, const Place<I>& place) {
+    return Elements<Any>::load<R>(job.mask.data, Type(job.mask.type), place_in(job, job.mask, n, place));
+  }
+  static PYSTN_HD void store_mask(const SampleJob& job, I n, const Place<I>& place, R x) {
+    Elements<Any>::store<R>(job.mask.data, Type(job.mask.type), place_in(job, job.mask, n, place), x);
+  }
+
+  // The samples that one thread walks: those along the depth, of a projection.
+  static PYSTN_HD void go_to(const SampleJob& job, Place<I>& place, I depth) {
+    if (job.projected) place.at[job.rank - 3] = depth;
+  }
+  static PYSTN_HD int& chosen_at(const SampleJob& job, I n, const Place<I>& place, I c) {
+    const I at = place_in(job, job.chosen, n, place) + channel_offset(job, job.chosen.channel, c);
+    return static_cast<int*>(job.chosen.data)[at];
+  }
+  // Whether a sample is part of what it is projected to.
+  static PYSTN_HD bool takes_part(const SampleJob& job, I n, const Place<I>& place, I depth, I c) {
+    return !job.chosen.data || chosen_at(job, n, place, c) == int(depth);
+  }
+  // Puts a sample into the output, where samples at other depths may be.
+  static PYSTN_HD void store_projected(const SampleJob& job, I n, const Place<I>& place, I depth, I c, I to, R value) {
+    if (job.maximum) {
+      const R most = depth == 0 ? R(0) : load(job.output, to);
+      if (depth != 0 && !(value > most || (value != value && most == most))) return;
+      chosen_at(job, n, place, c) = int(depth);
+      store(job.output, to, value);
+    } else if (job.chosen.data) {
+      if (takes_part(job, n, place, depth, c)) store(job.output, to, value);
+    } else {
+      store(job.output, to, depth == 0 ? value : value + load(job.output, to));
+    }
+  }
+
+  // The channels of a thread.
+  static PYSTN_HD I first_channel(const SampleJob& job) { return I(blockIdx.y) * I(job.channels_each); }
+  static PYSTN_HD I last_channel(const SampleJob& job) {
+    const I end = first_channel(job) + I(job.channels_each);
+    return end < I(job.channels) ? end : I(job.channels);
+  }
+
+  static PYSTN_HD void forward(const SampleJob& job, I n0, Place<I>& place) {
+    const I n1 = job.output_batch == 1 ? I(job.batch) : n0 + 1;
+    for (I n = n0; n < n1; ++n)
+      for (I depth = 0; depth < I(job.depth); ++depth) {
+        go_to(job, place, depth);
+        R x[ND];
+        load_coordinates<R, I, ND>(job, n, place, x);
+        if (job.mask.data && blockIdx.y == 0) {
+          Taps cover;
+          cover.template cover<0>(job, x);
+          store_mask(job, n, place, cover.coverage(0).value);
+        }
+        Taps taps;
+        taps.template place<0>(job, x);
+        const Source_ image(job.input, n);
+        Flat products;
+        if constexpr (flat) products.template place<false>(taps, image.stride);
+        const R filled = !job.fill ? R(0) : taps.cut ? R(1) : taps.whole ? R(0) : taps.outside(job, 0).value;
+        const I first = place_in(job, job.output, job.output_batch == 1 ? I(0) : n, place);
+        for (I c = first_channel(job); c < last_channel(job); ++c) {
+          const I channel = channel_offset(job, image.channel, c);
+          R value = R(0);
+          if constexpr (flat)
+            value = image.gather(products, channel, products.weight);
+          else if (!taps.cut)
+            value = image.template gather<0, ND>(taps, channel).value;
+          if (filled != R(0)) value += filled * R(job.fill[c]);
+          const I to = first + channel_offset(job, job.output.channel, c);
+          if (job.projected)
+            store_projected(job, n, place, depth, c, to, value);
+          else
+            store(job.output, to, n == n0 ? value : value + load(job.output, to));
+        }
+      }
+  }
+
+  // output = V(Z) + the derivative of V(U) along d_grid and the parameters' tangents
+  static PYSTN_HD void jvp(const SampleJob& job, I n, Place<I>& place) {
+    bool turns = has_steps(job);
+    for (int a = 0; a < ND; ++a) turns = turns || job.d_kernel[a];
+    const Source_ image(job.input, n), tangent(job.d_input, n);
+    for (I depth = 0; depth < I(job.depth); ++depth) {
+      go_to(job, place, depth);
+      R x[ND], d[ND] = {};
+      load_coordinates<R, I, ND>(job, n, place, x);
+      if (has_steps(job)) load_tangents<R, I, ND>(job, n, place, d);
+      if (job.mask.data && blockIdx.y == 0) {
+        Taps cover;
+        cover.template cover<1>(job, x);
+        cover.turn(job, d);
+        const Jet<R, ND> share = cover.coverage(1);
+        R sum = R(0);
+        for (int a = 0; a < ND; ++a) sum += share.slope[a];
+        store_mask(job, n, place, sum);
+      }
+      Taps taps;
+      taps.template place<1>(job, x);
+      taps.turn(job, d);
+      Flat moved, products;
+      R along[Flat::count];
+      if constexpr (flat) {
+        products.template place<true>(taps, image.stride);
+        moved.template place<false>(taps, tangent.stride);
+        for (int k = 0; k < Flat::count; ++k) {
+          along[k] = R(0);
+          for (int a = 0; a < ND; ++a) along[k] += products.slope[a][k];
+        }
+      }
+      R filled = R(0), d_filled = taps.cut ? R(1) : R(0);
+      if ((job.fill || job.d_fill) && !taps.cut && !taps.whole) {
+        const Jet<R, ND> share = taps.outside(job, 1);
+        d_filled = share.value;
+        for (int a = 0; a < ND; ++a) filled += share.slope[a];
+      }
+      const I first = place_in(job, job.output, n, place);
+      for (I c = first_channel(job); c < last_channel(job); ++c) {
+        R value = R(0);
+        if (!taps.cut && job.d_input.data) {
+          const I channel = channel_offset(job, tangent.channel, c);
+          if constexpr (flat)
+            value = tangent.gather(moved, channel, moved.weight);
+          else
+            value = tangent.template gather<0, ND>(taps, channel).value;
+        }
+        if (!taps.cut && turns) {
+          const I channel = channel_offset(job, image.channel, c);
+          if constexpr (flat) {
+            value += image.gather(products, channel, along);
+          } else {
+            const Jet<R, ND> slopes = image.template gather<1, ND>(taps, channel);
+            for (int a = 0; a < ND; ++a) value += slopes.slope[a];
+          }
+        }
+        if (job.fill && filled != R(0)) value += filled * R(job.fill[c]);
+        if (job.d_fill && d_filled != R(0)) value += d_filled * R(job.d_fill[c]);
+        const I to = first + channel_offset(job, job.output.channel, c);
+        if (job.projected)
+          store_projected(job, n, place, depth, c, to, value);
+        else
+          store(job.output, to, value);
+      }
+    }
+  }
+
+  // to[a] = sum_c output_c V_a(U_c), in the units of the coordinates; over the batch too if it shares them.
+  static PYSTN_HD void slopes(const SampleJob& job, I n0, const Place<I>& place, I depth, R* to) {
+    const I n1 = job.grid_batch == 1 ? I(job.batch) : n0 + 1;
+    R x[ND], through_mask[ND] = {};
+    for (int a = 0; a < ND; ++a) to[a] = R(0);
+    load_coordinates<R, I, ND>(job, n0, place, x);
+    if (job.mask.data) {
+      Taps cover;
+      cover.template cover<1>(job, x);
+      const Jet<R, ND> share = cover.coverage(1);
+      for (I n = n0; n < n1; ++n) {
+        const R g = load_mask(job, n, place);
+        for (int a = 0; a < ND; ++a) through_mask[a] += share.slope[a] == R(0) ? R(0) : g * share.slope[a];
+      }
+    }
+    Taps taps;
+    taps.template place<1>(job, x);
+    const bool reads = taps.reads(), fills = taps.reads_fill(job);
+    const Jet<R, ND> share = fills ? taps.outside(job, 1) : Jet<R, ND>();
+    Flat products;
+    for (I n = n0; (reads || fills) && n < n1; ++n) {
+      const Source_ image(job.input, n);
+      if constexpr (flat) products.template place<true>(taps, image.stride);
+      const I first = place_in(job, job.output, n, place);
+      for (I c = 0; c < I(job.channels); ++c) {
+        if (!takes_part(job, n, place, depth, c)) continue;
+        R slope[ND] = {};
+        const I channel = channel_offset(job, image.channel, c);
+        if constexpr (flat) {
+          for (int k = 0; k < Flat::count; ++k) {
+            if (!products.inside[k]) continue;
+            const R value = image(channel + products.offset[k]);
+            for (int a = 0; a < ND; ++a) slope[a] += products.slope[a][k] * value;
+          }
+        } else if (reads) {
+          const Jet<R, ND> moved = image.template gather<1, ND>(taps, channel);
+          for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
+        }
+        for (int a = 0; fills && a < ND; ++a) slope[a] += R(job.fill[c]) * share.slope[a];
+        const R g = load(job.output, first + channel_offset(job, job.output.channel, c));
+        for (int a = 0; a < ND; ++a) to[a] += g * slope[a];
+      }
+    }
+    deliver(taps, to, through_mask);
+  }
+
+  // From positions to coordinates.
+  static PYSTN_HD void deliver(const Taps& taps, R* to, const R* through_mask) {
+    for (int a = 0; a < ND; ++a) {
+      const R factor = taps.axis[a].factor;
+      to[a] = (factor == R(0) ? R(0) : factor * to[a]) + through_mask[a];
+    }
+  }
+
+  static PYSTN_HD void store_grad_grid(const SampleJob& job, I n, const Place<I>& place, const R* x) {
+    const I at = n * I(job.grad_grid.batch) + place.offset(job, job.grad_grid.axis);
+    for (int a = 0; a < ND; ++a) {
+      const I i = at + a * I(job.grad_grid.component);
+      if (Type(job.grid_type) == Type::f32)
+        static_cast<float*>(job.grad_grid.data)[i] = float(x[a]);
+      else
+        static_cast<double*>(job.grad_grid.data)[i] = double(x[a]);
+    }
+  }
+
+  static PYSTN_HD void vjp_grid(const SampleJob& job, I n, const Place<I>& place) {
+    R x[ND];
+    slopes(job, n, place, 0, x);
+    store_grad_grid(job, n, place, x);
+  }
+
+  // Adds the gradient to a sample's coordinates to sums for the matrix that they were made with: g (x, y, z, 1).
+  static PYSTN_HD void add_to_matrix(const SampleJob& job, I n, Place<I>& place, double (&sums)[ND + 1][ND + 1]) {
+    for (I depth = 0; depth < I(job.depth); ++depth) {
+      go_to(job, place, depth);
+      R g[ND + 1];
+      slopes(job, n, place, depth, g);
+      g[ND] = R(0);
+      const LatticePoint<R, I, ND> point(job, n, place);
+      if (is_projective(job)) {
+        const MatrixRow<R> row = point.under(job, job.source.theta);
+        const R q = row(2, point.at[0]);
+        bool lost = false;
+        R along = R(0);
+        for (int a = 0; a < ND; ++a) {
+          const R at = horizon_of<R>(job).project(row(a, point.at[0]), q);
+          lost = lost || !is_finite(at);
+          g[a] = g[a] / q;
+          along = a == 0 ? g[a] * at : along + g[a] * at;
+        }
+        g[ND] = -along;
+        for (int a = 0; lost && a <= ND; ++a) g[a] = R(0);
+      }
+      for (int r = 0; r <= ND; ++r) {
+        for (int b = 0; b < ND; ++b) sums[r][b] += double(g[r]) * double(point.at[b]);
+        sums[r][ND] += double(g[r]);
+      }
+    }
+  }
+
+  // slope[a] = V_a(Z_c) + sum_b step_b V_ab(U_c)
+  static PYSTN_HD void second_slopes(const SampleJob& job, const Taps& taps, const Source_& image,
+                                     const Source_& tangent, I c, const R* step, const Jet<R, ND>& share, R* slope) {
+    for (int a = 0; a < ND; ++a) slope[a] = R(0);
+    if (job.d_input.data) {
+      const Jet<R, ND> moved = tangent.template gather<1, ND>(taps, channel_offset(job, tangent.channel, c));
+      for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
+    }
+    if (!job.d_grid.data) return;
+    const Jet<R, ND> curved = image.template gather<2, ND>(taps, channel_offset(job, image.channel, c));
+    for (int a = 0; a < ND; ++a)
+      for (int b = 0; b < ND; ++b)
+        slope[a] += step[b] * (curved.curve[a][b] + (job.fill ? R(job.fill[c]) * share.curve[a][b] : R(0)));
+  }
+
+  // grad_grid_a = sum_c output_c (V_a(Z_c) + sum_b d_grid_b V_ab(U_c))
+  static PYSTN_HD void vjp2_grid(const SampleJob& job, I n0, const Place<I>& place) {
+    const I n1 = job.grid_batch == 1 ? I(job.batch) : n0 + 1;
+    R x[ND], step[ND], sum[ND] = {}, through_mask[ND] = {};
+    load_coordinates<R, I, ND>(job, n0, place, x);
+    if (job.mask.data && job.d_grid.data) {
+      Taps cover;
+      cover.template cover<2>(job, x);
+      const Jet<R, ND> share = cover.coverage(2);
+      load_stored<R, I, ND>(job, job.d_grid, n0, place, step);
+      for (I n = n0; n < n1; ++n)
+        for (int a = 0; a < ND; ++a)
+          for (int b = 0; b < ND; ++b) through_mask[a] += load_mask(job, n, place) * step[b] * share.curve[a][b];
+    }
+    Taps taps;
+    taps.template place<2>(job, x);
+    taps.steps(job, n0, place, step);
+    const Jet<R, ND> share = taps.reads_fill(job) ? taps.outside(job, 2) : Jet<R, ND>();
+    for (I n = n0; !taps.cut && n < n1; ++n) {
+      const Source_ image(job.input, n), tangent(job.d_input, n);
+      const I first = place_in(job, job.output, n, place);
+      for (I c = 0; c < I(job.channels); ++c) {
+        R slope[ND];
+        const R g = load(job.output, first + channel_offset(job, job.output.channel, c));
+        second_slopes(job, taps, image, tangent, c, step, share, slope);
+        for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
+      }
+    }
+    deliver(taps, sum, through_mask);
+    store_grad_grid(job, n0, place, sum);
+  }
+
+  // gradient_a = V_a(U), in the units of the grid
+  static PYSTN_HD void gradient(const SampleJob& job, I n, const Place<I>& place) {
+    R x[ND];
+    load_coordinates<R, I, ND>(job, n, place, x);
+    Taps taps;
+    taps.template place<1>(job, x);
+    const Source_ image(job.input, n);
+    const bool reads = taps.reads(), fills = taps.reads_fill(job);
+    const Jet<R, ND> share = fills ? taps.outside(job, 1) : Jet<R, ND>();
+    const I first = place_in(job, job.gradient, n, place);
+    for (I c = first_channel(job); c < last_channel(job); ++c) {
+      Jet<R, ND> moved;
+      if (reads) moved = image.template gather<1, ND>(taps, channel_offset(job, image.channel, c));
+      const I to = first + channel_offset(job, job.gradient.channel, c);
+      for (int a = 0; a < ND; ++a) {
+        const R f = taps.axis[a].factor, slope = moved.slope[a] + (fills ? R(job.fill[c]) * share.slope[a] : R(0));
+        store(job.gradient, to + a * I(job.gradient.component), f == R(0) || !(reads || fills) ? R(0) : f * slope);
+      }
+    }
+  }
+
+  // gradient_a = V_a(Z) + sum_b d_grid_b V_ab(U)
+  static PYSTN_HD void gradient_jvp(const SampleJob& job, I n, const Place<I>& place) {
+    R x[ND], step[ND];
+    load_coordinates<R, I, ND>(job, n, place, x);
+    Taps taps;
+    taps.template place<2>(job, x);
+    taps.steps(job, n, place, step);
+    const Source_ image(job.input, n), tangent(job.d_input, n);
+    const Jet<R, ND> share = taps.reads_fill(job) ? taps.outside(job, 2) : Jet<R, ND>();
+    const I first = place_in(job, job.gradient, n, place);
+    for (I c = first_channel(job); c < last_channel(job); ++c) {
+      R slope[ND] = {};
+      if (!taps.cut) second_slopes(job, taps, image, tangent, c, step, share, slope);
+      const I to = first + channel_offset(job, job.gradient.channel, c);
+      for (int a = 0; a < ND; ++a) {
+        const R f = taps.axis[a].factor;
+        store(job.gradient, to + a * I(job.gradient.component), f == R(0) || taps.cut ? R(0) : f * slope[a]);
+      }
+    }
+  }
+
+  // grad_grid_b = sum_c sum_a gradient_ca V_ab(U_c)
+  static PYSTN_HD void gradient_vjp_grid(const SampleJob& job, I n0, const Place<I>& place) {
+    const I n1 = job.grid_batch == 1 ? I(job.batch) : n0 + 1;
+    R x[ND], sum[ND] = {}, none[ND] = {};
+    load_coordinates<R, I, ND>(job, n0, place, x);
+    Taps taps;
+    taps.template place<2>(job, x);
+    const Jet<R, ND> share = taps.reads_fill(job) ? taps.outside(job, 2) : Jet<R, ND>();
+    for (I n = n0; !taps.cut && n < n1; ++n) {
+      const Source_ image(job.input, n);
+      const I first = place_in(job, job.gradient, n, place);
+      for (I c = 0; c < I(job.channels); ++c) {
+        const Jet<R, ND> curved = image.template gather<2, ND>(taps, channel_offset(job, image.channel, c));
+        const I from = first + channel_offset(job, job.gradient.channel, c);
+        for (int a = 0; a < ND; ++a) {
+          const R f = taps.axis[a].factor;
+          if (f == R(0)) continue;
+          const R g = f * load(job.gradient, from + a * I(job.gradient.component));
+          for (int b = 0; b < ND; ++b)
+            sum[b] += g * (curved.curve[a][b] + (job.fill ? R(job.fill[c]) * share.curve[a][b] : R(0)));
+        }
+      }
+    }
+    deliver(taps, sum, none);
+    store_grad_grid(job, n0, place, sum);
+  }
+
+  static PYSTN_HD void add(const ImageArray& image, I at, R value) {
+    if (Type(image.type) == Type::f32)
+      atomicAdd(static_cast<float*>(image.data) + at, float(value));
+    else
+      atomicAdd(static_cast<double*>(image.data) + at, double(value));
+  }
+
+  // Adds value w + sum_a slope_a w_a to the taps of a sample on the first L axes.
+  template <bool slopes, int L>
+  static PYSTN_HD void scatter(const ImageArray& image, const Taps& taps, I at, R value, const R* slope) {
+    if constexpr (L == 0) {
+      add(image, at, value);
+    } else {
+      const AxisTaps<R, room>& axis = taps.axis[L - 1];
+      for (int k = 0; k < axis.count(); ++k) {
+        if (axis.index[k] < 0) continue;
+        R inner[ND], next = value * axis.w[k];
+        if (slopes) {
+          next += slope[L - 1] * axis.dw[k];
+          for (int a = 0; a < L - 1; ++a) inner[a] = slope[a] * axis.w[k];
+        }
+        scatter<slopes, L - 1>(image, taps, at + I(axis.index[k]) * I(image.axis[L - 1]), next, inner);
+      }
+    }
+  }
+
+  // grad_input += output w
+  static PYSTN_HD void vjp_input(const SampleJob& job, I n, Place<I>& place) {
+    const ImageArray& image = job.grad_input;
+    for (I depth = 0; depth < I(job.depth); ++depth) {
+      go_to(job, place, depth);
+      R x[ND];
+      load_coordinates<R, I, ND>(job, n, place, x);
+      Taps taps;
+      taps.template place<0>(job, x);
+      if (!taps.reads()) continue;
+      const I first = place_in(job, job.output, n, place), base = n * I(image.batch);
+      for (I c = first_channel(job); c < last_channel(job); ++c) {
+        if (!takes_part(job, n, place, depth, c)) continue;
+        const R g = load(job.output, first + channel_offset(job, job.output.channel, c));
+        scatter<false, ND>(image, taps, base + channel_offset(job, image.channel, c), g, nullptr);
+      }
+    }
+  }
+
+  // grad_input += output w + sum_a (values d_grid_a + gradient_a) w_a
+  static PYSTN_HD void push(const SampleJob& job, I n, const Place<I>& place) {
+    const ImageArray& image = job.grad_input;
+    R x[ND], step[ND];
+    load_coordinates<R, I, ND>(job, n, place, x);
+    Taps taps;
+    taps.template place<1>(job, x);
+    if (taps.cut) return;
+    taps.steps(job, n, place, step);
+    for (I c = first_channel(job); c < last_channel(job); ++c) {
+      const auto at = [&](const SampleArray& samples) {
+        return place_in(job, samples, n, place) + channel_offset(job, samples.channel, c);
+      };
+      const R value = job.output.data ? load(job.output, at(job.output)) : R(0);
+      R slope[ND] = {};
+      if (job.values.data) {
+        const R v = load(job.values, at(job.values));
+        for (int a = 0; a < ND; ++a) slope[a] = step[a] == R(0) ? R(0) : v * step[a];
+      }
+      for (int a = 0; job.gradient.data && a < ND; ++a) {
+        const R f = taps.axis[a].factor;
+        if (f != R(0)) slope[a] += f * load(job.gradient, at(job.gradient) + a * I(job.gradient.component));
+      }
+      scatter<true, ND>(image, taps, n * I(image.batch) + channel_offset(job, image.channel, c), value, slope);
+    }
+  }
+
+  // Adds to a row of sums for the gradients to fill value and kernels.
+  static PYSTN_HD void vjp_options(const SampleJob& job, I n, const Place<I>& place, double* partial) {
+    R x[ND];
+    load_coordinates<R, I, ND>(job, n, place, x);
+    Taps taps;
+    taps.template place<0>(job, x);
+    const Source_ image(job.input, n);
+    const I first = place_in(job, job.output, n, place);
+    const auto cotangent = [&](I c) { return load(job.output, first + channel_offset(job, job.output.channel, c)); };
+    const R filled = taps.cut ? R(1) : taps.whole ? R(0) : taps.outside(job, 0).value;
+    double fill = 0;  // sum_c g_c fill_c
+    for (I c = 0; c < I(job.channels) && (filled != R(0) || job.fill); ++c) {
+      const double g = cotangent(c);
+      if (filled != R(0)) partial[c] += g * filled;
+      if (job.fill) fill += g * job.fill[c];
+    }
+    if (taps.cut || job.partial_row == job.channels) return;
+    R by_weight[ND][room] = {};
+    add_by_weight(taps, by_weight, [&](const Index* index) {
+      R sum = R(0);
+      I offset = 0;
+      for (int a = 0; a < ND; ++a) offset += I(index[a]) * image.stride[a];
+      for (I c = 0; c < I(job.channels); ++c) sum += cotangent(c) * image(channel_offset(job, image.channel, c) + offset);
+      return sum;
+    });
+    if (fill != 0 && !taps.whole) add_fill(job, taps, R(fill), by_weight);
+    if (job.mask.data) {
+      Taps cover;
+      cover.template cover<0>(job, x);
+      const R share = cover.weight_inside(0).value, g = load_mask(job, n, place);
+      R by_cover[ND][room] = {};
+      if (share >= R(0) && share <= R(1)) add_by_weight(cover, by_cover, [&](const Index*) { return g; });
+      for (int a = 0; a < ND; ++a)
+        for (int k = 0; k < taps.axis[a].count(); ++k) by_weight[a][k] += by_cover[a][k];
+    }
+    double* to = partial + job.channels;
+    for (int a = 0; a < ND; ++a) {
+      if constexpr (room >= 4)
+        with_parametric_kernel<R>(kernel_of(job, a), [&](const auto& kernel) {
+          R t;
+          cell_and_phase(kernel, taps.axis[a].position, t);
+          kernel.pull(t, by_weight[a], to);
+        });
+      to += job.kernel[a].parameters;
+    }
+  }
+
+  // by_weight[a][k] += d (sum over taps of value(indices)) / d w[a][k], over the taps in the image.
+  template <class Value>
+  static PYSTN_HD void add_by_weight(const Taps& taps, R (&by_weight)[ND][room], Value&& value) {
+    int tap[ND] = {};
+    for (;;) {
+      Index index[ND];
+      bool inside = true;
+      for (int a = 0; a < ND; ++a) {
+        index[a] = taps.axis[a].index[tap[a]];
+        inside = inside && index[a] >= 0;
+      }
+      if (inside) {
+        const R u = value(index);
+        for (int a = 0; a < ND; ++a) {
+          R others = u;
+          for (int b = 0; b < ND; ++b)
+            if (b != a) others *= taps.axis[b].w[tap[b]];
+          by_weight[a][tap[a]] += others;
+        }
+      }
+      int a = 0;
+      while (a < ND && ++tap[a] == taps.axis[a].count()) tap[a++] = 0;
+      if (a == ND) return;
+    }
+  }
+
+  // The same for the taps that read the fill value.
+  static PYSTN_HD void add_fill(const SampleJob& job, const Taps& taps, R fill, R (&by_weight)[ND][room]) {
+    R all[ND][3], inside[ND][3];
+    for (int a = 0; a < ND; ++a) {
+      taps.axis[a].sum(true, inside[a], 0);
+      taps.axis[a].sum(Boundary(job.kernel[a].boundary) != Boundary::constant, all[a], 0);
+    }
+    for (int a = 0; a < ND; ++a) {
+      R others_all = fill, others_inside = fill;
+      for (int b = 0; b < ND; ++b)
+        if (b != a) {
+          others_all *= all[b][0];
+          others_inside *= inside[b][0];
+        }
+      const bool constant = Boundary(job.kernel[a].boundary) == Boundary::constant;
+      for (int k = 0; k < taps.axis[a].count(); ++k) {
+        const bool in = taps.axis[a].index[k] >= 0;
+        by_weight[a][k] += (in || constant ? others_all : R(0)) - (in ? others_inside : R(0));
+      }
+    }
+  }
+};
+
+// Kernels whose threads have a sample each, of the output's batch, the grid's or that of both.
+#define PYSTN_SAMPLE_KERNEL(name, images)                                             \
+  template <class T, class R, class I, int ND, int room>                              \
+  __global__ void name(const SampleJob job) {                                         \
+    const Index count = (images) * job.pixels;                                        \
+    for (Index turn = first_turn(); turn < count; turn += turn_stride()) {            \
+      Place<I> place(job, I(turn % job.pixels));                                      \
+      Sampler<T, R, I, ND, room>::name(job, I(turn / job.pixels), place);             \
+    }                                                                                 \
+  }
+
+PYSTN_SAMPLE_KERNEL(forward, job.output_batch)
+PYSTN_SAMPLE_KERNEL(jvp, job.batch)
+PYSTN_SAMPLE_KERNEL(vjp_grid, job.grid_batch)
+PYSTN_SAMPLE_KERNEL(vjp2_grid, job.grid_batch)
+PYSTN_SAMPLE_KERNEL(gradient, job.batch)
+PYSTN_SAMPLE_KERNEL(gradient_jvp, job.batch)
+PYSTN_SAMPLE_KERNEL(gradient_vjp_grid, job.grid_batch)
+PYSTN_SAMPLE_KERNEL(vjp_input, job.batch)
+PYSTN_SAMPLE_KERNEL(push, job.batch)
+#undef PYSTN_SAMPLE_KERNEL
+
+// A thread has a row of sums, and every so many samples.
+template <class T, class R, class I, int ND, int room>
+__global__ void vjp_options(const SampleJob job) {
+  const Index group = first_turn(), count = job.batch * job.pixels;
+  if (group >= job.groups) return;
+  for (Index turn = group; turn < count; turn += job.groups) {
+    const Place<I> place(job, I(turn % job.pixels));
+    Sampler<T, R, I, ND, room>::vjp_options(job, I(turn / job.pixels), place,
+                                            job.partial + group * job.partial_row);
+  }
+}
+
+constexpr int block_threads = 256;
+
+// The sum over a block, in an order of its own; of thread 0 alone. `room` has a number for each thread.
+PYSTN_HD double block_sum(double x, double* room) {
+  room[threadIdx.x] = x;
+  __syncthreads();
+  for (int half = block_threads / 2; half > 0; half /= 2) {
+    if (int(threadIdx.x) < half) room[threadIdx.x] += room[threadIdx.x + half];
+    __syncthreads();
+  }
+  const double sum = room[0];
+  __syncthreads();
+  return sum;
+}
+
+// partial[matrix, chunk] = the sum of g (x, y, z, 1) over a chunk of the samples of a matrix. A block has a chunk.
+template <class T, class R, class I, int ND, int room>
+__global__ void vjp_matrix(const SampleJob job) {
+  __shared__ double sums_of_threads[block_threads];
+  const Index matrix = blockIdx.x / job.source.chunks, chunk = blockIdx.x % job.source.chunks;
+  const Index pixels = job.pixels / job.source.count;  // of a matrix
+  const I n = I(matrix / job.source.count);
+  double sums[ND + 1][ND + 1] = {};
+  for (Index pixel = chunk * block_threads + threadIdx.x; pixel < pixels; pixel += job.source.chunks * block_threads) {
+    Place<I> place(job, I(matrix % job.source.count * pixels + pixel));
+    Sampler<T, R, I, ND, room>::add_to_matrix(job, n, place, sums);
+  }
+  const int rows = ND + is_projective(job);
+  for (int r = 0; r < rows; ++r)
+    for (int b = 0; b <= ND; ++b) {
+      const double sum = block_sum(sums[r][b], sums_of_threads);
+      if (threadIdx.x == 0) job.source.partial[(Index(blockIdx.x) * rows + r) * (ND + 1) + b] = sum;
+    }
+}
+
+}  // namespace pystn::PYSTN_LEVEL
