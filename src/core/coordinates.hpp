@@ -86,7 +86,7 @@ struct Horizon {
   bool cull_behind;
 
   // No condition waits for another, so that loops over this vectorise.
-  PYSTN_HD bool hides(R q) const { return !(absolute(q) >= least) | (cull_behind & !(q > R(0))); }
+  PYSTN_HD bool hides(R q) const { return (!(absolute(q) >= least)) | (cull_behind & (!(q > R(0)))); }
   // Infinite, which is outside, where it is hidden.
   PYSTN_HD R project(R numerator, R q) const { return hides(q) ? infinity<R>() : numerator / q; }
 };

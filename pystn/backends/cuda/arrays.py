@@ -41,5 +41,5 @@ def readable(array: Array) -> Array:
 
 
 def argument(job: ctypes.Structure) -> Array:
-    """A struct as CuPy passes it by value: a NumPy array of its bytes."""
-    return np.frombuffer(job, np.uint8)
+    """A struct as CuPy passes it by value: a NumPy array of one element."""
+    return np.frombuffer(job, np.dtype((np.void, ctypes.sizeof(job))))
