@@ -2,6 +2,8 @@
 
 import itertools
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,25 @@ class Cpu:
         return array
 
 
-BACKENDS = [Cpu]
+class CudaHost:
+    """The CUDA backend, its kernels compiled by g++ and run on the CPU, with a stand-in for CuPy."""
+
+    name = "cuda-host"
+
+    @staticmethod
+    def array(values):
+        import cuda_host
+
+        return cuda_host.install().asarray(values)
+
+    @staticmethod
+    def numpy(array):
+        import cuda_host
+
+        return cuda_host.install().asnumpy(array)
+
+
+BACKENDS = [Cpu, *([CudaHost] if shutil.which("g++") else [])]
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
