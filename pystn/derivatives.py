@@ -5,6 +5,8 @@ What the derivatives of every sampler share, whatever its coordinates come from.
 
 from __future__ import annotations
 
+import operator
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from pystn.validation import (
     check_parametric,
     mask_dtype,
     sample_shape,
+    shape_of,
     tangent_dtype,
 )
 
@@ -63,17 +66,19 @@ def grad_fill_value(sums: Array, options: SamplingOptions) -> Array:
     if fill.dtype.kind != "c" and sums.dtype.kind == "c":
         sums = sums.real
     if fill.ndim == 0:
-        sums = np.asarray(sums.sum())
+        sums = sums.sum(keepdims=True).reshape(())
     return sums.astype(fill.dtype) if fill.dtype.kind in "fc" else sums
 
 
 def grad_kernel(found: list[Array | None], options: SamplingOptions) -> Any:
     """The gradient to the kernel's parameters from that of each axis: their sum, if the axes share it."""
     modes = options.modes(len(found))
-    shaped = [
+    shaped: list[Any] = [
         None if grad is None else grad.reshape(mode.parameter_shape) for grad, mode in zip(found, modes, strict=True)
     ]
-    return tuple(shaped) if isinstance(options.mode, tuple) else np.asarray(sum(g for g in shaped if g is not None))
+    if isinstance(options.mode, tuple):
+        return tuple(shaped)
+    return reduce(operator.add, shaped).reshape(options.mode.parameter_shape)
 
 
 def kernel_tangents(d_kernel: Any, options: SamplingOptions, ndim: int) -> list[Array | None]:
@@ -90,9 +95,10 @@ def kernel_tangents(d_kernel: Any, options: SamplingOptions, ndim: int) -> list[
             tangents.append(None)
             continue
         shape = mode.parameter_shape
-        if shape is None or np.shape(d) != shape:
-            raise ValueError(f"d_kernel must have the shape of the parameters of {mode}, {shape}: got {np.shape(d)}")
-        tangents.append(np.ascontiguousarray(d, dtype=np.float64).reshape(-1))
+        if shape is None or shape_of(d) != shape:
+            raise ValueError(f"d_kernel must have the shape of the parameters of {mode}, {shape}: got {shape_of(d)}")
+        array = d if hasattr(d, "astype") else np.asarray(d)
+        tangents.append(array.astype(np.float64).reshape(-1))
     return tangents
 
 

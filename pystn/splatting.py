@@ -253,9 +253,11 @@ def grid_push_jvp(
     return backend.grid_push(d_values, values, grid, d_grid, shape, values.dtype, options, out)
 
 
-def ones_for(grid: Array, options: SamplingOptions) -> Array:
+def ones_for(backend: Operations, grid: Array, options: SamplingOptions) -> Array:
     """One value of 1 for every point of a grid, in the memory of a single number."""
-    return np.broadcast_to(np.ones((), grid.dtype), image_shape(grid.shape[0], 1, grid.shape[1:-1], options))
+    xp = backend.xp
+    ones: Array = xp.broadcast_to(xp.ones((), grid.dtype), image_shape(grid.shape[0], 1, grid.shape[1:-1], options))
+    return ones
 
 
 def grid_count(
@@ -314,7 +316,7 @@ def grid_count(
     shape = image_shape(grid.shape[0], 1, check_target(grid, size, options), options)
     if out is not None:
         check_out("out", out, shape, grid.dtype, (grid,))
-    return backend.grid_push(ones_for(grid, options), None, grid, None, shape, grid.dtype, options, out)
+    return backend.grid_push(ones_for(backend, grid, options), None, grid, None, shape, grid.dtype, options, out)
 
 
 def grid_count_vjp(
@@ -378,7 +380,7 @@ def grid_count_vjp(
     target = given["grad_grid"]
     if target is not None:
         check_out("out: grad_grid", target, grid.shape, grid.dtype, (grad_output, grid))
-    ones = ones_for(grid, options)
+    ones = ones_for(backend, grid, options)
     _, grad_grid = backend.grid_push_vjp(grad_output, ones, grid, options, (False, True), (None, target))
     assert grad_grid is not None  # it was asked for
     return (grad_grid,)
@@ -441,7 +443,7 @@ def grid_count_jvp(
         check_like("d_grid", d_grid, grid.shape, grid.dtype, "grid")
     if out is not None:
         check_out("out", out, shape, grid.dtype, (grid, d_grid))
-    return backend.grid_push(None, ones_for(grid, options), grid, d_grid, shape, grid.dtype, options, out)
+    return backend.grid_push(None, ones_for(backend, grid, options), grid, d_grid, shape, grid.dtype, options, out)
 
 
 def check_eps(eps: float) -> float:
@@ -475,9 +477,9 @@ def warp_and_count(
     """push / (count + eps), and the denominator."""
     warped = backend.grid_push(values, None, grid, None, shape, values.dtype, options, None)
     of_count = count_shape(grid, shape, options)
-    count = backend.grid_push(ones_for(grid, options), None, grid, None, of_count, grid.dtype, options, None)
+    count = backend.grid_push(ones_for(backend, grid, options), None, grid, None, of_count, grid.dtype, options, None)
     count += count.dtype.type(eps)
-    np.divide(warped, count, out=warped, casting="same_kind")
+    backend.xp.divide(warped, count, out=warped, casting="same_kind")
     return warped, count
 
 
@@ -612,7 +614,7 @@ def forward_warp_vjp(
     backend = backend_of({"grad_output": grad_output, "values": values, "grid": grid})
     shape = check_splatting(values, grid, size, options)
     check_like("grad_output", grad_output, shape, values.dtype, "the output")
-    wide, ones, nowhere = widened(values), ones_for(grid, options), (None, None)
+    wide, ones, nowhere = widened(values), ones_for(backend, grid, options), (None, None)
     warped, count = warp_and_count(backend, wide, grid, shape, options, eps)
     to_sum = (widened(grad_output) / count).astype(wide.dtype, copy=False)
     grad_values, grad_grid = backend.grid_push_vjp(to_sum, wide, grid, options, wanted, nowhere)
@@ -687,7 +689,7 @@ def forward_warp_jvp(
         check_like("d_values", d_values, values.shape, values.dtype, "values")
     if d_grid is not None:
         check_like("d_grid", d_grid, grid.shape, grid.dtype, "grid")
-    wide, ones = widened(values), ones_for(grid, options)
+    wide, ones = widened(values), ones_for(backend, grid, options)
     warped, count = warp_and_count(backend, wide, grid, shape, options, eps)
     change = backend.grid_push(widened(d_values), wide, grid, d_grid, shape, wide.dtype, options, None)
     of_count = count_shape(grid, shape, options)

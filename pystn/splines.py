@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from pystn.backends import backend_of
 from pystn.options import spline_axes
 from pystn.typing import Array
@@ -219,7 +217,7 @@ def spline_filter_jvp(
     if out is not None:
         check_out("out", out, input.shape, dtype, (input, d_input))
     if d_input is None:
-        zero = np.empty(input.shape, dtype) if out is None else out
+        zero: Array = backend.xp.empty(input.shape, dtype) if out is None else out
         zero.fill(0)
         return zero
     return backend.spline_filter(d_input, along, dtype, channel_axis, False, out)

@@ -204,8 +204,13 @@ def channels_of(shape: tuple[int, ...], options: SamplingOptions) -> int:
     return shape[1 if options.channel_axis == 1 else -1]
 
 
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Of an array on any device, a number or a sequence."""
+    return value.shape if hasattr(value, "shape") else np.shape(value)
+
+
 def check_fill(name: str, fill: Any, channels: int, dtype: np.dtype[Any]) -> None:
-    shape = np.shape(fill)
+    shape = shape_of(fill)
     if shape not in ((), (channels,)):
         raise ValueError(f"{name} must be a number or one for each of the {channels} channels, got shape {shape}")
     if np.iscomplexobj(fill) and dtype.kind != "c":
@@ -282,6 +287,24 @@ def among(names: tuple[Any, ...], allowed: tuple[str, ...]) -> tuple[bool, ...]:
     return tuple(name in names for name in allowed)
 
 
+class Interface:
+    """What NumPy makes an array from, at the addresses of one that lies on a device."""
+
+    def __init__(self, array: Any) -> None:
+        self.__array_interface__ = {
+            "data": (array.data.ptr, False),
+            "shape": array.shape,
+            "strides": array.strides,
+            "typestr": f"<{'c' if array.dtype.kind == 'c' else 'u'}{array.itemsize}",
+            "version": 3,
+        }
+
+
+def addresses(array: Any) -> np.ndarray[Any, Any]:
+    """The array, or one of NumPy's at the same addresses, whose elements must not be looked at."""
+    return array if isinstance(array, np.ndarray) else np.asarray(Interface(array))
+
+
 def overlaps_itself(array: np.ndarray[Any, Any]) -> bool:
     """Whether elements of an array may lie on each other; never so for slices and transposes."""
     reach = 0
@@ -308,13 +331,14 @@ def check_out(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any],
         raise ValueError(f"{name} must have shape {shape}: got {out.shape}")
     if out.dtype != dtype:
         raise TypeError(f"{name} must have dtype {dtype}: got {out.dtype}")
-    if not out.flags.writeable:
+    memory = addresses(out)
+    if not memory.flags.writeable:
         raise ValueError(f"{name} must be writeable: got a read-only array")
-    if not out.flags.aligned or any(s % out.itemsize for s in out.strides):
+    if not memory.flags.aligned or any(s % out.itemsize for s in out.strides):
         raise ValueError(f"{name} must be aligned to its itemsize, {out.itemsize}: got strides {out.strides}")
-    if overlaps_itself(out):
+    if overlaps_itself(memory):
         raise ValueError(f"{name} must not overlap itself: got shape {out.shape} with strides {out.strides}")
-    if any(array is not None and overlap(out, array) for array in read):
+    if any(array is not None and overlap(memory, addresses(array)) for array in read):
         raise ValueError(f"{name} must not overlap an array that is read or another that is written")
 
 

@@ -167,7 +167,8 @@ def test_arguments():
 
 
 @pytest.mark.parametrize(
-    "grid, block", [((1,), (1025,)), ((1,), (32, 33)), ((1,), (1, 1, 65)), ((0,), (32,)), ((1, 65536), (32,)), ((1,), (0,))]
+    "grid, block",
+    [((1,), (1025,)), ((1,), (32, 33)), ((1,), (1, 1, 65)), ((0,), (32,)), ((1, 65536), (32,)), ((1,), (0,))],
 )
 def test_limits_of_a_launch(grid, block):
     x = cp.zeros(1)
@@ -242,7 +243,19 @@ def test_bfloat16():
 
 def test_results_are_arrays_of_the_device():
     x = cp.arange(6.0).reshape(2, 3)
-    for result in (x + 1, -x, x.T, x[0], x[0, 0], x.sum(), cp.sum(x), np.sum(x), cp.linalg.norm(x), cp.sqrt(x), x @ x.T):
+    for result in (
+        x + 1,
+        -x,
+        x.T,
+        x[0],
+        x[0, 0],
+        x.sum(),
+        cp.sum(x),
+        np.sum(x),
+        cp.linalg.norm(x),
+        cp.sqrt(x),
+        x @ x.T,
+    ):
         assert isinstance(result, cp.ndarray)
     assert all(isinstance(part, cp.ndarray) for part in cp.linalg.svd(x))
     assert isinstance(cp.allclose(x, x), cp.ndarray)

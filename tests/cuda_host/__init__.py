@@ -4,4 +4,13 @@ from .arrays import SynchronisationError, no_synchronisation
 from .module import COMPILER, HostModule, order
 from .stand_in import install, installed, stand_in
 
-__all__ = ["COMPILER", "HostModule", "SynchronisationError", "install", "installed", "no_synchronisation", "order", "stand_in"]
+__all__ = [
+    "COMPILER",
+    "HostModule",
+    "SynchronisationError",
+    "install",
+    "installed",
+    "no_synchronisation",
+    "order",
+    "stand_in",
+]

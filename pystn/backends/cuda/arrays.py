@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pystn.typing import Array
+__all__ = ["DeviceArray", "argument", "element_of", "extent_of", "parts_of", "readable", "stride_of"]
 
-__all__ = ["argument", "element_of", "extent_of", "parts_of", "readable", "stride_of"]
+DeviceArray = Any  # a cupy.ndarray, of which type checkers know nothing
 
 # The codes of `Type` in src/core/elements.hpp; a complex number is two of its parts.
 ELEMENTS = {"f": 0, "F": 0, "d": 1, "D": 1, "e": 2, "B": 4, "h": 5, "H": 6}
@@ -24,22 +24,22 @@ def parts_of(dtype: np.dtype[Any]) -> int:
     return 2 if dtype.kind == "c" else 1
 
 
-def stride_of(array: Array, axis: int, parts: int = 1) -> int:
+def stride_of(array: DeviceArray, axis: int, parts: int = 1) -> int:
     """In elements, or parts of them; 0 on axes of length 1, whatever they say."""
     return 0 if array.shape[axis] == 1 else array.strides[axis] // array.itemsize * parts
 
 
-def extent_of(array: Array) -> int:
+def extent_of(array: DeviceArray) -> int:
     """From the first element to the furthest, in parts of elements."""
     return sum(abs(stride_of(array, axis, 2)) * (length - 1) for axis, length in enumerate(array.shape))
 
 
-def readable(array: Array) -> Array:
+def readable(array: DeviceArray) -> DeviceArray:
     """The array, or a copy if its elements are not at multiples of their size: none that is written is like that."""
     aligned = array.data.ptr % array.itemsize == 0 and all(stride % array.itemsize == 0 for stride in array.strides)
     return array if aligned else array.copy()
 
 
-def argument(job: ctypes.Structure) -> Array:
+def argument(job: ctypes.Structure) -> DeviceArray:
     """A struct as CuPy passes it by value: a NumPy array of one element."""
-    return np.frombuffer(job, np.dtype((np.void, ctypes.sizeof(job))))
+    return np.frombuffer(bytes(job), np.dtype((np.void, ctypes.sizeof(job))))

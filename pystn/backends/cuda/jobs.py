@@ -15,11 +15,10 @@ from weakref import WeakKeyDictionary
 import cupy
 import numpy as np
 
-from pystn.backends.cuda.arrays import argument, element_of, extent_of, parts_of, readable, stride_of
+from pystn.backends.cuda.arrays import DeviceArray, argument, element_of, extent_of, parts_of, readable, stride_of
 from pystn.backends.cuda.source import launch
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions
-from pystn.typing import Array
 
 __all__ = ["BLOCK", "ROOMS", "Call"]
 
@@ -118,10 +117,10 @@ class SampleJob(ctypes.Structure):
 
 
 # Numbers of the options that the kernels read from memory, by options, device and what they are for.
-_tables: WeakKeyDictionary[SamplingOptions, dict[tuple[Any, ...], Array]] = WeakKeyDictionary()
+_tables: WeakKeyDictionary[SamplingOptions, dict[tuple[Any, ...], DeviceArray]] = WeakKeyDictionary()
 
 
-def table_of(options: SamplingOptions, key: tuple[Any, ...], values: Any) -> Array:
+def table_of(options: SamplingOptions, key: tuple[Any, ...], values: Any) -> DeviceArray:
     """Doubles on the current device, copied there once."""
     tables = _tables.setdefault(options, {})
     key = (cupy.cuda.Device().id, *key)
@@ -130,7 +129,7 @@ def table_of(options: SamplingOptions, key: tuple[Any, ...], values: Any) -> Arr
     return tables[key]
 
 
-def fill_table(value: Any, channels: int, components: int) -> Array:
+def fill_table(value: Any, channels: int, components: int) -> DeviceArray:
     """Fill values per channel and part."""
     xp = cupy if isinstance(value, cupy.ndarray) else np
     values = xp.empty(channels // components, np.complex128 if components == 2 else np.float64)
@@ -151,7 +150,7 @@ class Call:
         self.job = job = SampleJob()
         self.ndim = ndim = len(shape) - 2
         self.options, self.coordinates = options, grid
-        self.held: list[Array] = []
+        self.held: list[DeviceArray] = []
         self.strides: dict[str, list[int]] = {}  # along the shape, merged before they are handed to the kernels
         self.elements: set[int] = set()  # of images and samples
         self.extent = 0
@@ -186,20 +185,20 @@ class Call:
         else:
             self.grid("grid", grid)
 
-    def hold(self, array: Array) -> Array:
+    def hold(self, array: DeviceArray) -> DeviceArray:
         """Keep an array until the kernels that read it are under way; note how far it reaches."""
         current = cupy.cuda.Device().id
         if array.device.id != current:
             raise ValueError(
-                f"an array of shape {array.shape} is on device {array.device.id}, but the current device is {current}: "
-                f"expected all arrays to be on the current device, call under `with cupy.cuda.Device({array.device.id})`"
+                f"an array of shape {array.shape} is on device {array.device.id}: expected all arrays to be on "
+                f"the current device, which is {current}; call under `with cupy.cuda.Device({array.device.id})`"
             )
         array = readable(array)
         self.held.append(array)
         self.extent = max(self.extent, extent_of(array))
         return array
 
-    def image(self, name: str, array: Array | None) -> None:
+    def image(self, name: str, array: DeviceArray | None) -> None:
         if array is None:
             return
         pixels = self.hold(array)
@@ -212,7 +211,7 @@ class Call:
         if name != "grad_input":  # which is added to in a type of its own
             self.elements.add(to.type)
 
-    def samples(self, name: str, array: Array | None, *, channels: bool = True, components: bool = False) -> None:
+    def samples(self, name: str, array: DeviceArray | None, *, channels: bool = True, components: bool = False) -> None:
         """Samples (N, C, *shape) or (N, *shape, C), without channels (N, *shape), with components one axis more."""
         if array is None:
             return
@@ -230,7 +229,7 @@ class Call:
         if name not in ("mask", "chosen"):
             self.elements.add(to.type)
 
-    def grid(self, name: str, array: Array | None) -> None:
+    def grid(self, name: str, array: DeviceArray | None) -> None:
         if array is None:
             return
         coordinates, to = self.hold(array), getattr(self.job, name)
@@ -255,18 +254,18 @@ class Call:
         source.count = prod(self.shape[: len(self.shape) - self.ndim])
         source.batch = 0 if self.job.grid_batch == 1 else source.count
 
-    def in_arithmetic(self, array: Array) -> int:
+    def in_arithmetic(self, array: DeviceArray) -> int:
         """The address of an array, contiguous and of the arithmetic's type."""
         return int(self.hold(cupy.ascontiguousarray(array, np.float32 if self.single else np.float64)).data.ptr)
 
-    def steps(self, tangent: Array | None) -> None:
+    def steps(self, tangent: DeviceArray | None) -> None:
         """The tangent of the coordinates: of the grid, or of the matrices they are made from."""
         if not self.made:
             self.grid("d_grid", tangent)
         elif tangent is not None:
             self.job.source.d_theta = self.in_arithmetic(tangent)
 
-    def doubles(self, array: Array | None) -> int | None:
+    def doubles(self, array: DeviceArray | None) -> int | None:
         """The address of a contiguous array of doubles, which may come from the host."""
         return None if array is None else int(self.hold(cupy.asarray(array)).data.ptr)
 
@@ -291,7 +290,7 @@ class Call:
         layers = -(-job.channels // max(1, job.channels_each))
         launch(self.name(direction, order), threads, argument(job), BLOCK, max(1, layers))
 
-    def run_matrices(self) -> Array:
+    def run_matrices(self) -> DeviceArray:
         """The gradient to the matrices, (N, *K, rows, ndim + 1) in double."""
         job, source = self.job, self.job.source
         self.set_shape()
@@ -306,7 +305,7 @@ class Call:
         launch(self.name("vjp_matrix", 1), matrices * source.chunks * BLOCK, argument(job), BLOCK)
         return partial.sum(axis=1).reshape(theta)
 
-    def run_groups(self, partial: Array) -> None:
+    def run_groups(self, partial: DeviceArray) -> None:
         """Add to rows of sums, one for each thread."""
         job = self.job
         self.set_shape()
@@ -334,8 +333,7 @@ class Call:
 
     def name(self, direction: str, order: int) -> str:
         """The name expression of a kernel that takes derivatives of so high an order of the weights."""
-        types = {(0,): "float", (1,): "double"}
-        pixels = types.get(tuple(self.elements), "Any")
+        pixels = "float" if self.elements == {0} else "double" if self.elements == {1} else "Any"
         real = "float" if self.single else "double"
         if pixels == "double" and self.single:
             pixels = "Any"
@@ -357,9 +355,7 @@ class Call:
         return next(room for room in ROOMS[3:] if taps <= room)
 
 
-def merged(
-    shape: Sequence[int], strides: dict[str, list[int]], kept: int
-) -> tuple[list[int], dict[str, list[int]]]:
+def merged(shape: Sequence[int], strides: dict[str, list[int]], kept: int) -> tuple[list[int], dict[str, list[int]]]:
     """Axes that follow each other in the memory of all arrays made one, but for the last `kept`; at least one is
     left."""
     lengths: list[int] = []

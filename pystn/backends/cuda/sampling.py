@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from pystn.backends.cuda.arrays import DeviceArray
 from pystn.backends.cuda.jobs import ROOMS, Call, fill_table
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions
-from pystn.typing import Array
 
 __all__ = [
     "grid_gradient",
@@ -47,14 +47,12 @@ ORDERS = {
 def names() -> Iterator[str]:
     """Every name expression of a kernel that may be asked for."""
     types = [("float", "float"), ("float", "double"), ("double", "double"), ("Any", "float"), ("Any", "double")]
-    for direction, (pixels, real), index, ndim, room in product(
-        ORDERS, types, ("int", "long long"), (1, 2, 3), ROOMS
-    ):
+    for direction, (pixels, real), index, ndim, room in product(ORDERS, types, ("int", "long long"), (1, 2, 3), ROOMS):
         yield f"{direction}<{pixels}, {real}, {index}, {ndim}, {room}>"
 
 
 def grid_sample(
-    input: Array, grid: Coordinates, output: Array, mask: Array | None, options: SamplingOptions
+    input: DeviceArray, grid: Coordinates, output: DeviceArray, mask: DeviceArray | None, options: SamplingOptions
 ) -> None:
     """`output` may have the batch 1, and then receives the sum over it."""
     batch = max(input.shape[0], grid.shape[0]) if input.shape[0] and grid.shape[0] else 0
@@ -67,14 +65,14 @@ def grid_sample(
 
 
 def grid_sample_jvp(
-    input: Array,
+    input: DeviceArray,
     grid: Coordinates,
-    d_input: Array | None,
-    d_grid: Array | None,
+    d_input: DeviceArray | None,
+    d_grid: DeviceArray | None,
     d_fill: Any,
-    d_kernel: list[Array | None],
-    d_output: Array,
-    d_mask: Array | None,
+    d_kernel: list[DeviceArray | None],
+    d_output: DeviceArray,
+    d_mask: DeviceArray | None,
     options: SamplingOptions,
 ) -> None:
     call = Call(input.shape, input.dtype, d_output.shape[0], grid, options)
@@ -91,15 +89,15 @@ def grid_sample_jvp(
 
 
 def grid_sample_vjp(
-    grad_output: Array,
-    grad_mask: Array | None,
-    input: Array,
+    grad_output: DeviceArray,
+    grad_mask: DeviceArray | None,
+    input: DeviceArray,
     grid: Coordinates,
-    grad_input: Array | None,
-    grad_grid: Array | None,
+    grad_input: DeviceArray | None,
+    grad_grid: DeviceArray | None,
     to_matrices: bool,
     options: SamplingOptions,
-) -> tuple[None, Array | None]:
+) -> tuple[None, DeviceArray | None]:
     """Fills grad_input and grad_grid, either of which may be None; returns the sums for the matrices if they are
     wanted, after a None in the place of what a backend could repeat."""
     if grad_input is not None:
@@ -122,11 +120,11 @@ def grid_sample_vjp(
 
 
 def grid_sample_vjp_options(
-    grad_output: Array,
-    grad_mask: Array | None,
-    input: Array,
+    grad_output: DeviceArray,
+    grad_mask: DeviceArray | None,
+    input: DeviceArray,
     grid: Coordinates,
-    partial: Array,
+    partial: DeviceArray,
     options: SamplingOptions,
 ) -> None:
     """Partial sums (groups, channels + parameters), double, of the gradients to the options."""
@@ -138,13 +136,13 @@ def grid_sample_vjp_options(
 
 
 def grid_sample_vjp2_grid(
-    gg_input: Array | None,
-    gg_grid: Array | None,
-    grad_output: Array,
-    grad_mask: Array | None,
-    input: Array,
-    grid: Array,
-    grad_grid: Array,
+    gg_input: DeviceArray | None,
+    gg_grid: DeviceArray | None,
+    grad_output: DeviceArray,
+    grad_mask: DeviceArray | None,
+    input: DeviceArray,
+    grid: DeviceArray,
+    grad_grid: DeviceArray,
     options: SamplingOptions,
 ) -> None:
     call = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
@@ -158,12 +156,12 @@ def grid_sample_vjp2_grid(
 
 
 def grid_push(
-    values: Array | None,
-    along: Array | None,
-    gradient: Array | None,
-    grid: Array,
-    d_grid: Array | None,
-    image: Array,
+    values: DeviceArray | None,
+    along: DeviceArray | None,
+    gradient: DeviceArray | None,
+    grid: DeviceArray,
+    d_grid: DeviceArray | None,
+    image: DeviceArray,
     batch: int,
     options: SamplingOptions,
 ) -> None:
@@ -185,7 +183,7 @@ def grid_push(
         call.run("push", batch, 1)
 
 
-def grid_gradient(input: Array, grid: Array, gradient: Array, options: SamplingOptions) -> None:
+def grid_gradient(input: DeviceArray, grid: DeviceArray, gradient: DeviceArray, options: SamplingOptions) -> None:
     call = Call(input.shape, input.dtype, gradient.shape[0], grid, options)
     call.image("input", input)
     call.samples("gradient", gradient, components=True)
@@ -193,11 +191,11 @@ def grid_gradient(input: Array, grid: Array, gradient: Array, options: SamplingO
 
 
 def grid_gradient_jvp(
-    input: Array,
-    grid: Array,
-    d_input: Array | None,
-    d_grid: Array | None,
-    d_gradient: Array,
+    input: DeviceArray,
+    grid: DeviceArray,
+    d_input: DeviceArray | None,
+    d_grid: DeviceArray | None,
+    d_gradient: DeviceArray,
     options: SamplingOptions,
 ) -> None:
     call = Call(input.shape, input.dtype, d_gradient.shape[0], grid, options)
@@ -209,7 +207,7 @@ def grid_gradient_jvp(
 
 
 def grid_gradient_vjp_grid(
-    grad_gradient: Array, input: Array, grid: Array, grad_grid: Array, options: SamplingOptions
+    grad_gradient: DeviceArray, input: DeviceArray, grid: DeviceArray, grad_grid: DeviceArray, options: SamplingOptions
 ) -> None:
     call = Call(input.shape, input.dtype, grad_gradient.shape[0], grid, options)
     call.image("input", input)
@@ -223,7 +221,7 @@ def projection(
     dtype: np.dtype[Any],
     batch: int,
     coordinates: MatrixCoordinates,
-    chosen: Array | None,
+    chosen: DeviceArray | None,
     options: SamplingOptions,
 ) -> Call:
     call = Call(shape, dtype, batch, coordinates, options)
@@ -233,7 +231,11 @@ def projection(
 
 
 def project(
-    input: Array, coordinates: MatrixCoordinates, output: Array, chosen: Array | None, options: SamplingOptions
+    input: DeviceArray,
+    coordinates: MatrixCoordinates,
+    output: DeviceArray,
+    chosen: DeviceArray | None,
+    options: SamplingOptions,
 ) -> None:
     """Sums of samples along the depth of their lattice; or the largest, and `chosen`, int32, says which."""
     call = projection(input.shape, input.dtype, output.shape[0], coordinates, chosen, options)
@@ -244,12 +246,12 @@ def project(
 
 
 def project_jvp(
-    input: Array,
+    input: DeviceArray,
     coordinates: MatrixCoordinates,
-    d_input: Array | None,
-    d_theta: Array | None,
-    d_output: Array,
-    chosen: Array | None,
+    d_input: DeviceArray | None,
+    d_theta: DeviceArray | None,
+    d_output: DeviceArray,
+    chosen: DeviceArray | None,
     options: SamplingOptions,
 ) -> None:
     """`chosen` as filled by `project`, or None for sums."""
@@ -262,14 +264,14 @@ def project_jvp(
 
 
 def project_vjp(
-    grad_output: Array,
-    input: Array,
+    grad_output: DeviceArray,
+    input: DeviceArray,
     coordinates: MatrixCoordinates,
-    grad_input: Array | None,
+    grad_input: DeviceArray | None,
     to_matrices: bool,
-    chosen: Array | None,
+    chosen: DeviceArray | None,
     options: SamplingOptions,
-) -> Array | None:
+) -> DeviceArray | None:
     """Fills grad_input unless it is None; returns the sums for the matrices if they are wanted."""
     if grad_input is not None:
         grad_input.fill(0)
