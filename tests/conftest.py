@@ -2,6 +2,7 @@
 
 import itertools
 
+import cuda_host
 import numpy as np
 import pytest
 
@@ -18,6 +19,21 @@ class Cpu:
     @staticmethod
     def numpy(array):
         return array
+
+
+class CudaHost:
+    """The CUDA backend with its kernels compiled by g++ and a stand-in for CuPy."""
+
+    name = "cuda-host"
+
+    @staticmethod
+    def array(values):
+        cuda_host.install()
+        return cuda_host.laid_out(values) if isinstance(values, np.ndarray) else values
+
+    @staticmethod
+    def numpy(array):
+        return array.get() if hasattr(array, "get") else array
 
 
 BACKENDS = [Cpu]

@@ -1,0 +1,288 @@
+"""A stand-in for cupy.ndarray: a NumPy array in a box that opens where CuPy's would.
+
+It is no subclass of numpy.ndarray, since a CuPy array is none: what asks with isinstance, converts or takes a
+pointer must meet the same answers as on a device.
+"""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+
+from . import memory
+
+_forbidden = False
+
+
+class SynchronisationError(AssertionError):
+    """The host would have waited for the device."""
+
+
+@contextmanager
+def no_synchronisation():
+    """Within it nothing may wait for the device: no bool, float, int, item, tolist, get, print of an array."""
+    global _forbidden
+    before, _forbidden = _forbidden, True
+    try:
+        yield
+    finally:
+        _forbidden = before
+
+
+def synchronise(what):
+    if _forbidden:
+        raise SynchronisationError(f"{what} waits for the device")
+
+
+class Device:
+    def __init__(self, id=0):
+        self.id = 0 if id is None else int(id)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def __eq__(self, other):
+        return isinstance(other, Device) and self.id == other.id
+
+    def __hash__(self):
+        return hash(self.id)
+
+    def use(self):
+        return self
+
+    def synchronize(self):
+        synchronise("Device.synchronize")
+
+
+class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
+    __array_priority__ = 100
+
+    def __init__(self, shape, dtype=float, order="C"):
+        self._host = memory.allocate(shape, dtype, order)
+
+    # ---- What is the same as NumPy's
+
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    strides = property(lambda self: self._host.strides)
+    itemsize = property(lambda self: self._host.itemsize)
+    nbytes = property(lambda self: self._host.nbytes)
+    flags = property(lambda self: self._host.flags)
+
+    @property
+    def shape(self):
+        return self._host.shape
+
+    @shape.setter
+    def shape(self, shape):
+        self._host.shape = shape
+
+    def __len__(self):
+        return len(self._host)
+
+    # ---- The device
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self._host.ctypes.data, device=Device(), device_id=0)
+
+    device = property(lambda self: Device())
+
+    # ---- Ways out, all of which wait
+
+    def get(self, stream=None, order="C", out=None, blocking=True):
+        synchronise("get")
+        if out is None:
+            return np.array(self._host, order=order)
+        out[...] = self._host
+        return out
+
+    def item(self, *index):
+        synchronise("item")
+        return self._host.item(*index)
+
+    def tolist(self):
+        synchronise("tolist")
+        return self._host.tolist()
+
+    def __bool__(self):
+        synchronise("bool")
+        return bool(self._host)
+
+    def __int__(self):
+        synchronise("int")
+        return int(self._host)
+
+    def __float__(self):
+        synchronise("float")
+        return float(self._host)
+
+    def __complex__(self):
+        synchronise("complex")
+        return complex(self._host)
+
+    def __index__(self):
+        synchronise("index")
+        return self._host.__index__()
+
+    def __contains__(self, value):
+        synchronise("in")
+        return value in self._host
+
+    def __repr__(self):
+        synchronise("repr")
+        return repr(self._host)
+
+    __str__ = __repr__
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
+
+    # ---- Elements
+
+    def __iter__(self):
+        if self.ndim == 0:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key):
+        parts = key if isinstance(key, tuple) else (key,)
+        if any(isinstance(part, ndarray) and part.dtype == bool and part.ndim for part in parts):
+            synchronise("a boolean mask")  # the result's shape follows from the values
+        opened = tuple(index_of(part) for part in parts)
+        found = self._host[opened]
+        if isinstance(found, np.generic):  # an element is a view as well
+            found = self._host[(*opened, ...)]
+        return boxed(found)
+
+    def __setitem__(self, key, value):
+        parts = key if isinstance(key, tuple) else (key,)
+        self._host[tuple(index_of(part) for part in parts)] = opened_value(value)
+
+    # ---- NumPy's functions and methods
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        given, options = [operand(value) for value in inputs], opened(options)
+        if out is not None:
+            if not all(isinstance(array, ndarray) or array is None for array in out):
+                raise TypeError("the output is no array of the device")
+            options["out"] = tuple(None if array is None else array._host for array in out)
+        result = getattr(ufunc, method)(*given, **options)
+        if out is not None and len(out) == 1:
+            return out[0]
+        return boxed(result)
+
+    def __array_function__(self, function, types, args, options):
+        return called(function, args, options)
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        attribute = getattr(self._host, name)
+        if not callable(attribute):
+            return boxed(attribute)
+        return lambda *args, **options: called(attribute, args, options)
+
+    def astype(self, dtype, order="K", casting="unsafe", copy=True):
+        if not copy and self.dtype == dtype:
+            return self
+        return owned(self._host.astype(dtype, order=order, casting=casting))
+
+    def copy(self, order="C"):
+        return owned(self._host.copy(order=order))
+
+
+ndarray.__module__ = "cupy"
+
+
+def box(host):
+    array = ndarray.__new__(ndarray)
+    array._host = host
+    return array
+
+
+def owned(values):
+    """A NumPy array copied into the memory of the stand-in, in its order of axes."""
+    fortran = values.flags.f_contiguous and not values.flags.c_contiguous
+    array = ndarray(values.shape, values.dtype, "F" if fortran else "C")
+    array._host[...] = values
+    return array
+
+
+def laid_out(values):
+    """A NumPy array on the device with the strides that it has, as a test of layouts wants; the gaps hold poison."""
+    low, high = np.lib.array_utils.byte_bounds(values) if values.size else (0, 0)
+    extent = memory.allocate((high - low,), np.uint8)
+    offset = values.ctypes.data - low if values.size else 0
+    host = np.ndarray(values.shape, values.dtype, extent.data, offset, values.strides if values.size else None)
+    host[...] = values
+    return box(host)
+
+
+def boxed(result):
+    """What a NumPy function returned, with arrays in boxes: elements too, as CuPy has no scalars."""
+    if isinstance(result, np.ndarray):
+        return box(result)
+    if isinstance(result, np.generic):
+        return box(np.asarray(result))
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return type(result)(*map(boxed, result))
+    if isinstance(result, (tuple, list)):
+        return type(result)(map(boxed, result))
+    return result
+
+
+def opened(value):
+    """Arguments of a function: boxes opened, and arrays of the host refused."""
+    if isinstance(value, ndarray):
+        return value._host
+    if isinstance(value, np.ndarray):
+        return opened_value(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(opened, value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(opened, value))
+    if isinstance(value, dict):
+        return {key: opened(entry) for key, entry in value.items()}
+    return value
+
+
+def opened_value(value):
+    if isinstance(value, ndarray):
+        return value._host
+    if isinstance(value, np.ndarray) and value.ndim > 0:
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    return value
+
+
+def operand(value):
+    """An argument of a ufunc: arrays of the device and scalars."""
+    if isinstance(value, (list, tuple)):
+        raise TypeError(f"Unsupported type {type(value)}")
+    return opened_value(value)
+
+
+def index_of(part):
+    """A part of an index; lists and arrays of the host are copied to the device."""
+    return part._host if isinstance(part, ndarray) else part
+
+
+WAITING = {"nonzero", "flatnonzero", "argwhere", "unique", "bincount", "extract", "compress", "repeat"}
+
+
+def called(function, args, options):
+    """A NumPy function or method on arrays of the device."""
+    name = function.__name__
+    if name in WAITING or (name == "where" and len(args) == 1):
+        synchronise(name)  # the result's shape follows from the values
+    result = function(*opened(args), **opened(options))
+    out = options.get("out")
+    if out is not None:
+        return out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    if isinstance(result, bool) and name in ("array_equal", "allclose"):
+        result = np.bool_(result)
+    return boxed(result)

@@ -1,0 +1,185 @@
+"""The module that stands in for cupy. What is not named here is NumPy's, on arrays of the stand-in."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+from .arrays import Device, called, ndarray, opened, operand, owned, synchronise
+from .module import HostModule
+
+__all__ = ["install", "installed"]
+
+
+def empty(shape, dtype=float, order="C"):
+    return ndarray(shape, dtype, order)
+
+
+def full(shape, fill_value, dtype=None, order="C"):
+    value = opened(fill_value)
+    array = ndarray(shape, np.asarray(value).dtype if dtype is None else dtype, order)
+    array._host[...] = value
+    return array
+
+
+def zeros(shape, dtype=float, order="C"):
+    return full(shape, 0, dtype, order)
+
+
+def ones(shape, dtype=float, order="C"):
+    return full(shape, 1, dtype, order)
+
+
+def empty_like(prototype, dtype=None, order="K", subok=None, shape=None):
+    host = np.empty_like(opened(prototype), dtype, order, shape=shape)
+    fortran = host.flags.f_contiguous and not host.flags.c_contiguous
+    return ndarray(host.shape, host.dtype, "F" if fortran else "C")
+
+
+def full_like(prototype, fill_value, dtype=None, order="K", subok=None, shape=None):
+    array = empty_like(prototype, dtype, order, subok, shape)
+    array._host[...] = opened(fill_value)
+    return array
+
+
+def zeros_like(prototype, dtype=None, order="K", subok=None, shape=None):
+    return full_like(prototype, 0, dtype, order, subok, shape)
+
+
+def ones_like(prototype, dtype=None, order="K", subok=None, shape=None):
+    return full_like(prototype, 1, dtype, order, subok, shape)
+
+
+def contents(values):
+    """The NumPy array or nested lists of what may be copied to the device."""
+    if isinstance(values, ndarray):
+        return values._host
+    return [contents(value) for value in values] if isinstance(values, (list, tuple)) else values
+
+
+def array(values, dtype=None, copy=True, order="K", subok=False, ndmin=0):
+    if isinstance(values, ndarray) and not copy and ndmin <= values.ndim and dtype in (None, values.dtype):
+        return values
+    return owned(np.array(contents(values), dtype, order=order, ndmin=ndmin))
+
+
+def asarray(values, dtype=None, order=None):
+    if isinstance(values, ndarray):
+        host = np.asarray(values._host, dtype, order)
+        return values if host is values._host else owned(host)
+    return owned(np.asarray(contents(values), dtype, order))
+
+
+def ascontiguousarray(values, dtype=None):
+    return asarray(values, dtype, "C")
+
+
+def asnumpy(values, stream=None, order="C", out=None, blocking=True):
+    return values.get(stream, order, out) if isinstance(values, ndarray) else np.asarray(values)
+
+
+def created(function):
+    """A function that makes an array from numbers."""
+    return lambda *args, **options: owned(function(*opened(args), **opened(options)))
+
+
+class Module(ModuleType):
+    """A module of NumPy's, whose functions take and return arrays of the stand-in."""
+
+    def __init__(self, name, numpy):
+        super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)
+        self._numpy = numpy
+
+    def __getattr__(self, name):
+        found = getattr(self._numpy, name)
+        if isinstance(found, ModuleType):
+            found = Module(f"{self.__name__}.{name}", found)
+        elif isinstance(found, np.ufunc):
+            found = Ufunc(found)
+        elif callable(found) and not isinstance(found, type):
+            found = function_of(found)
+        setattr(self, name, found)
+        return found
+
+
+def function_of(function):
+    def of_arrays(*args, **options):
+        return called(function, args, options)
+
+    of_arrays.__name__ = function.__name__
+    return of_arrays
+
+
+class Ufunc:
+    """A ufunc that refuses arrays of the host, and lists, even where no array of the device is beside them."""
+
+    def __init__(self, ufunc):
+        self._ufunc, self.__name__ = ufunc, ufunc.__name__
+
+    def __call__(self, *args, **options):
+        for value in args:
+            operand(value)
+        return called(self._ufunc, args, options)
+
+    def __getattr__(self, name):
+        method = getattr(self._ufunc, name)
+        return function_of(method) if callable(method) else method
+
+
+class Stream:
+    """The one stream there is; everything has run before the call comes back."""
+
+    ptr = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def synchronize(self):
+        synchronise("Stream.synchronize")
+
+
+Stream.null = Stream()
+
+
+def stand_in():
+    module = Module("cupy", np)
+    module.__version__ = "0 (stand-in)"
+    module.__path__ = []
+    for function in (empty, full, zeros, ones, empty_like, full_like, zeros_like, ones_like):
+        setattr(module, function.__name__, function)
+    for function in (array, asarray, ascontiguousarray, asnumpy):
+        setattr(module, function.__name__, function)
+    for name in ("arange", "eye", "identity", "linspace"):
+        setattr(module, name, created(getattr(np, name)))
+    module.ndarray, module.asanyarray = ndarray, asarray
+    module.RawModule = HostModule
+    module.get_array_module = lambda *args: module if any(isinstance(value, ndarray) for value in args) else np
+    module.cuda = SimpleNamespace(
+        Device=Device,
+        Stream=Stream,
+        get_current_stream=lambda: Stream.null,
+        is_available=lambda: True,
+        runtime=SimpleNamespace(
+            getDevice=lambda: 0,
+            getDeviceCount=lambda: 1,
+            driverGetVersion=lambda: 0,
+            runtimeGetVersion=lambda: 0,
+        ),
+    )
+    return module
+
+
+def install():
+    """The stand-in, as cupy from now on."""
+    if not installed():
+        sys.modules["cupy"] = stand_in()
+    return sys.modules["cupy"]
+
+
+def installed():
+    return isinstance(sys.modules.get("cupy"), Module)
