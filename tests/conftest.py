@@ -31,7 +31,8 @@ class CudaHost:
     def array(values):
         import cuda_host
 
-        return cuda_host.install().asarray(values)
+        cuda_host.install()
+        return cuda_host.laid_out(values) if isinstance(values, np.ndarray) else values
 
     @staticmethod
     def numpy(array):

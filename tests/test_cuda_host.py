@@ -172,17 +172,17 @@ def test_arguments():
 )
 def test_limits_of_a_launch(grid, block):
     x = cp.zeros(1)
-    with pytest.raises(RuntimeError, match="no (block|grid) of CUDA"):
+    with pytest.raises(RuntimeError, match=r"no (block|grid) of CUDA"):
         kernel("doubled<double>")(grid, block, (x, x, np.int32(0)))
 
 
 def test_several_kernels_in_one_object():
     names = ["doubled<float>", "doubled<int>"]
     module = cp.RawModule(code=SOURCE, options=("-std=c++17",), name_expressions=names)
-    for name, dtype in zip(names, (np.float32, np.int32)):
+    for name, dtype in zip(names, (np.float32, np.int32), strict=True):
         x = cp.arange(5, dtype=dtype)
         module.get_function(name)((1,), (32,), (x, x, np.int32(5)))
-        assert x.dtype == dtype and x.tolist() == [0, 2, 4, 6, 8]
+        assert x.tolist() == [0, 2, 4, 6, 8]
 
 
 def test_what_does_not_compile():
@@ -213,7 +213,8 @@ def test_beyond_the_end(flag):
 
 def test_in_front():
     status, output = crash(-3, 1)
-    assert status == 1 and "shifted<float>: wrote 24 bytes in front of an array" in output
+    assert status == 1
+    assert "shifted<float>: wrote 24 bytes in front of an array" in output
 
 
 # ---- The stand-in for CuPy
@@ -229,14 +230,29 @@ def test_creation():
     assert cp.ascontiguousarray(cp.zeros((2, 3)).T).flags.c_contiguous
     assert cp.asarray([cp.ones(2), cp.zeros(2)]).tolist() == [[1, 1], [0, 0]]
     x = cp.zeros(3)
-    assert cp.asarray(x) is x and cp.array(x) is not x
+    assert cp.asarray(x) is x
+    assert cp.array(x) is not x
     assert cp.empty((0, 3)).shape == (0, 3)
+
+
+def test_layouts_are_kept():
+    values = np.arange(24.0).reshape(2, 3, 4)
+    for view in (
+        values[:, ::-1, ::2],
+        values.T,
+        np.broadcast_to(values[:, :1], (2, 3, 4)),
+        values[:, :0],
+        values[0, 0, 0],
+    ):
+        x = cuda_host.laid_out(np.asarray(view))
+        assert x.size == 0 or x.strides == view.strides
+        assert np.array_equal(x.get(), view)
 
 
 def test_bfloat16():
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     x = cp.asarray(np.arange(3).astype(bfloat16))
-    assert x.dtype == bfloat16 and (x + x).dtype == bfloat16
+    assert x.dtype == (x + x).dtype == bfloat16
     assert x.astype(np.float32).tolist() == [0, 1, 2]
     assert cp.empty(3, bfloat16).view(np.uint16).tolist() == [0xFFFF] * 3
 
@@ -259,7 +275,9 @@ def test_results_are_arrays_of_the_device():
         assert isinstance(result, cp.ndarray)
     assert all(isinstance(part, cp.ndarray) for part in cp.linalg.svd(x))
     assert isinstance(cp.allclose(x, x), cp.ndarray)
-    assert x.shape == (2, 3) and x.dtype == cp.float64 and cp.result_type(x, np.float32) == np.float64
+    assert x.shape == (2, 3)
+    assert x.dtype == cp.float64
+    assert cp.result_type(x, np.float32) == np.float64
     assert not isinstance(x, np.ndarray)
 
 
@@ -270,7 +288,8 @@ def test_writing():
     x[0, 0] += 1
     y = x
     y += x
-    assert y is x and x.tolist() == [[4, 2, 2], [0, 0, 10]]
+    assert y is x
+    assert x.tolist() == [[4, 2, 2], [0, 0, 10]]
     element = x[1, 2]  # a view
     element[...] = 7
     assert float(x[1, 2]) == 7
@@ -293,7 +312,8 @@ def test_writing():
         lambda x, host: host.__setitem__(0, x),
         lambda x, host: np.add(host, 1, out=x[0]),
         lambda x, host: np.add(x, 1, out=host),
-        lambda x, host: x + [1, 2],
+        lambda x, host: cp.add(x, [1, 2]),
+        lambda x, host: np.add(x, [1, 2]),
         lambda x, host: np.require(x, requirements="C"),
     ],
 )
@@ -343,5 +363,6 @@ def test_install():
     cupy = cuda_host.install()
     import cupy as imported
 
-    assert imported is cupy is cuda_host.install() and cuda_host.installed()
+    assert imported is cupy is cuda_host.install()
+    assert cuda_host.installed()
     assert type(cupy.zeros(1)).__module__ == "cupy"

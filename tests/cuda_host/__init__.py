@@ -1,6 +1,6 @@
 """CUDA on the CPU, for tests: kernels compiled by g++, and a stand-in for what pystn uses of CuPy."""
 
-from .arrays import SynchronisationError, no_synchronisation
+from .arrays import SynchronisationError, laid_out, no_synchronisation
 from .module import COMPILER, HostModule, order
 from .stand_in import install, installed, stand_in
 
@@ -10,6 +10,7 @@ __all__ = [
     "SynchronisationError",
     "install",
     "installed",
+    "laid_out",
     "no_synchronisation",
     "order",
     "stand_in",

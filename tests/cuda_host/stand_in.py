@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from .arrays import Device, called, ndarray, opened, owned, synchronise
+from .arrays import Device, called, ndarray, opened, operand, owned, synchronise
 from .module import HostModule
 
 __all__ = ["install", "installed"]
@@ -113,12 +113,14 @@ def function_of(function):
 
 
 class Ufunc:
-    """A ufunc that refuses arrays of the host even where no array of the device is beside them."""
+    """A ufunc that refuses arrays of the host, and lists, even where no array of the device is beside them."""
 
     def __init__(self, ufunc):
         self._ufunc, self.__name__ = ufunc, ufunc.__name__
 
     def __call__(self, *args, **options):
+        for value in args:
+            operand(value)
         return called(self._ufunc, args, options)
 
     def __getattr__(self, name):

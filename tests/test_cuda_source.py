@@ -1,0 +1,166 @@
+"""The kernels' source under NVRTC, which needs no GPU, and the names that array code asks of CuPy."""
+
+import ast
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import cuda_host
+import pytest
+
+import pystn
+
+ARCHITECTURES = (75, 80, 90, 120)
+MODULES = ("sampling", "grids", "splines")  # each has names(): all kernels that it can ask for
+PER_PROGRAM = 16
+
+PROBE = """
+namespace pystn::PYSTN_LEVEL {
+struct ProbeJob {
+  const float* positions;
+  double* sum;
+  Index count;
+};
+template <class R, int n>
+__global__ void probe(ProbeJob job) {
+  for (Index i = blockIdx.x * Index(blockDim.x) + threadIdx.x; i < job.count; i += Index(gridDim.x) * blockDim.x)
+    atomicAdd(job.sum, n * floor_of(R(job.positions[i])));
+}
+}  // namespace pystn::PYSTN_LEVEL
+"""
+PROBES = ["probe<float, 2>", "probe<double, 3>"]
+
+
+def backend_module(name):
+    """A module of the CUDA backend, with the CuPy that this run uses: the stand-in unless it has begun with another."""
+    if "cupy" not in sys.modules:
+        cuda_host.install()
+    return import_module(f"pystn.backends.cuda.{name}")
+
+
+def source():
+    return backend_module("source")
+
+
+def compile(names, architecture, code=None):
+    """PTX of kernels, compiled as CuPy does; a refusal raises with the compiler's log."""
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC (cuda-bindings) is not installed")
+    loader = source()
+
+    def checked(result):
+        status, *values = result
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise RuntimeError(f"{status.name}\n{log()}")
+        return values[0] if values else None
+
+    def log():
+        _, size = nvrtc.nvrtcGetProgramLogSize(program)
+        text = bytearray(size)
+        nvrtc.nvrtcGetProgramLog(program, text)
+        return text.decode().rstrip("\0")
+
+    text = (loader.program() if code is None else code).encode()
+    program = None
+    program = checked(nvrtc.nvrtcCreateProgram(text, b"pystn.cu", 0, [], []))
+    try:
+        for name in names:
+            checked(nvrtc.nvrtcAddNameExpression(program, name.encode()))
+        options = [*loader.OPTIONS, f"-arch=compute_{architecture}", "-ftz=true"]
+        checked(nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options]))
+        ptx = bytearray(checked(nvrtc.nvrtcGetPTXSize(program)))
+        checked(nvrtc.nvrtcGetPTX(program, ptx))
+        lowered = [checked(nvrtc.nvrtcGetLoweredName(program, name.encode())) for name in names]
+        assert all(b".entry " + name in ptx for name in lowered)
+        return ptx.decode()
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def exported():
+    """The names of all kernels, in lists of as many as compile fast together."""
+    for part in MODULES:
+        try:
+            module = backend_module(part)
+        except ModuleNotFoundError:
+            continue
+        names = sorted(module.names())
+        for first in range(0, len(names), PER_PROGRAM):
+            yield pytest.param(names[first : first + PER_PROGRAM], id=f"{part}-{first // PER_PROGRAM}")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("names", list(exported()))
+def test_kernels_compile(names, architecture):
+    compile(names, architecture)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_probe_compiles(architecture):
+    ptx = compile(PROBES, architecture, source().program() + PROBE)
+    assert f".target sm_{architecture}" in ptx
+
+
+def test_a_mistake_is_reported_by_file_and_line():
+    code = source().program() + '\n#line 7 "probe.cuh"\n__global__ void f() { nothing(); }'
+    with pytest.raises(RuntimeError, match=r"probe\.cuh\(7\): error"):
+        compile(["f"], 90, code)
+
+
+def test_headers_come_after_those_that_they_include():
+    loader = source()
+    seen = []
+    for name, text in loader.headers().items():
+        assert set(loader.INCLUDE.findall(text)) <= set(seen), name
+        seen.append(name)
+    assert '#include "' not in loader.program()
+    assert "#pragma once" not in loader.program()
+
+
+@pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is not installed")
+def test_source_compiles_on_the_host():
+    code = source().program() + PROBE
+    cuda_host.HostModule(code=code, options=source().OPTIONS, name_expressions=PROBES).get_function(PROBES[0])
+
+
+def names_of_xp():
+    """All dotted names that are taken from `xp` or `cupy` in the package, with a place of each."""
+    found = {}
+    for path in sorted(Path(pystn.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = []
+            while isinstance(node, ast.Attribute):
+                parts.append(node.attr)
+                node = node.value
+                is_module = (
+                    node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+                )
+                if is_module in ("xp", "cupy"):
+                    found[".".join(reversed(parts))] = f"{path.name}:{node.lineno}"
+                    break
+    return found
+
+
+def test_array_code_asks_for_what_cupy_has():
+    check = """if True:
+        import functools, json, sys
+        try:
+            import cupy
+        except Exception as error:  # an unwritable home among them
+            sys.exit(f"CuPy does not work here: {error}")
+        def has(name):
+            try:
+                functools.reduce(getattr, name.split("."), cupy)
+            except AttributeError:
+                return False
+            return True
+        print(json.dumps([name for name in json.load(sys.stdin) if not has(name)]))
+    """
+    names = names_of_xp()
+    assert "einsum" in names
+    run = subprocess.run([sys.executable, "-c", check], input=json.dumps(list(names)), capture_output=True, text=True)
+    if run.returncode:
+        pytest.skip(run.stderr.strip().splitlines()[-1])
+    missing = json.loads(run.stdout)
+    assert not missing, {name: names[name] for name in missing}
