@@ -44,6 +44,7 @@ class SamplingOptions:
     cutoff: str | None
     fill_value: Any  # a number or one per channel
     has_fill: bool
+    deterministic: bool
     coordinates_code: int = field(init=False, repr=False)
     subgradient_code: int = field(init=False, repr=False)
     cutoff_code: int = field(init=False, repr=False)
@@ -163,6 +164,7 @@ def _resolve(
     cutoff: Any,
     fill_value: Any,
     has_fill: bool,
+    deterministic: Any,
 ) -> SamplingOptions:
     kernel = per_axis(mode, interpolation)
     boundary = per_axis(padding_mode, padding)
@@ -176,7 +178,10 @@ def _resolve(
             "align_corners=True has no meaning with coords='pixel': "
             "it is the convention of normalized coordinates, got both"
         )
-    return SamplingOptions(kernel, boundary, aligned, coords, subgradient, channel_axis, cutoff, fill_value, has_fill)
+    reproducible = flag("deterministic", deterministic)
+    return SamplingOptions(
+        kernel, boundary, aligned, coords, subgradient, channel_axis, cutoff, fill_value, has_fill, reproducible
+    )
 
 
 def resolve_fill(value: Any) -> tuple[Any, bool]:
@@ -204,12 +209,24 @@ def resolve(
     coords: Any,
     subgradient: Any,
     channel_axis: Any,
+    deterministic: Any,
     cutoff: Any = None,
     fill_value: Any = 0.0,
 ) -> SamplingOptions:
     """The options as given by a caller, checked and resolved."""
     fill, has_fill = (0.0, False) if type(fill_value) is float and fill_value == 0 else resolve_fill(fill_value)
-    given = (mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill, has_fill)
+    given = (
+        mode,
+        padding_mode,
+        align_corners,
+        coords,
+        subgradient,
+        channel_axis,
+        cutoff,
+        fill,
+        has_fill,
+        deterministic,
+    )
     try:
         return _resolve(*given)
     except TypeError:

@@ -54,6 +54,7 @@ def grid_sample(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: Literal[False] = False,
     out: Array | None = None,
 ) -> Array: ...
@@ -72,6 +73,7 @@ def grid_sample(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: Literal[True],
     out: Array | None = None,
 ) -> tuple[Array, Array]: ...
@@ -89,6 +91,7 @@ def grid_sample(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: bool = False,
     out: Array | None = None,
 ) -> Array | tuple[Array, Array]:
@@ -137,6 +140,9 @@ def grid_sample(
         `grid_sample_vjp`. Every option exists in every direction.
     channel_axis : {1, -1}, default 1
         Where the channels of input and output are. Neither layout is transposed into the other.
+    deterministic : bool, default False
+        Whether what is added to an image on CUDA, in derivatives and by `grid_push`, is bitwise the same in every
+        run; it takes longer. All else is the same in every run anyway, and on the CPU so is this.
     return_mask : bool, default False
         Whether to return the coverage too, from the same pass.
     out : ndarray, optional
@@ -195,7 +201,9 @@ def grid_sample(
     >>> value.round(3)
     array([[[1.167, 1.5  , 2.   ]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     if out is None and return_mask is False:
         for repeat in options.repeats:
             if (again := repeat(input, grid, None)) is not None:
@@ -221,6 +229,7 @@ def grid_sample_vjp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: bool = False,
     wrt: str | Sequence[str] = ("input", "grid"),
     out: tuple[Array | None, Array | None] | None = None,
@@ -240,7 +249,7 @@ def grid_sample_vjp(
     grad_output : ndarray, or tuple of two if `return_mask`
         Cotangent: the shape of ``grid_sample(input, grid, ...)``, any strides, and its dtype; float32
         for an integer input. With `return_mask` a tuple, the mask's cotangent second.
-    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, return_mask
+    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic, return_mask
         As given to `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         Slope of linear interpolation where a coordinate falls on the centre of a pixel: towards
@@ -297,7 +306,9 @@ def grid_sample_vjp(
     >>> grad_point
     array([[[1., 2.]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     wanted = check_wrt(wrt, ("input", "grid", "fill_value", "kernel"))
     if out is None and return_mask is False:
         for repeat in options.repeated_gradients.get(wanted, ()):
@@ -330,6 +341,7 @@ def grid_sample_jvp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: Literal[False] = False,
     d_fill_value: FillValue | None = None,
     d_kernel: Any = None,
@@ -352,6 +364,7 @@ def grid_sample_jvp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: Literal[True],
     d_fill_value: FillValue | None = None,
     d_kernel: Any = None,
@@ -373,6 +386,7 @@ def grid_sample_jvp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: bool = False,
     d_fill_value: FillValue | None = None,
     d_kernel: Any = None,
@@ -384,7 +398,7 @@ def grid_sample_jvp(
 
     Parameters
     ----------
-    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, return_mask
+    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic, return_mask
         As given to `grid_sample`.
     d_input, d_grid : ndarray or None
         Tangents: shapes and dtypes of `input` (float32 if it is of integers) and `grid`. None is
@@ -422,7 +436,9 @@ def grid_sample_jvp(
     >>> pystn.grid_sample_jvp(image, point, None, np.array([[[0.1, 0.1]]]), coords="pixel")
     array([[[0.3]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     backend = backend_of({"input": input, "grid": grid}, {"d_input": d_input, "d_grid": d_grid, "out": out})
     check_sampling(input, grid, options)
     check_tangents(d_input, d_grid, input, grid)
@@ -451,6 +467,7 @@ def grid_sample_vjp2(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: bool = False,
     wrt: str | Sequence[str] = ("grad_output", "input", "grid"),
 ) -> tuple[Any, Any, Any]:
@@ -473,7 +490,7 @@ def grid_sample_vjp2(
         Cotangents of grad_input and grad_grid: shapes and dtypes of these. None is zero.
     grad_output, input, grid
         As given to `grid_sample_vjp`.
-    mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis, return_mask
+    mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis, deterministic, return_mask
         As given to `grid_sample_vjp`.
     wrt : sequence of {"grad_output", "input", "grid"}, default all
         The gradients that are wanted; the work for others is skipped.
@@ -509,7 +526,9 @@ def grid_sample_vjp2(
     >>> grad_point
     array([[[0., 2.]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     wanted = check_wrt(wrt, ("grad_output", "input", "grid"))
     grad_output, grad_mask = cotangents(grad_output, return_mask)
     backend = backend_of(
@@ -540,6 +559,7 @@ def grid_gradient(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     out: Array | None = None,
 ) -> Array:
     r"""Derivatives of the samples of an image to their coordinates.
@@ -551,7 +571,7 @@ def grid_gradient(
 
     Parameters
     ----------
-    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
+    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic
         As given to `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -580,7 +600,9 @@ def grid_gradient(
     >>> pystn.grid_gradient(image, np.array([[[0.25, 0.0]]]), coords="pixel")
     array([[[[1., 2.]]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     backend = backend_of({"input": input, "grid": grid}, {"out": out})
     check_sampling(input, grid, options)
     if out is not None:
@@ -602,6 +624,7 @@ def grid_gradient_vjp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     wrt: str | Sequence[str] = ("input", "grid"),
     out: tuple[Array | None, Array | None] | None = None,
 ) -> tuple[Array | None, Array | None]:
@@ -611,7 +634,7 @@ def grid_gradient_vjp(
     ----------
     grad_output : ndarray
         Cotangent: shape and dtype of ``grid_gradient(input, grid, ...)``.
-    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis
+    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis, deterministic
         As given to `grid_gradient`.
     wrt : sequence of {"input", "grid"}, default both
         The gradients that are wanted; the work for others is skipped.
@@ -643,7 +666,9 @@ def grid_gradient_vjp(
     array([[[[-1.75,  0.75],
              [ 0.75,  0.25]]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     wanted = check_wrt(wrt, ("input", "grid"))
     given = check_outs(out, ("grad_input", "grad_grid"))
     backend = backend_of({"grad_output": grad_output, "input": input, "grid": grid}, given)
@@ -668,13 +693,14 @@ def grid_gradient_jvp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     out: Array | None = None,
 ) -> Array:
     r"""Jacobian-vector product of `grid_gradient`.
 
     Parameters
     ----------
-    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis
+    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis, deterministic
         As given to `grid_gradient`.
     d_input, d_grid : ndarray or None
         Tangents: shapes and dtypes of `input` (float32 if it is of integers) and `grid`. None is zero.
@@ -704,7 +730,9 @@ def grid_gradient_jvp(
     >>> pystn.grid_gradient_jvp(image, point, None, np.array([[[0.0, 0.1]]]), coords="pixel")
     array([[[[0.2, 0. ]]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     backend = backend_of({"input": input, "grid": grid}, {"d_input": d_input, "d_grid": d_grid, "out": out})
     check_sampling(input, grid, options)
     check_tangents(d_input, d_grid, input, grid)

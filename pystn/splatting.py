@@ -52,6 +52,7 @@ def grid_push(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     out: Array | None = None,
 ) -> Array:
     r"""Add values to an image at the coordinates of a grid: the adjoint of `grid_sample` in its image.
@@ -67,7 +68,7 @@ def grid_push(
         float32 or float64: where each value goes. N may be 1 with larger values.
     size : sequence of int
         Spatial size of the image, or its whole shape (N, C, *spatial).
-    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
         As in `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -105,7 +106,7 @@ def grid_push(
     array([[[[3., 1.],
              [3., 1.]]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     backend = backend_of({"values": values, "grid": grid}, {"out": out})
     shape = check_splatting(values, grid, size, options)
     if out is not None:
@@ -126,6 +127,7 @@ def grid_push_vjp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     wrt: str | Sequence[str] = ("values", "grid"),
     out: tuple[Array | None, Array | None] | None = None,
 ) -> tuple[Array | None, Array | None]:
@@ -141,7 +143,7 @@ def grid_push_vjp(
         Cotangent: shape and dtype of ``grid_push(values, grid, size, ...)``.
     values, grid, size
         As given to `grid_push`.
-    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
         As in `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -173,7 +175,7 @@ def grid_push_vjp(
     >>> pystn.grid_push_vjp(slope, np.array([[[8.0]]]), np.array([[[0.25, 0.5]]]), (2, 2), coords="pixel")
     (array([[[1.25]]]), array([[[ 8., 16.]]]))
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     wanted = check_wrt(wrt, ("values", "grid"))
     given = check_outs(out, ("grad_values", "grad_grid"))
     backend = backend_of({"grad_output": grad_output, "values": values, "grid": grid}, given)
@@ -200,6 +202,7 @@ def grid_push_jvp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     out: Array | None = None,
 ) -> Array:
     r"""Jacobian-vector product of `grid_push`.
@@ -212,7 +215,7 @@ def grid_push_jvp(
         As given to `grid_push`.
     d_values, d_grid : ndarray or None
         Tangents: shapes and dtypes of `values` and `grid`. None is zero, and saves the work.
-    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
         As in `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -241,7 +244,7 @@ def grid_push_jvp(
     >>> pystn.grid_push_jvp(values, point, (2,), None, np.array([[[0.5]]]), coords="pixel")
     array([[[-4.,  4.]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     backend = backend_of({"values": values, "grid": grid}, {"d_values": d_values, "d_grid": d_grid, "out": out})
     shape = check_splatting(values, grid, size, options)
     if d_values is not None:
@@ -271,6 +274,7 @@ def grid_count(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     out: Array | None = None,
 ) -> Array:
     r"""How much weight each pixel receives from a grid: `grid_push` of ones.
@@ -283,7 +287,7 @@ def grid_count(
         float32 or float64.
     size : sequence of int
         Spatial size of the image, or its whole shape (N, C, *spatial).
-    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
         As in `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -311,7 +315,7 @@ def grid_count(
     >>> pystn.grid_count(np.array([[[0.0], [2.0], [2.5]]]), (4,), coords="pixel")
     array([[[1. , 0. , 1.5, 0.5]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     backend = backend_of({"grid": grid}, {"out": out})
     shape = image_shape(grid.shape[0], 1, check_target(grid, size, options), options)
     if out is not None:
@@ -331,6 +335,7 @@ def grid_count_vjp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     out: tuple[Array | None] | None = None,
 ) -> tuple[Array]:
     r"""Vector-Jacobian product of `grid_count`: the gradient to the grid.
@@ -341,7 +346,7 @@ def grid_count_vjp(
         Cotangent: shape and dtype of ``grid_count(grid, size, ...)``.
     grid, size
         As given to `grid_count`.
-    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
         As in `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -372,7 +377,7 @@ def grid_count_vjp(
             [5.],
             [5.]]]),)
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     given = check_outs(out, ("grad_grid",))
     backend = backend_of({"grad_output": grad_output, "grid": grid}, given)
     shape = image_shape(grid.shape[0], 1, check_target(grid, size, options), options)
@@ -398,6 +403,7 @@ def grid_count_jvp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     out: Array | None = None,
 ) -> Array:
     r"""Jacobian-vector product of `grid_count`.
@@ -408,7 +414,7 @@ def grid_count_jvp(
         As given to `grid_count`.
     d_grid : ndarray or None
         Tangent: shape and dtype of `grid`. None is zero.
-    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
         As in `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -436,7 +442,7 @@ def grid_count_jvp(
     >>> pystn.grid_count_jvp(np.array([[[0.5]]]), (2,), np.array([[[0.1]]]), coords="pixel")
     array([[[-0.1,  0.1]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     backend = backend_of({"grid": grid}, {"d_grid": d_grid, "out": out})
     shape = image_shape(grid.shape[0], 1, check_target(grid, size, options), options)
     if d_grid is not None:
@@ -495,6 +501,7 @@ def forward_warp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     eps: float = 1e-6,
 ) -> Array:
     r"""Warp forwards: the mean, in each pixel of the target, of the values that arrive there.
@@ -505,7 +512,7 @@ def forward_warp(
     ----------
     values, grid, size
         As given to `grid_push`: where each value goes in an image of that size.
-    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
         As in `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -539,7 +546,7 @@ def forward_warp(
     >>> pystn.forward_warp(values, grid, (3,), coords="pixel").round(3)
     array([[[0., 3., 0.]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     eps = check_eps(eps)
     backend = backend_of({"values": values, "grid": grid})
     shape = check_splatting(values, grid, size, options)
@@ -561,6 +568,7 @@ def forward_warp_vjp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     eps: float = 1e-6,
     wrt: str | Sequence[str] = ("values", "grid"),
 ) -> tuple[Array | None, Array | None]:
@@ -578,7 +586,7 @@ def forward_warp_vjp(
         Cotangent: shape and dtype of ``forward_warp(values, grid, size, ...)``.
     values, grid, size, eps
         As given to `forward_warp`.
-    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
         As in `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -608,7 +616,7 @@ def forward_warp_vjp(
     >>> grad.round(3)
     array([[[0.5, 0.5]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     eps = check_eps(eps)
     wanted = check_wrt(wrt, ("values", "grid"))
     backend = backend_of({"grad_output": grad_output, "values": values, "grid": grid})
@@ -642,6 +650,7 @@ def forward_warp_jvp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     eps: float = 1e-6,
 ) -> Array:
     r"""Jacobian-vector product of `forward_warp`.
@@ -654,7 +663,7 @@ def forward_warp_jvp(
         As given to `forward_warp`.
     d_values, d_grid : ndarray or None
         Tangents: shapes and dtypes of `values` and `grid`. None is zero.
-    mode, padding_mode, align_corners, cutoff, coords, channel_axis
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
         As in `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -681,7 +690,7 @@ def forward_warp_jvp(
     >>> pystn.forward_warp_jvp(values, grid, (3,), values, None, coords="pixel").round(3)
     array([[[0., 3., 0.]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff)
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     eps = check_eps(eps)
     backend = backend_of({"values": values, "grid": grid}, {"d_values": d_values, "d_grid": d_grid})
     shape = check_splatting(values, grid, size, options)

@@ -129,6 +129,7 @@ def warp_affine(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: bool = False,
     out: Array | None = None,
 ) -> Any:
@@ -151,7 +152,7 @@ def warp_affine(
         image. N of input and theta agree, or one of them is 1.
     size : sequence of int
         Spatial size of the output, or its full (N, C, *spatial).
-    mode, padding_mode, align_corners, fill_value, cutoff, subgradient, channel_axis
+    mode, padding_mode, align_corners, fill_value, cutoff, subgradient, channel_axis, deterministic
         As in `grid_sample`; `align_corners` is the convention of the output's coordinates too.
     coords : {"normalized", "pixel"}, default "normalized"
         Unit of both source and target: with "pixel" the matrix maps the indices (x, y[, z], 1) of
@@ -200,7 +201,9 @@ def warp_affine(
     array([[[[0.5],
              [2.5]]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     if out is None and return_mask is False:
         for repeat in options.repeats:
             if (again := repeat(input, theta, size)) is not None:
@@ -223,6 +226,7 @@ def warp_affine_vjp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: bool = False,
     wrt: str | Sequence[str] = ("input", "theta"),
     out: tuple[Array | None, Array | None] | None = None,
@@ -239,7 +243,9 @@ def warp_affine_vjp(
     grad_output : ndarray, or tuple of two if `return_mask`
         Cotangent: the shape of ``warp_affine(input, theta, size, ...)``, any strides, and its dtype;
         float32 for an integer input. With `return_mask` a tuple, the mask's cotangent second.
-    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, return_mask
+    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
+        As given to `warp_affine`.
+    deterministic, return_mask
         As given to `warp_affine`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`. The identity puts every sample on a kink.
@@ -281,7 +287,9 @@ def warp_affine_vjp(
     array([[[0., 0., 1.],
             [0., 0., 2.]]])
     """
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     wanted = check_wrt(wrt, WARP_GRADIENTS)
     if out is None and return_mask is False:
         for repeat in options.repeated_gradients.get(wanted, ()):
@@ -307,6 +315,7 @@ def warp_affine_jvp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     return_mask: bool = False,
     d_fill_value: FillValue | None = None,
     d_kernel: Any = None,
@@ -320,7 +329,9 @@ def warp_affine_jvp(
 
     Parameters
     ----------
-    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, return_mask
+    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
+        As given to `warp_affine`.
+    deterministic, return_mask
         As given to `warp_affine`.
     d_input, d_theta : ndarray or None
         Tangents: shapes and dtypes of `input` (float32 if it is of integers) and `theta`. None is
@@ -358,7 +369,9 @@ def warp_affine_jvp(
     array([[[[0.3]]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     coordinates = affine(input, theta, size, options)
     return warp_jvp(input, coordinates, d_input, d_theta, options, return_mask, d_fill_value, d_kernel, out)
 
@@ -376,6 +389,7 @@ def warp_projective(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     min_denominator: float | None = None,
     cull_behind: bool = False,
     return_mask: bool = False,
@@ -397,7 +411,7 @@ def warp_projective(
         image. N of input and theta agree, or one of them is 1.
     size : sequence of int
         Spatial size of the output, (H, W), or its full (N, C, H, W).
-    mode, padding_mode, align_corners, fill_value, cutoff, subgradient, channel_axis
+    mode, padding_mode, align_corners, fill_value, cutoff, subgradient, channel_axis, deterministic
         As in `grid_sample`; `align_corners` is the convention of the output's coordinates too.
     coords : {"normalized", "pixel"}, default "normalized"
         Unit of both source and target: with "pixel" the matrix maps the indices (x, y, 1) of an
@@ -442,7 +456,9 @@ def warp_projective(
     array([[[[0. , 0.5]]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     coordinates = projective(input, theta, size, options, min_denominator, cull_behind)
     return warp(input, coordinates, options, return_mask, out)
 
@@ -461,6 +477,7 @@ def warp_projective_vjp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     min_denominator: float | None = None,
     cull_behind: bool = False,
     return_mask: bool = False,
@@ -482,7 +499,7 @@ def warp_projective_vjp(
     grad_output : ndarray, or tuple of two if `return_mask`
         Cotangent: the shape of ``warp_projective(input, theta, size, ...)``, any strides, and its
         dtype; float32 for an integer input. With `return_mask` a tuple, the mask's cotangent second.
-    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
+    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic
         As given to `warp_projective`.
     min_denominator, cull_behind, return_mask
         As given to `warp_projective`.
@@ -525,7 +542,9 @@ def warp_projective_vjp(
             [ 0.   ,  0.   , -0.125]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     coordinates = projective(input, theta, size, options, min_denominator, cull_behind)
     return warp_vjp(grad_output, input, coordinates, options, return_mask, check_wrt(wrt, WARP_GRADIENTS), out)
 
@@ -545,6 +564,7 @@ def warp_projective_jvp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     min_denominator: float | None = None,
     cull_behind: bool = False,
     return_mask: bool = False,
@@ -560,7 +580,7 @@ def warp_projective_jvp(
 
     Parameters
     ----------
-    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
+    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic
         As given to `warp_projective`.
     min_denominator, cull_behind, return_mask
         As given to `warp_projective`.
@@ -599,7 +619,9 @@ def warp_projective_jvp(
     array([[[[1.375]]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     coordinates = projective(input, theta, size, options, min_denominator, cull_behind)
     return warp_jvp(input, coordinates, d_input, d_theta, options, return_mask, d_fill_value, d_kernel, out)
 
@@ -630,6 +652,7 @@ def warp_project(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     out: Array | None = None,
 ) -> Array:
     r"""Warp a volume by an affine map and project it along its depth, without storing the volume.
@@ -650,7 +673,7 @@ def warp_project(
         Size (D', H', W') of the volume that is projected along D', or the full (N, C, D', H', W').
     reduce : {"sum", "mean", "max"}, default "sum"
         How: the mean is the sum over D', and of a maximum a NaN is one, as in NumPy.
-    mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis
+    mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis, deterministic
         As in `warp_affine`.
     out : ndarray, optional
         Array to write into: shape and dtype of the result, any strides, no overlap with what is
@@ -685,7 +708,9 @@ def warp_project(
              [ 8., 10.]]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     coordinates = volume(input, theta, size, reduce, options)
     backend = backend_of({"input": input}, {"out": out})
     if out is not None:
@@ -708,6 +733,7 @@ def warp_project_vjp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     wrt: str | Sequence[str] = ("input", "theta"),
     out: tuple[Array | None, Array | None] | None = None,
 ) -> tuple[Any, ...]:
@@ -721,7 +747,9 @@ def warp_project_vjp(
     grad_output : ndarray
         Cotangent: the shape of ``warp_project(input, theta, size, ...)``, any strides, and its
         dtype; float32 for an integer input.
-    input, theta, size, reduce, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
+    input, theta, size, reduce, mode, padding_mode, align_corners, fill_value, cutoff, coords
+        As given to `warp_project`.
+    channel_axis, deterministic
         As given to `warp_project`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -761,7 +789,9 @@ def warp_project_vjp(
     array([0., 1.])
     """
     backend_of({"grad_output": grad_output, "input": input, "theta": theta})
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     coordinates = volume(input, theta, size, reduce, options)
     wanted = check_wrt(wrt, ("input", "theta"))
     given = check_outs(out, ("grad_input", "grad_theta"))
@@ -789,6 +819,7 @@ def warp_project_jvp(
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
+    deterministic: bool = False,
     out: Array | None = None,
 ) -> Array:
     r"""Jacobian-vector product of `warp_project`: how the projection changes with volume and matrix.
@@ -798,7 +829,9 @@ def warp_project_jvp(
 
     Parameters
     ----------
-    input, theta, size, reduce, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
+    input, theta, size, reduce, mode, padding_mode, align_corners, fill_value, cutoff, coords
+        As given to `warp_project`.
+    channel_axis, deterministic
         As given to `warp_project`.
     d_input, d_theta : ndarray or None
         Tangents: shapes and dtypes of `input` (float32 if it is of integers) and `theta`. None is
@@ -833,7 +866,9 @@ def warp_project_jvp(
              [1., 1.]]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, cutoff, fill_value)
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
     coordinates = volume(input, theta, size, reduce, options)
     backend = backend_of({"input": input}, {"d_input": d_input, "d_theta": d_theta, "out": out})
     check_tangents(d_input, d_theta, input, theta, "theta")

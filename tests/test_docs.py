@@ -13,7 +13,7 @@ import pystn.matrices
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(pystn.__path__, "pystn.")
-    if not module.name.startswith(("pystn.cli", "pystn.__main__", "pystn.backends._"))
+    if not module.name.startswith(("pystn.cli", "pystn.__main__", "pystn.backends._", "pystn.backends.cuda"))
 )
 
 

@@ -16,7 +16,7 @@ THETA = np.array([[[0.9, -0.2, 0.1], [0.3, 0.8, -0.1]]])
 @pytest.fixture
 def options():
     """The options that calls with the defaults share, with no call remembered."""
-    shared = resolve("linear", "zeros", False, "normalized", "right", 1, None, 0.0)
+    shared = resolve("linear", "zeros", False, "normalized", "right", 1, False, None, 0.0)
     shared.repeats.clear()
     shared.repeated_gradients.clear()
     return shared
@@ -172,7 +172,7 @@ def test_repeated_gradients_have_the_options(rng, given, channel_axis, wrt):
     if channel_axis == -1:
         grad, image = (np.ascontiguousarray(np.moveaxis(array, 1, -1)) for array in (grad, image))
     names = {"mode": "linear", "padding_mode": "zeros", "align_corners": False, "coords": "normalized"}
-    names |= {"subgradient": "right", "channel_axis": channel_axis} | given
+    names |= {"subgradient": "right", "channel_axis": channel_axis, "deterministic": False} | given
     options = resolve(*names.values())
     options.repeated_gradients.clear()
     first = pystn.grid_sample_vjp(grad, image, grid, **names, wrt=wrt)
@@ -267,7 +267,7 @@ def test_gradients_with_more_than_the_kernels_do_are_not_remembered(rng, options
     pystn.grid_sample_vjp(*vjp_arguments(rng, (1, 2, 9, 8), (1, 200, 200, 2)))
     assert not any(options.repeated_gradients.values())
     for mode in (pystn.BSpline(3, prefilter=True), "nearest"):
-        others = resolve(mode, "zeros", False, "normalized", "right", 1)
+        others = resolve(mode, "zeros", False, "normalized", "right", 1, False)
         others.repeated_gradients.clear()
         for _ in range(2):
             _, to_grid = pystn.grid_sample_vjp(grad, image, grid, mode)

@@ -59,7 +59,7 @@ def field_sampling(
     fill_value: float = 0.0,
 ) -> SamplingOptions:
     """Linear interpolation of fields, which are images with their channels last."""
-    return resolve("linear", padding_mode, align_corners, coords, subgradient, -1, None, fill_value)
+    return resolve("linear", padding_mode, align_corners, coords, subgradient, -1, False, None, fill_value)
 
 
 def target_axis(length: int, align_corners: bool, coords: str) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import cupy
 import numpy as np
 
+from pystn.backends.cuda.arrays import DeviceArray
 from pystn.backends.cuda.source import launch
-from pystn.typing import Array
 
 __all__ = ["affine_grid", "affine_grid_row_chunks", "affine_grid_vjp", "linear_grid", "linear_grid_vjp"]
 
@@ -91,7 +91,7 @@ def power_of_two_from(n: int) -> int:
 class LatticeCall:
     """A grid (M, *size, ndim) cut into tiles, for kernels that cut it at matrices and for those that do not."""
 
-    def __init__(self, grid: Array, align_corners: bool, rows_of_all: bool) -> None:
+    def __init__(self, grid: DeviceArray, align_corners: bool, rows_of_all: bool) -> None:
         self.ndim = grid.ndim - 2
         count, columns = grid.shape[0], grid.shape[self.ndim]
         rows = int(np.prod(grid.shape[1 : self.ndim]))
@@ -125,19 +125,19 @@ class LatticeCall:
         launch(f"{kernel}<{self.real}, {self.ndim}, {self.integer}>", blocks * self.block, self.job, self.block)
 
 
-def affine_grid(theta: Array, grid: Array, align_corners: bool) -> None:
+def affine_grid(theta: DeviceArray, grid: DeviceArray, align_corners: bool) -> None:
     """theta (M, ndim, ndim + 1) contiguous -> grid (M, *size, ndim), neither empty."""
     call = LatticeCall(grid, align_corners, rows_of_all=True)
     call.job["theta"] = theta.data.ptr
     call.run("affine_grid", call.tiles)
 
 
-def affine_grid_row_chunks(grid: Array) -> int:
+def affine_grid_row_chunks(grid: DeviceArray) -> int:
     """How many partial sums affine_grid_vjp makes per matrix."""
     return LatticeCall(grid, False, rows_of_all=False).tiles
 
 
-def affine_grid_vjp(grad_grid: Array, partial: Array, align_corners: bool) -> None:
+def affine_grid_vjp(grad_grid: DeviceArray, partial: DeviceArray, align_corners: bool) -> None:
     """partial (M, chunks, ndim, ndim + 1), double and contiguous: to be summed over its second axis."""
     call = LatticeCall(grad_grid, align_corners, rows_of_all=False)
     call.job["partial"] = partial.data.ptr
@@ -147,7 +147,7 @@ def affine_grid_vjp(grad_grid: Array, partial: Array, align_corners: bool) -> No
 class LinearCall:
     """theta (M, rows, functions), basis (B, functions, points), grid (M, points, rows), all contiguous."""
 
-    def __init__(self, theta: Array, basis: Array, grid: Array) -> None:
+    def __init__(self, theta: DeviceArray, basis: DeviceArray, grid: DeviceArray) -> None:
         self.count, self.rows, self.functions = theta.shape
         self.bases, _, self.points = basis.shape
         self.per_basis = self.count // self.bases
@@ -168,7 +168,7 @@ class LinearCall:
         launch(f"{kernel}<{self.real}, {self.rows}, {self.together}, {self.integer}>", threads, self.job, block)
 
 
-def linear_grid(theta: Array, basis: Array, grid: Array) -> None:
+def linear_grid(theta: DeviceArray, basis: DeviceArray, grid: DeviceArray) -> None:
     """Fills the grid, which is not empty."""
     call = LinearCall(theta, basis, grid)
     pixels = BLOCK_PIXELS[call.rows]
@@ -176,7 +176,7 @@ def linear_grid(theta: Array, basis: Array, grid: Array) -> None:
     call.run("linear_grid", blocks * pixels * call.rows, pixels * call.rows)
 
 
-def linear_grid_vjp(grad_grid: Array, theta: Array, basis: Array) -> Any:
+def linear_grid_vjp(grad_grid: DeviceArray, theta: DeviceArray, basis: DeviceArray) -> Any:
     """Partial sums (M, chunks, rows, functions), double, of the gradient to theta: to be summed over their second
     axis. Nothing is empty."""
     call = LinearCall(theta, basis, grad_grid)

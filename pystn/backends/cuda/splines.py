@@ -7,8 +7,8 @@ from math import prod
 import cupy
 import numpy as np
 
+from pystn.backends.cuda.arrays import DeviceArray
 from pystn.backends.cuda.source import launch
-from pystn.typing import Array
 
 __all__ = ["names", "spline_filter"]
 
@@ -49,7 +49,7 @@ def names() -> list[str]:
     return [*filters, "spline_factors<false>", "spline_factors<true>"]
 
 
-def line_axes(source: Array, target: Array, axis: int) -> list[tuple[int, int, int]]:
+def line_axes(source: DeviceArray, target: DeviceArray, axis: int) -> list[tuple[int, int, int]]:
     """Length, stride in the source and in the target of the axes that the lines are counted along, least first.
 
     A complex number is two lines side by side.
@@ -63,7 +63,9 @@ def line_axes(source: Array, target: Array, axis: int) -> list[tuple[int, int, i
     return sorted(axes, key=lambda along: abs(along[2]))
 
 
-def spline_filter(source: Array, target: Array, axis: int, order: int, boundary: int, transposed: bool) -> None:
+def spline_filter(
+    source: DeviceArray, target: DeviceArray, axis: int, order: int, boundary: int, transposed: bool
+) -> None:
     """Fills `target`, which may be `source` and has its dtype; neither is empty, and the order is 2 to 7."""
     real, length = C_TYPES[target.dtype.char], target.shape[axis]
     axes = line_axes(source, target, axis)
