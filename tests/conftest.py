@@ -2,7 +2,6 @@
 
 import itertools
 
-import cuda_host
 import numpy as np
 import pytest
 
@@ -28,6 +27,8 @@ class CudaHost:
 
     @staticmethod
     def array(values):
+        import cuda_host  # Linux, g++
+
         cuda_host.install()
         return cuda_host.laid_out(values) if isinstance(values, np.ndarray) else values
 
