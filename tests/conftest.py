@@ -3,6 +3,7 @@
 import itertools
 
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ class CudaHost:
 
     @staticmethod
     def array(values):
-        import cuda_host
+        import cuda_host  # Linux, g++
 
         cuda_host.install()
         return cuda_host.laid_out(values) if isinstance(values, np.ndarray) else values
@@ -41,7 +42,37 @@ class CudaHost:
         return cuda_host.install().asnumpy(array)
 
 
-BACKENDS = [Cpu, *([CudaHost] if shutil.which("g++") else [])]
+class Cuda:
+    """The CUDA backend on a device."""
+
+    name = "cuda"
+
+    @staticmethod
+    def array(values):
+        import cupy
+
+        return cupy.asarray(values) if isinstance(values, np.ndarray) else values
+
+    @staticmethod
+    def numpy(array):
+        import cupy
+
+        return cupy.asnumpy(array)
+
+
+def has_device():
+    if find_spec("cupy") is None:
+        return False
+    import cupy
+
+    return cupy.cuda.is_available()
+
+
+# Where there is a device the kernels run on it, and on the host where not: CuPy or its stand-in.
+if has_device():
+    BACKENDS = [Cpu, pytest.param(Cuda, marks=pytest.mark.gpu)]
+else:
+    BACKENDS = [Cpu, *([CudaHost] if shutil.which("g++") else [])]
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)

@@ -322,6 +322,15 @@ def test_arrays_of_the_host_are_refused(mix):
         mix(cp.ones((2, 2)), np.ones((2, 2)))
 
 
+def test_what_cupy_has_not():
+    x = cp.ones(())
+    for ask in (lambda: x.ctypes, lambda: cp.errstate, lambda: cp.linalg.nothing):
+        with pytest.raises(AttributeError):
+            ask()
+    with pytest.raises(TypeError):
+        range(cp.ones((), int))
+
+
 def test_scalars_of_the_host_are_taken():
     x = cp.ones(2, np.float32)
     assert (x * np.float32(2) + np.array(1.0, np.float32)).dtype == np.float32

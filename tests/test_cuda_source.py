@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import cuda_host
+import numpy as np
 import pytest
 
 import pystn
@@ -119,9 +120,20 @@ def test_headers_come_after_those_that_they_include():
 
 
 @pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is not installed")
-def test_source_compiles_on_the_host():
-    code = source().program() + PROBE
-    cuda_host.HostModule(code=code, options=source().OPTIONS, name_expressions=PROBES).get_function(PROBES[0])
+def test_launch(monkeypatch):
+    loader, cupy = source(), cuda_host.stand_in()
+    code = loader.program() + PROBE
+    monkeypatch.setattr(loader, "cupy", cupy)
+    monkeypatch.setattr(loader, "program", lambda: code)
+    loader.kernel.cache_clear()
+    positions, total = cupy.arange(1000, dtype=np.float32) + 0.5, cupy.zeros(())
+    job = np.zeros(1, [("positions", "u8"), ("sum", "u8"), ("count", "i8")])
+    job["positions"], job["sum"], job["count"] = positions.data.ptr, total.data.ptr, 1000
+    with cuda_host.no_synchronisation():
+        for name, threads in (("probe<float, 2>", 0), ("probe<float, 2>", 1000), ("probe<double, 3>", 10)):
+            loader.launch(name, threads, job, block=64)
+    loader.kernel.cache_clear()
+    assert float(total) == 5 * 999 * 500
 
 
 def names_of_xp():

@@ -11,6 +11,9 @@ import numpy as np
 
 from . import memory
 
+# Attributes of numpy.ndarray that CuPy's has not.
+ABSENT = {"ctypes", "getfield", "newbyteorder", "resize", "setfield", "setflags", "to_device"}
+
 _forbidden = False
 
 
@@ -92,6 +95,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     device = property(lambda self: Device())
 
+    def set(self, values, stream=None):
+        if values.shape != self.shape or values.dtype != self.dtype:
+            raise ValueError("set takes an array of the same shape and dtype")
+        self._host[...] = values
+
     # ---- Ways out, all of which wait
 
     def get(self, stream=None, order="C", out=None, blocking=True):
@@ -124,14 +132,6 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __complex__(self):
         synchronise("complex")
         return complex(self._host)
-
-    def __index__(self):
-        synchronise("index")
-        return self._host.__index__()
-
-    def __contains__(self, value):
-        synchronise("in")
-        return value in self._host
 
     def __repr__(self):
         synchronise("repr")
@@ -180,8 +180,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return called(function, args, options)
 
     def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name.startswith("__") or name in ABSENT:
+            raise AttributeError(f"cupy.ndarray has no {name}")
         attribute = getattr(self._host, name)
         if not callable(attribute):
             return boxed(attribute)

@@ -16,6 +16,7 @@ LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 PROT_NONE = 0
 PAGE = mmap.PAGESIZE
 POISON = 0xFF
+WHOLE_PAGE = bytes([POISON]) * PAGE
 
 _live = weakref.WeakSet()
 
@@ -45,8 +46,8 @@ def allocate(shape, dtype, order="C"):
 def check(kernel):
     """Raise if a kernel has written in front of an array."""
     for region in list(_live):
-        front = np.frombuffer(region, np.uint8, region.front)
-        if not (front == POISON).all():
-            first = int(np.argmax(front != POISON))
-            front[...] = POISON
-            raise RuntimeError(f"{kernel}: wrote {region.front - first} bytes in front of an array")
+        front, whole = region[: region.front], WHOLE_PAGE[: region.front]
+        if front != whole:
+            region[: region.front] = whole
+            written = len(front.lstrip(WHOLE_PAGE))
+            raise RuntimeError(f"{kernel}: wrote {written} bytes in front of an array")

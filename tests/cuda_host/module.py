@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -130,8 +131,13 @@ def shared_object(code, options, names):
 @functools.cache
 def compiled_header(code, flags):
     key = digest(code, DEVICE.read_text(), compiler_version(), *flags)
-    folder = Path(tempfile.gettempdir()) / f"pystn-cuda-host-{os.getuid()}" / key
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cache = Path(tempfile.gettempdir()) / f"pystn-cuda-host-{os.getuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    folder = cache / key
+    if not folder.exists():
+        forget_old(cache)
+    folder.mkdir(exist_ok=True)
+    os.utime(folder)
     header = folder / "source.hpp"
 
     def build(target):
@@ -140,6 +146,14 @@ def compiled_header(code, flags):
 
     built(folder / "source.hpp.gch", build)
     return header
+
+
+def forget_old(cache, days=2):
+    """Remove what sources that nobody has used for days have left, 20 MB and more each."""
+    for folder in cache.iterdir():
+        with suppress(FileNotFoundError):  # another process removes it too
+            if folder.stat().st_mtime < time.time() - days * 86400:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def built(path, build):

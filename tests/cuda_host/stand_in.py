@@ -11,6 +11,12 @@ from .module import HostModule
 
 __all__ = ["install", "installed"]
 
+# Names of numpy that cupy 14 has not, as far as array code may think of them.
+ABSENT = {
+    *("block", "einsum_path", "emath", "errstate", "frompyfunc", "geomspace", "insert", "longdouble", "ma", "matvec"),
+    *("nanpercentile", "nanquantile", "ndenumerate", "nditer", "spacing", "testing", "unstack", "vecdot", "vecmat"),
+}
+
 
 def empty(shape, dtype=float, order="C"):
     return ndarray(shape, dtype, order)
@@ -93,6 +99,8 @@ class Module(ModuleType):
         self._numpy = numpy
 
     def __getattr__(self, name):
+        if name.startswith("__") or name in ABSENT:
+            raise AttributeError(f"{self.__name__} has no {name}")
         found = getattr(self._numpy, name)
         if isinstance(found, ModuleType):
             found = Module(f"{self.__name__}.{name}", found)
