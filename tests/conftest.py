@@ -1,7 +1,6 @@
 """What the tests share: the backends under test, the cells of options, random data."""
 
 import itertools
-
 import shutil
 from importlib.util import find_spec
 
