@@ -14,7 +14,8 @@ constexpr int max_rank = 8;  // axes of the samples' shape, merged where the str
 struct ImageArray {  // (N, C, *spatial) or (N, *spatial, C); spatial strides x first
   void* data;
   Index batch, channel, axis[max_ndim];
-  int type, unused;  // a Type
+  int type;  // a Type
+  int walk;  // of an image of cells, a Walk
 };
 
 struct SampleArray {  // (N, C, *shape) or (N, *shape, C)
