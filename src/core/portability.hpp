@@ -28,6 +28,13 @@
 #define PYSTN_APART __attribute__((noinline))
 #endif
 
+// Before a loop that is to be unrolled whole.
+#if defined(__CUDACC__)
+#define PYSTN_UNROLL _Pragma("unroll")
+#else
+#define PYSTN_UNROLL
+#endif
+
 #if !defined(__CUDACC_RTC__)
 #include <math.h>
 #endif

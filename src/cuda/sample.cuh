@@ -9,21 +9,27 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-// The index of a sample's pixel along each axis of the shape.
+// The index of a sample's pixel along each axis of the shape. Loops know their length, so that it stays in registers.
 template <class I>
 struct Place {
   I at[max_rank];
 
   PYSTN_HD Place(const SampleJob& job, I pixel) {
-    for (int a = job.rank - 1; a >= 0; --a) {
-      const I length = I(job.shape[a]);
-      at[a] = pixel % length;
-      pixel /= length;
+    PYSTN_UNROLL
+    for (int a = 0; a < max_rank; ++a) {
+      if (a >= job.rank) break;
+      const I length = I(job.shape[a]), rest = a + 1 < job.rank ? pixel / length : I(0);
+      at[a] = pixel - rest * length;
+      pixel = rest;
     }
   }
   PYSTN_HD I offset(const SampleJob& job, const Index* stride) const {
     I sum = 0;
-    for (int a = 0; a < job.rank; ++a) sum += at[a] * I(stride[a]);
+    PYSTN_UNROLL
+    for (int a = 0; a < max_rank; ++a) {
+      if (a >= job.rank) break;
+      sum += at[a] * I(stride[a]);
+    }
     return sum;
   }
 };
@@ -62,9 +68,14 @@ struct LatticePoint {
 
   PYSTN_HD LatticePoint(const SampleJob& job, I n, const Place<I>& place) {
     for (int a = 0; a < ND; ++a)
-      at[a] = target_coordinate<R>(Coordinates(job.coordinates), place.at[job.rank - 1 - a], job.source.size[a]);
-    Index k = 0;
-    for (int a = 0; a < job.rank - ND; ++a) k = k * job.shape[a] + place.at[a];
+      at[a] = target_coordinate<R>(Coordinates(job.coordinates), place.at[a], job.source.size[a]);
+    Index k = 0, step = 1;
+    PYSTN_UNROLL
+    for (int a = ND; a < max_rank; ++a) {
+      if (a >= job.rank) break;
+      k += step * place.at[a];
+      step *= job.shape[a];
+    }
     matrix = (n * job.source.batch + k) * (ND + is_projective(job)) * (ND + 1);
   }
   PYSTN_HD MatrixRow<R> under(const SampleJob& job, const void* matrices) const {

@@ -29,6 +29,8 @@ ENOUGH_THREADS = 1 << 18  # from so many on a thread takes all channels of its s
 NEAREST, LINEAR, CUBIC = 0, 1, 2  # of Mode in src/core/interpolation.hpp
 INT_MAX = 2**31 - 1
 MAX_LAYERS = 65535  # blocks along y
+CHANNELS_EACH = 4  # at least, of a thread that shares a sample with others
+MANY_CHANNELS = 8  # next to each other in memory: so many threads that are neighbours share them
 
 
 class ImageArray(ctypes.Structure):
@@ -103,7 +105,7 @@ class SampleJob(ctypes.Structure):
         ("d_kernel", c_void_p * MAX_NDIM),
         ("partial", c_void_p),
         *[(name, c_longlong) for name in ("groups", "partial_row", "batch", "grid_batch", "output_batch", "channels")],
-        ("channels_each", c_longlong),
+        ("layers", c_longlong),
         ("pixels", c_longlong),
         ("shape", c_longlong * MAX_RANK),
         ("depth", c_longlong),
@@ -111,8 +113,7 @@ class SampleJob(ctypes.Structure):
         ("full", c_longlong * MAX_NDIM),
         ("origin", c_longlong * MAX_NDIM),
         *[(name, c_int) for name in ("rank", "components", "grid_type", "coordinates", "subgradient", "cutoff")],
-        ("projected", c_int),
-        ("maximum", c_int),
+        *[(name, c_int) for name in ("projected", "maximum", "adjacent_layers", "unused")],
     ]
 
 
@@ -284,11 +285,14 @@ class Call:
         if threads == 0:
             return
         layers = 1
-        if splits and threads < ENOUGH_THREADS:
-            layers = min(-(-ENOUGH_THREADS // threads), -(-job.channels // 4), MAX_LAYERS)
-        job.channels_each = -(-job.channels // max(1, layers))
-        layers = -(-job.channels // max(1, job.channels_each))
-        launch(self.name(direction, order), threads, argument(job), BLOCK, max(1, layers))
+        adjacent = splits and self.channels_last and job.channels >= MANY_CHANNELS
+        if adjacent:
+            layers = -(-job.channels // CHANNELS_EACH)
+        elif splits and threads < ENOUGH_THREADS:
+            layers = min(-(-ENOUGH_THREADS // threads), -(-job.channels // CHANNELS_EACH), MAX_LAYERS)
+        job.layers, job.adjacent_layers = max(1, layers), adjacent
+        name, inner = self.name(direction, order), job.layers if adjacent else 1
+        launch(name, threads * inner, argument(job), BLOCK, job.layers // inner)
 
     def run_matrices(self) -> DeviceArray:
         """The gradient to the matrices, (N, *K, rows, ndim + 1) in double."""
@@ -324,11 +328,11 @@ class Call:
             )
         job.rank = len(shape)
         job.pixels = prod(shape)
-        for a, length in enumerate(shape):
+        for a, length in enumerate(shape[::-1]):
             job.shape[a] = length
         for name, axes in strides.items():
             to = getattr(job, name)
-            for a, stride in enumerate(axes):
+            for a, stride in enumerate(axes[::-1]):
                 to.axis[a] = stride
 
     def name(self, direction: str, order: int) -> str:
