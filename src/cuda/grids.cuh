@@ -11,7 +11,9 @@ namespace pystn::PYSTN_LEVEL {
 
 // A power of two, so that sums can be halved.
 template <int ND>
-constexpr int block_pixels = ND == 1 ? 256 : ND == 2 ? 128 : 64;
+constexpr int block_pixels = ND == 1   ? 256
+                             : ND == 2 ? 128
+                                       : 64;
 
 // ---- The lattice of an output under a matrix
 
@@ -97,8 +99,7 @@ __global__ void affine_grid(LatticeJob job) {
     __syncthreads();
     for (Int column = column0 + lane.column; column < column1; column += job.lanes) {
       const R x = lattice<R>(column, columns, job.align_corners);
-      R* const to =
-          static_cast<R*>(job.grid) + column * job.grid_axis[0] + lane.component * job.grid_component;
+      R* const to = static_cast<R*>(job.grid) + column * job.grid_axis[0] + lane.component * job.grid_component;
       for (int i = lane.row; i < count; i += lane.rows)
         to[offset[i]] = slope[lane.component][i] * x + constant[lane.component][i];
     }
@@ -156,19 +157,19 @@ __global__ void affine_grid_vjp(LatticeJob job) {
 
 // ---- A matrix times the values of some functions at the points of the target
 
-struct LinearJob {     // theta (M, rows, functions), basis (B, functions, points) -> grid (M, points, rows)
-  const void* theta;   // all arrays are contiguous
+struct LinearJob {    // theta (M, rows, functions), basis (B, functions, points) -> grid (M, points, rows)
+  const void* theta;  // all arrays are contiguous
   const void* basis;
-  void* grid;          // also the cotangent
-  double* partial;     // (M, chunks, rows, functions), for the vjp
+  void* grid;       // also the cotangent
+  double* partial;  // (M, chunks, rows, functions), for the vjp
   Index bases;
-  Index per_basis;     // matrices, one after the other, that share a basis
+  Index per_basis;  // matrices, one after the other, that share a basis
   Index functions, points;
 };
 
-constexpr int linear_steps = 4;        // points of a thread
-constexpr int linear_functions = 32;   // whose matrix entries are in shared memory together
-constexpr int linear_points = 2048;    // that a warp adds up
+constexpr int linear_steps = 4;       // points of a thread
+constexpr int linear_functions = 32;  // whose matrix entries are in shared memory together
+constexpr int linear_points = 2048;   // that a warp adds up
 
 // A block has some points and `together` matrices, which share what is read of the functions. Blocks of the same
 // points follow each other, to find the functions' values in a cache.

@@ -14,7 +14,8 @@ constexpr int max_rank = 8;  // axes of the samples' shape, the fastest first, m
 struct ImageArray {  // (N, C, *spatial) or (N, *spatial, C); spatial strides x first
   void* data;
   Index batch, channel, axis[max_ndim];
-  int type, unused;  // a Type
+  int type;  // a Type
+  int walk;  // of an image of cells, a Walk
 };
 
 struct SampleArray {  // (N, C, *shape) or (N, *shape, C)
@@ -58,7 +59,7 @@ struct SampleJob {
   double* partial;  // (groups, partial_row): sums for the gradients to fill value and kernels
   Index groups, partial_row;
   Index batch, grid_batch, output_batch, channels;
-  Index layers;         // threads that share the channels of a sample, each taking every so many
+  Index layers;  // threads that share the channels of a sample, each taking every so many
   Index pixels, shape[max_rank];
   Index depth;  // samples along the projected axis, of which the shape has one; else 1
   Index size[max_ndim], full[max_ndim], origin[max_ndim];

@@ -139,7 +139,7 @@ template <class R, int room>
 struct AxisTaps {
   static constexpr bool known = room <= 4;  // all of them
   int taps;
-  bool whole;  // all are in the image
+  bool whole;          // all are in the image
   R position, factor;  // in pixels; d position / d coordinate
   R w[room], dw[room], d2w[room];
   Index index[room];

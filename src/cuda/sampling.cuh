@@ -2,9 +2,10 @@
 //
 // Of the arguments, T is the images' type, or Any; R the arithmetic's; I that of indices, int where they fit; ND the
 // number of axes; `room` the number of taps on each: 1, 2 and 4 are nearest, linear and cubic, more is any kernel of
-// so many at most.
+// so many at most. With `fixed` what is added to is an image of cells.
 #pragma once
 
+#include "accumulation.cuh"
 #include "sample.cuh"
 
 namespace pystn::PYSTN_LEVEL {
@@ -13,7 +14,7 @@ namespace pystn::PYSTN_LEVEL {
 PYSTN_HD Index first_turn() { return Index(blockIdx.x) * blockDim.x + threadIdx.x; }
 PYSTN_HD Index turn_stride() { return Index(gridDim.x) * blockDim.x; }
 
-template <class T, class R, class I, int ND, int room>
+template <class T, class R, class I, int ND, int room, bool fixed = false>
 struct Sampler {
   using E = Elements<T>;
   using Taps = Sample<R, ND, room>;
@@ -377,7 +378,9 @@ struct Sampler {
   }
 
   static PYSTN_HD void add(const ImageArray& image, I at, R value) {
-    if (Type(image.type) == Type::f32)
+    if constexpr (fixed)
+      add_to_cell(static_cast<Cell*>(image.data)[at], Walk(image.walk), value);
+    else if (Type(image.type) == Type::f32)
       atomicAdd(static_cast<float*>(image.data) + at, float(value));
     else
       atomicAdd(static_cast<double*>(image.data) + at, double(value));
@@ -470,7 +473,8 @@ struct Sampler {
       R sum = R(0);
       I offset = 0;
       for (int a = 0; a < ND; ++a) offset += I(index[a]) * image.stride[a];
-      for (I c = 0; c < I(job.channels); ++c) sum += cotangent(c) * image(channel_offset(job, image.channel, c) + offset);
+      for (I c = 0; c < I(job.channels); ++c)
+        sum += cotangent(c) * image(channel_offset(job, image.channel, c) + offset);
       return sum;
     });
     if (fill != 0 && !taps.whole) add_fill(job, taps, R(fill), by_weight);
@@ -561,24 +565,27 @@ PYSTN_SAMPLE_KERNEL(gradient_vjp_grid)
 #undef PYSTN_SAMPLE_KERNEL
 
 // Kernels whose threads have some channels of a sample, of the output's batch or that of all.
-#define PYSTN_CHANNEL_KERNEL(name, images)                                                                         \
-  template <class T, class R, class I, int ND, int room>                                                           \
-  __global__ void name(const SampleJob job) {                                                                      \
-    const I inner = job.adjacent_layers ? I(job.layers) : I(1);                                                    \
-    const Index count = (images) * job.pixels * inner;                                                             \
-    for (Index turn = first_turn(); turn < count; turn += turn_stride()) {                                         \
-      const Index sample = turn / inner;                                                                           \
-      Place<I> place(job, I(sample % job.pixels));                                                                 \
-      Sampler<T, R, I, ND, room>::name(job, I(sample / job.pixels), place, I(turn - sample * inner) + blockIdx.y); \
-    }                                                                                                              \
+#define PYSTN_CHANNEL_KERNEL(kernel, name, images, fixed)                                   \
+  template <class T, class R, class I, int ND, int room>                                    \
+  __global__ void kernel(const SampleJob job) {                                             \
+    const I inner = job.adjacent_layers ? I(job.layers) : I(1);                             \
+    const Index count = (images) * job.pixels * inner;                                      \
+    for (Index turn = first_turn(); turn < count; turn += turn_stride()) {                  \
+      const Index sample = turn / inner;                                                    \
+      const I n = I(sample / job.pixels), layer = I(turn - sample * inner) + I(blockIdx.y); \
+      Place<I> place(job, I(sample % job.pixels));                                          \
+      Sampler<T, R, I, ND, room, fixed>::name(job, n, place, layer);                        \
+    }                                                                                       \
   }
 
-PYSTN_CHANNEL_KERNEL(forward, job.output_batch)
-PYSTN_CHANNEL_KERNEL(jvp, job.batch)
-PYSTN_CHANNEL_KERNEL(gradient, job.batch)
-PYSTN_CHANNEL_KERNEL(gradient_jvp, job.batch)
-PYSTN_CHANNEL_KERNEL(vjp_input, job.batch)
-PYSTN_CHANNEL_KERNEL(push, job.batch)
+PYSTN_CHANNEL_KERNEL(forward, forward, job.output_batch, false)
+PYSTN_CHANNEL_KERNEL(jvp, jvp, job.batch, false)
+PYSTN_CHANNEL_KERNEL(gradient, gradient, job.batch, false)
+PYSTN_CHANNEL_KERNEL(gradient_jvp, gradient_jvp, job.batch, false)
+PYSTN_CHANNEL_KERNEL(vjp_input, vjp_input, job.batch, false)
+PYSTN_CHANNEL_KERNEL(vjp_input_fixed, vjp_input, job.batch, true)
+PYSTN_CHANNEL_KERNEL(push, push, job.batch, false)
+PYSTN_CHANNEL_KERNEL(push_fixed, push, job.batch, true)
 #undef PYSTN_CHANNEL_KERNEL
 
 // A thread has a row of sums, and every so many samples.
@@ -588,8 +595,7 @@ __global__ void vjp_options(const SampleJob job) {
   if (group >= job.groups) return;
   for (Index turn = group; turn < count; turn += job.groups) {
     const Place<I> place(job, I(turn % job.pixels));
-    Sampler<T, R, I, ND, room>::vjp_options(job, I(turn / job.pixels), place,
-                                            job.partial + group * job.partial_row);
+    Sampler<T, R, I, ND, room>::vjp_options(job, I(turn / job.pixels), place, job.partial + group * job.partial_row);
   }
 }
 

@@ -108,8 +108,7 @@ struct SplineLine {
     }
     for (Index stop = middle; stop > 0; stop -= spline_batch) {
       double value[spline_batch];
-      for (int u = 0; u < spline_batch; ++u)
-        value[u] = stop - 1 - u >= 0 ? from[(stop - 1 - u) * scratch_step] : 0.0;
+      for (int u = 0; u < spline_batch; ++u) value[u] = stop - 1 - u >= 0 ? from[(stop - 1 - u) * scratch_step] : 0.0;
       for (int u = 0; u < spline_batch; ++u) {
         const Index i = stop - 1 - u;
         if (i < 0) continue;

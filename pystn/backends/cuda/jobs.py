@@ -20,7 +20,7 @@ from pystn.backends.cuda.source import launch
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions
 
-__all__ = ["BLOCK", "ROOMS", "Call"]
+__all__ = ["BLOCK", "INT_MAX", "MAX_NDIM", "ROOMS", "Call", "merged"]
 
 MAX_NDIM, MAX_RANK = 3, 8
 BLOCK = 256  # threads of a block; block_threads in sampling.cuh
@@ -40,7 +40,7 @@ class ImageArray(ctypes.Structure):
         ("channel", c_longlong),
         ("axis", c_longlong * MAX_NDIM),
         ("type", c_int),
-        ("unused", c_int),
+        ("walk", c_int),
     ]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pystn.backends.cuda import accumulation
+from pystn.backends.cuda.accumulation import add_up
 from pystn.backends.cuda.arrays import DeviceArray
 from pystn.backends.cuda.jobs import ROOMS, Call, fill_table
 from pystn.coordinates import Coordinates, MatrixCoordinates
@@ -37,6 +39,8 @@ ORDERS = {
     "vjp_grid": 1,
     "vjp_matrix": 1,
     "push": 1,
+    "vjp_input_fixed": 0,
+    "push_fixed": 1,
     "gradient": 1,
     "vjp2_grid": 2,
     "gradient_jvp": 2,
@@ -46,6 +50,7 @@ ORDERS = {
 
 def names() -> Iterator[str]:
     """Every name expression of a kernel that may be asked for."""
+    yield from accumulation.names()
     types = [("float", "float"), ("float", "double"), ("double", "double"), ("Any", "float"), ("Any", "double")]
     for direction, (pixels, real), index, ndim, room in product(ORDERS, types, ("int", "long long"), (1, 2, 3), ROOMS):
         yield f"{direction}<{pixels}, {real}, {index}, {ndim}, {room}>"
@@ -101,11 +106,9 @@ def grid_sample_vjp(
     """Fills grad_input and grad_grid, either of which may be None; returns the sums for the matrices if they are
     wanted, after a None in the place of what a backend could repeat."""
     if grad_input is not None:
-        grad_input.fill(0)
         call = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
         call.samples("output", grad_output)
-        call.image("grad_input", grad_input)
-        call.run("vjp_input", call.job.batch, 0)
+        add_up(call, grad_input, "vjp_input", 0)
     if grad_grid is None and not to_matrices:
         return None, None
     call = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
@@ -170,17 +173,15 @@ def grid_push(
     `batch` is that of the samples; an image of batch 1 receives the sum over it.
     """
     given = next(array for array in (values, along, gradient) if array is not None)
-    image.fill(0)
     call = Call(image.shape, given.dtype, batch, grid, options)
-    call.image("grad_input", image)
     call.samples("output", values)
     call.samples("values", along)
     call.samples("gradient", gradient, components=True)
     call.grid("d_grid", d_grid)
     if along is None and gradient is None:
-        call.run("vjp_input", batch, 0)
+        add_up(call, image, "vjp_input", 0)
     else:
-        call.run("push", batch, 1)
+        add_up(call, image, "push", 1)
 
 
 def grid_gradient(input: DeviceArray, grid: DeviceArray, gradient: DeviceArray, options: SamplingOptions) -> None:
@@ -274,11 +275,9 @@ def project_vjp(
 ) -> DeviceArray | None:
     """Fills grad_input unless it is None; returns the sums for the matrices if they are wanted."""
     if grad_input is not None:
-        grad_input.fill(0)
         call = projection(input.shape, input.dtype, grad_output.shape[0], coordinates, chosen, options)
         call.samples("output", grad_output)
-        call.image("grad_input", grad_input)
-        call.run("vjp_input", call.job.batch, 0)
+        add_up(call, grad_input, "vjp_input", 0)
     if not to_matrices:
         return None
     call = projection(input.shape, input.dtype, grad_output.shape[0], coordinates, chosen, options)
