@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import cupy
 import numpy as np
 
-from pystn.backends.cuda.arrays import DeviceArray
+from pystn.backends.cuda.arrays import DeviceArray, readable, stride_of
 from pystn.backends.cuda.source import launch
 
-__all__ = ["affine_grid", "affine_grid_row_chunks", "affine_grid_vjp", "linear_grid", "linear_grid_vjp"]
+__all__ = ["affine_grid", "affine_grid_row_chunks", "affine_grid_vjp", "linear_grid", "linear_grid_vjp", "names"]
 
 C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 INTEGERS = ("int", "long long")
@@ -108,7 +107,7 @@ class LatticeCall:
         self.integer = integer_for(count * rows * columns * self.ndim)
         self.real = C_TYPES[grid.dtype]
         self.job = job = np.zeros(1, LATTICE_JOB)
-        strides = [stride // grid.itemsize for stride in grid.strides]
+        strides = [stride_of(grid, axis) for axis in range(grid.ndim)]
         job["grid"] = grid.data.ptr
         job["count"] = count
         job["size"][0, : self.ndim] = grid.shape[self.ndim : 0 : -1]
@@ -127,7 +126,7 @@ class LatticeCall:
 
 def affine_grid(theta: DeviceArray, grid: DeviceArray, align_corners: bool) -> None:
     """theta (M, ndim, ndim + 1) contiguous -> grid (M, *size, ndim), neither empty."""
-    call = LatticeCall(grid, align_corners, rows_of_all=True)
+    call, theta = LatticeCall(grid, align_corners, rows_of_all=True), readable(theta)
     call.job["theta"] = theta.data.ptr
     call.run("affine_grid", call.tiles)
 
@@ -139,6 +138,7 @@ def affine_grid_row_chunks(grid: DeviceArray) -> int:
 
 def affine_grid_vjp(grad_grid: DeviceArray, partial: DeviceArray, align_corners: bool) -> None:
     """partial (M, chunks, ndim, ndim + 1), double and contiguous: to be summed over its second axis."""
+    grad_grid = readable(grad_grid)
     call = LatticeCall(grad_grid, align_corners, rows_of_all=False)
     call.job["partial"] = partial.data.ptr
     call.run("affine_grid_vjp", call.tiles * grad_grid.shape[0])
@@ -155,10 +155,9 @@ class LinearCall:
         self.groups = self.bases * ceil_div(self.per_basis, self.together)
         self.integer = integer_for(grid.size, theta.size, basis.size)
         self.real = C_TYPES[theta.dtype]
+        self.arrays = [readable(array) for array in (theta, basis, grid)]  # which live as long as the call
         self.job = job = np.zeros(1, LINEAR_JOB)
-        job["theta"] = theta.data.ptr
-        job["basis"] = basis.data.ptr
-        job["grid"] = grid.data.ptr
+        job["theta"], job["basis"], job["grid"] = (array.data.ptr for array in self.arrays)
         job["bases"] = self.bases
         job["per_basis"] = self.per_basis
         job["functions"] = self.functions
@@ -176,7 +175,7 @@ def linear_grid(theta: DeviceArray, basis: DeviceArray, grid: DeviceArray) -> No
     call.run("linear_grid", blocks * pixels * call.rows, pixels * call.rows)
 
 
-def linear_grid_vjp(grad_grid: DeviceArray, theta: DeviceArray, basis: DeviceArray) -> Any:
+def linear_grid_vjp(grad_grid: DeviceArray, theta: DeviceArray, basis: DeviceArray) -> DeviceArray:
     """Partial sums (M, chunks, rows, functions), double, of the gradient to theta: to be summed over their second
     axis. Nothing is empty."""
     call = LinearCall(theta, basis, grad_grid)
