@@ -213,7 +213,8 @@ def check_fill(name: str, fill: Any, channels: int, dtype: np.dtype[Any]) -> Non
     shape = shape_of(fill)
     if shape not in ((), (channels,)):
         raise ValueError(f"{name} must be a number or one for each of the {channels} channels, got shape {shape}")
-    if np.iscomplexobj(fill) and dtype.kind != "c":
+    is_complex = fill.dtype.kind == "c" if hasattr(fill, "dtype") else np.iscomplexobj(fill)
+    if is_complex and dtype.kind != "c":
         raise TypeError(f"{name} must be real for an input of dtype {dtype}, got {fill!r}")
 
 
