@@ -11,7 +11,9 @@ namespace pystn::PYSTN_LEVEL {
 
 // A power of two, so that sums can be halved.
 template <int ND>
-constexpr int block_pixels = ND == 1 ? 256 : ND == 2 ? 128 : 64;
+constexpr int block_pixels = ND == 1   ? 256
+                             : ND == 2 ? 128
+                                       : 64;
 
 // ---- The lattice of an output under a matrix
 
@@ -29,6 +31,7 @@ struct LatticeJob {
 };
 
 constexpr int most_tile_rows = 256;
+constexpr int lattice_batch = 4;  // pixels that a thread loads together, so that one wait is for all of them
 
 // Where a row of the lattice starts, its matrix and its normalised coordinates but x.
 template <class R, int ND, class Int>
@@ -97,8 +100,7 @@ __global__ void affine_grid(LatticeJob job) {
     __syncthreads();
     for (Int column = column0 + lane.column; column < column1; column += job.lanes) {
       const R x = lattice<R>(column, columns, job.align_corners);
-      R* const to =
-          static_cast<R*>(job.grid) + column * job.grid_axis[0] + lane.component * job.grid_component;
+      R* const to = static_cast<R*>(job.grid) + column * job.grid_axis[0] + lane.component * job.grid_component;
       for (int i = lane.row; i < count; i += lane.rows)
         to[offset[i]] = slope[lane.component][i] * x + constant[lane.component][i];
     }
@@ -133,10 +135,15 @@ __global__ void affine_grid_vjp(LatticeJob job) {
       const R* const from =
           static_cast<const R*>(job.grid) + column * job.grid_axis[0] + lane.component * job.grid_component;
       double along = 0;
-      for (int i = lane.row; i < count; i += lane.rows) {
-        const double g = double(from[offset[i]]);
-        along += g;
-        for (int b = 1; b < ND; ++b) total[b] += g * at[b][i];
+      for (int i = lane.row; i < count; i += lattice_batch * lane.rows) {
+        R g[lattice_batch];
+        for (int u = 0; u < lattice_batch; ++u)
+          g[u] = i + u * lane.rows < count ? from[offset[i + u * lane.rows]] : R(0);
+        for (int u = 0; u < lattice_batch; ++u) {
+          if (i + u * lane.rows >= count) continue;
+          along += double(g[u]);
+          for (int b = 1; b < ND; ++b) total[b] += double(g[u]) * at[b][i + u * lane.rows];
+        }
       }
       total[0] += along * double(lattice<R>(column, columns, job.align_corners));
       total[ND] += along;
@@ -156,19 +163,19 @@ __global__ void affine_grid_vjp(LatticeJob job) {
 
 // ---- A matrix times the values of some functions at the points of the target
 
-struct LinearJob {     // theta (M, rows, functions), basis (B, functions, points) -> grid (M, points, rows)
-  const void* theta;   // all arrays are contiguous
+struct LinearJob {    // theta (M, rows, functions), basis (B, functions, points) -> grid (M, points, rows)
+  const void* theta;  // all arrays are contiguous
   const void* basis;
-  void* grid;          // also the cotangent
-  double* partial;     // (M, chunks, rows, functions), for the vjp
+  void* grid;       // also the cotangent
+  double* partial;  // (M, chunks, rows, functions), for the vjp
   Index bases;
-  Index per_basis;     // matrices, one after the other, that share a basis
+  Index per_basis;  // matrices, one after the other, that share a basis
   Index functions, points;
 };
 
-constexpr int linear_steps = 4;        // points of a thread
-constexpr int linear_functions = 32;   // whose matrix entries are in shared memory together
-constexpr int linear_points = 2048;    // that a warp adds up
+constexpr int linear_steps = 4;       // points of a thread
+constexpr int linear_functions = 32;  // whose matrix entries are in shared memory together
+constexpr int linear_points = 2048;   // that a warp adds up
 
 // A block has some points and `together` matrices, which share what is read of the functions. Blocks of the same
 // points follow each other, to find the functions' values in a cache.
