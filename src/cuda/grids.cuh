@@ -31,6 +31,7 @@ struct LatticeJob {
 };
 
 constexpr int most_tile_rows = 256;
+constexpr int lattice_batch = 4;  // pixels that a thread loads together, so that one wait is for all of them
 
 // Where a row of the lattice starts, its matrix and its normalised coordinates but x.
 template <class R, int ND, class Int>
@@ -134,10 +135,15 @@ __global__ void affine_grid_vjp(LatticeJob job) {
       const R* const from =
           static_cast<const R*>(job.grid) + column * job.grid_axis[0] + lane.component * job.grid_component;
       double along = 0;
-      for (int i = lane.row; i < count; i += lane.rows) {
-        const double g = double(from[offset[i]]);
-        along += g;
-        for (int b = 1; b < ND; ++b) total[b] += g * at[b][i];
+      for (int i = lane.row; i < count; i += lattice_batch * lane.rows) {
+        R g[lattice_batch];
+        for (int u = 0; u < lattice_batch; ++u)
+          g[u] = i + u * lane.rows < count ? from[offset[i + u * lane.rows]] : R(0);
+        for (int u = 0; u < lattice_batch; ++u) {
+          if (i + u * lane.rows >= count) continue;
+          along += double(g[u]);
+          for (int b = 1; b < ND; ++b) total[b] += double(g[u]) * at[b][i + u * lane.rows];
+        }
       }
       total[0] += along * double(lattice<R>(column, columns, job.align_corners));
       total[ND] += along;
