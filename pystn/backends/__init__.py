@@ -149,6 +149,28 @@ class Backend(Protocol):
         self, grad_grid: Array, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None
     ) -> Array: ...
 
+    def projective_grid(
+        self,
+        theta: Array,
+        d_theta: Array | None,
+        size: tuple[int, ...],
+        align_corners: bool,
+        least_denominator: float,
+        cull_behind: bool,
+        out: Array | None,
+    ) -> Array: ...
+
+    def projective_grid_vjp(
+        self,
+        grad_grid: Array,
+        theta: Array,
+        gg_theta: Array | None,
+        size: tuple[int, ...],
+        align_corners: bool,
+        least_denominator: float,
+        cull_behind: bool,
+    ) -> Array: ...
+
     def linear_grid(self, theta: Array, basis: Array, out: Array | None) -> Array: ...
 
     def linear_grid_vjp(self, grad_grid: Array, theta: Array, basis: Array) -> Array: ...

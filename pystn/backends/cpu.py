@@ -55,6 +55,8 @@ __all__ = [
     "linear_grid_vjp",
     "max_threads",
     "openmp_version",
+    "projective_grid",
+    "projective_grid_vjp",
     "spline_filter",
     "warp_project",
     "warp_project_jvp",
@@ -526,44 +528,103 @@ def stacked(array: Array, trailing: int) -> Array:
     return array.reshape((-1 if array.size else 0, *array.shape[array.ndim - trailing :]))
 
 
-def affine_grid(theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None) -> Array:
+def matrices_of(theta: Array) -> Array:
+    """Contiguous (M, rows, columns)."""
+    return np.require(theta, requirements=("C", "A")).reshape(-1, *theta.shape[-2:])
+
+
+def matrix_grid(theta: Array, size: tuple[int, ...], out: Array | None, fill: Callable[[Array], None]) -> Array:
+    """The grid of matrices, which `fill` writes as (M, *size, ndim)."""
     ndim = len(size)
-    leading = theta.shape[:-2]
-    grid = np.empty((*leading, *size, ndim), theta.dtype) if out is None else out
+    grid = np.empty((*theta.shape[:-2], *size, ndim), theta.dtype) if out is None else out
     if grid.size == 0:
         return grid
-    matrices = np.require(theta, requirements=("C", "A")).reshape(-1, ndim, ndim + 1)
     flat = stacked(grid, ndim + 1)
     in_place = np.may_share_memory(flat, grid)
-    _cpu.affine_grid(matrices, flat, align_corners, threads.get_num_threads())
+    fill(flat)
     if not in_place:  # leading axes of `out` that are no single stride
         grid[...] = flat.reshape(grid.shape)
     return grid
 
 
-def affine_grid_vjp(
-    grad_grid: Array, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None
+def matrix_gradient(
+    grad_grid: Array, theta: Array, size: tuple[int, ...], out: Array | None, fill: Callable[[Array, Array], None]
 ) -> Array:
+    """The gradient to matrices, of which `fill` writes partial sums."""
     grad_theta = np.empty(theta.shape, theta.dtype) if out is None else out
     if grad_grid.size == 0:
         grad_theta.fill(0)
         return grad_theta
     flat = stacked(grad_grid, len(size) + 1)
-    chunks = _cpu.affine_grid_row_chunks(flat)
-    partial = np.empty((flat.shape[0], chunks, *theta.shape[-2:]), np.float64)
-    _cpu.affine_grid_vjp(flat, partial, align_corners, threads.get_num_threads())
+    partial = np.empty((flat.shape[0], _cpu.lattice_row_chunks(flat), *theta.shape[-2:]), np.float64)
+    fill(flat, partial)
     grad_theta[...] = partial.sum(axis=1).reshape(theta.shape)
     return grad_theta
 
 
+def affine_grid(theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None) -> Array:
+    def fill(grid: Array) -> None:
+        _cpu.affine_grid(matrices_of(theta), grid, align_corners, threads.get_num_threads())
+
+    return matrix_grid(theta, size, out, fill)
+
+
+def affine_grid_vjp(
+    grad_grid: Array, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None
+) -> Array:
+    def fill(grad_grid: Array, partial: Array) -> None:
+        _cpu.affine_grid_vjp(grad_grid, partial, align_corners, threads.get_num_threads())
+
+    return matrix_gradient(grad_grid, theta, size, out, fill)
+
+
+def projective_grid(
+    theta: Array,
+    d_theta: Array | None,
+    size: tuple[int, ...],
+    align_corners: bool,
+    least_denominator: float,
+    cull_behind: bool,
+    out: Array | None,
+) -> Array:
+    """The grid, or its tangent if there is one of theta."""
+
+    def fill(grid: Array) -> None:
+        tangents = None if d_theta is None else matrices_of(d_theta)
+        horizon = (least_denominator, cull_behind)
+        _cpu.projective_grid(matrices_of(theta), tangents, grid, align_corners, *horizon, threads.get_num_threads())
+
+    return matrix_grid(theta, size, out, fill)
+
+
+def projective_grid_vjp(
+    grad_grid: Array,
+    theta: Array,
+    gg_theta: Array | None,
+    size: tuple[int, ...],
+    align_corners: bool,
+    least_denominator: float,
+    cull_behind: bool,
+) -> Array:
+    """The gradient to theta, or to the theta of what makes that gradient, with the cotangent gg_theta of it."""
+
+    def fill(grad_grid: Array, partial: Array) -> None:
+        cotangents = None if gg_theta is None else matrices_of(gg_theta)
+        options = (partial, align_corners, least_denominator, cull_behind, threads.get_num_threads())
+        _cpu.projective_grid_vjp(grad_grid, matrices_of(theta), cotangents, *options)
+
+    return matrix_gradient(grad_grid, theta, size, None, fill)
+
+
 def linear_grid(theta: Array, basis: Array, out: Array | None) -> Array:
     """theta (N, *K, rows, q) times basis (N, q, *points): a grid (N, *K, *points, rows)."""
-    rows, functions, leading = linear_factors(theta, basis)
+    leading = grids_of(theta, basis)
     shape = (*leading, *basis.shape[2:], theta.shape[-2])
     grid = np.empty(shape, theta.dtype) if out is None or not out.flags.c_contiguous else out
     if grid.size:
-        flat = grid.reshape(prod(leading), -1, theta.shape[-2])
-        _cpu.linear_grid(rows, functions, flat, threads.get_num_threads())
+        matrices = np.broadcast_to(theta, (*leading, *theta.shape[-2:])).reshape(prod(leading), *theta.shape[-2:])
+        flat = grid.reshape(len(matrices), -1, theta.shape[-2])
+        _cpu.linear_grid(matrices, functions_of(basis), flat, threads.get_num_threads())
     if out is None or out is grid:
         return grid
     out[...] = grid
@@ -571,32 +632,27 @@ def linear_grid(theta: Array, basis: Array, out: Array | None) -> Array:
 
 
 def linear_grid_vjp(grad_grid: Array, theta: Array, basis: Array) -> Array:
-    """The gradient to theta, summed over the batch if that shares it."""
-    rows, functions, leading = linear_factors(theta, basis)
+    """The gradient to theta, summed over the batch if that shares it; rows are the fastest axis in memory."""
     if grad_grid.size == 0 or theta.size == 0:
         return np.zeros(theta.shape, theta.dtype)
+    leading = grids_of(theta, basis)
     flat = np.require(grad_grid, requirements=("C", "A")).reshape(prod(leading), -1, theta.shape[-2])
-    partial = _cpu.linear_grid_vjp(flat, rows, functions, threads.get_num_threads())
-    sums = partial.sum(axis=1).reshape(*leading, *theta.shape[-2:])
+    partial = _cpu.linear_grid_vjp(flat, functions_of(basis), threads.get_num_threads())
+    sums = partial.sum(axis=1).reshape(*leading, theta.shape[-1], theta.shape[-2])
     if theta.shape[0] != leading[0]:
         sums = sums.sum(axis=0, keepdims=True)
-    grad_theta: Array = sums.astype(theta.dtype, copy=False)
+    grad_theta: Array = sums.astype(theta.dtype, copy=False).swapaxes(-1, -2)
     return grad_theta
 
 
-def linear_factors(theta: Array, basis: Array) -> tuple[Array, Array, tuple[int, ...]]:
-    """Contiguous (M, rows, q) and (B, q, points), and the leading axes of the grid.
+def grids_of(theta: Array, basis: Array) -> tuple[int, ...]:
+    """Leading axes of a linear grid."""
+    return (theta.shape[0] if basis.shape[0] == 1 else basis.shape[0], *theta.shape[1:-2])
 
-    A theta that the batch shares is repeated, as it is small.
-    """
-    leading = (theta.shape[0] if basis.shape[0] == 1 else basis.shape[0], *theta.shape[1:-2])
-    rows = np.require(np.broadcast_to(theta, (*leading, *theta.shape[-2:])), requirements=("C", "A"))
-    functions = np.require(basis, requirements=("C", "A"))
-    return (
-        rows.reshape(prod(leading), *theta.shape[-2:]),
-        functions.reshape(*basis.shape[:2], prod(basis.shape[2:])),
-        leading,
-    )
+
+def functions_of(basis: Array) -> Array:
+    """Contiguous (B, q, points)."""
+    return np.require(basis, requirements=("C", "A")).reshape(*basis.shape[:2], prod(basis.shape[2:]))
 
 
 def spline_filter(
