@@ -7,12 +7,9 @@
 
 #include "accumulation.cuh"
 #include "sample.cuh"
+#include "threads.cuh"
 
 namespace pystn::PYSTN_LEVEL {
-
-// What a thread does, and how far it is to that of its next turn.
-PYSTN_HD Index first_turn() { return Index(blockIdx.x) * blockDim.x + threadIdx.x; }
-PYSTN_HD Index turn_stride() { return Index(gridDim.x) * blockDim.x; }
 
 template <class T, class R, class I, int ND, int room, bool fixed = false>
 struct Sampler {
@@ -597,21 +594,6 @@ __global__ void vjp_options(const SampleJob job) {
     const Place<I> place(job, I(turn % job.pixels));
     Sampler<T, R, I, ND, room>::vjp_options(job, I(turn / job.pixels), place, job.partial + group * job.partial_row);
   }
-}
-
-constexpr int block_threads = 256;
-
-// The sum over a block, in an order of its own; of thread 0 alone. `room` has a number for each thread.
-PYSTN_HD double block_sum(double x, double* room) {
-  room[threadIdx.x] = x;
-  __syncthreads();
-  for (int half = block_threads / 2; half > 0; half /= 2) {
-    if (int(threadIdx.x) < half) room[threadIdx.x] += room[threadIdx.x + half];
-    __syncthreads();
-  }
-  const double sum = room[0];
-  __syncthreads();
-  return sum;
 }
 
 // partial[matrix, chunk] = the sum of g (x, y, z, 1) over a chunk of the samples of a matrix. A block has a chunk.

@@ -10,7 +10,7 @@ import numpy as np
 from pystn.backends.cuda.arrays import DeviceArray, parts_of, readable, stride_of
 from pystn.backends.cuda.source import launch
 
-__all__ = ["names", "spline_filter"]
+__all__ = ["spline_filter"]
 
 C_TYPES = {"f": "float", "d": "double", "F": "float", "D": "double"}
 
