@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.interpolation import BY_NAME, BSpline, Interpolation, Plan, number
+from pystn.interpolation import BY_NAME, BSpline, Interpolation, Plan, check_host, number
 
 __all__ = ["FillValue", "Mode", "PaddingMode", "SamplingOptions", "SplineAxis", "resolve", "spline_axes"]
 
@@ -190,6 +190,7 @@ def resolve_fill(value: Any) -> tuple[Any, bool]:
         raise TypeError(f"fill_value must be a number or one per channel, got {value!r}")
     if isinstance(value, numbers.Complex):
         return value, bool(value != 0)
+    check_host("fill_value", value)
     try:
         values = np.array(value)
     except ValueError:

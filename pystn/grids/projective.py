@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from pystn.backends import backend_of
-from pystn.grids.lattice import lattice
+from pystn.grids.lattice import lattice_axis
 from pystn.grids.linear import check_tangent, linear, linear_jvp, linear_vjp, linear_vjp2
 from pystn.grids.perspective import Horizon
 from pystn.options import flag, least_denominator
@@ -266,8 +266,8 @@ def resolve(
     """Check theta and options; returns the grid's shape, homogeneous target coordinates (1, 3, H, W), the horizon."""
     leading = check_parameters("theta", theta, (3, 3))
     spatial = output_size(size, 2, theta.shape[0])
-    target = lattice(spatial, flag("align_corners", align_corners))
+    y, x = (xp.asarray(lattice_axis(length, flag("align_corners", align_corners))) for length in spatial)
     basis = xp.ones((1, 3, *spatial), theta.dtype)
-    basis[0, :2] = xp.asarray(target.transpose(2, 0, 1))
+    basis[0, 0], basis[0, 1] = x, y[:, None]
     horizon = Horizon(least_denominator(min_denominator, theta.dtype), flag("cull_behind", cull_behind))
     return (*leading, *spatial, 2), basis, horizon

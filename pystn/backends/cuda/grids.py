@@ -8,7 +8,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from pystn.backends.cuda.arrays import DeviceArray
+from pystn.backends.cuda.arrays import DeviceArray, readable
 from pystn.backends.cuda.source import launch
 
 __all__ = ["affine_grid", "affine_grid_row_chunks", "affine_grid_vjp", "linear_grid", "linear_grid_vjp"]
@@ -128,7 +128,8 @@ class LatticeCall:
 def affine_grid(theta: DeviceArray, grid: DeviceArray, align_corners: bool) -> None:
     """theta (M, ndim, ndim + 1) contiguous -> grid (M, *size, ndim), neither empty."""
     call = LatticeCall(grid, align_corners, rows_of_all=True)
-    call.job["theta"] = theta.data.ptr
+    matrices = readable(theta)
+    call.job["theta"] = matrices.data.ptr
     call.run("affine_grid", call.tiles)
 
 
@@ -139,7 +140,8 @@ def affine_grid_row_chunks(grid: DeviceArray) -> int:
 
 def affine_grid_vjp(grad_grid: DeviceArray, partial: DeviceArray, align_corners: bool) -> None:
     """partial (M, chunks, ndim, ndim + 1), double and contiguous: to be summed over its second axis."""
-    call = LatticeCall(grad_grid, align_corners, rows_of_all=False)
+    gradient = readable(grad_grid)
+    call = LatticeCall(gradient, align_corners, rows_of_all=False)
     call.job["partial"] = partial.data.ptr
     call.run("affine_grid_vjp", call.tiles * grad_grid.shape[0])
 
@@ -155,6 +157,7 @@ class LinearCall:
         self.groups = self.bases * ceil_div(self.per_basis, self.together)
         self.integer = integer_for(grid.size, theta.size, basis.size)
         self.real = C_TYPES[theta.dtype]
+        self.held = theta, basis, grid = readable(theta), readable(basis), readable(grid)
         self.job = job = np.zeros(1, LINEAR_JOB)
         job["theta"] = theta.data.ptr
         job["basis"] = basis.data.ptr
