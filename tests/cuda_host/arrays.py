@@ -113,11 +113,6 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
             "version": 3,
         }
 
-    @property
-    def __cuda_array_interface__(self):
-        interface = {"shape": self.shape, "typestr": self.dtype.str, "strides": self.strides, "version": 3}
-        return {**interface, "data": (self.data.ptr, False), "stream": 1}
-
     def set(self, values, stream=None):
         if values.shape != self.shape or values.dtype != self.dtype:
             raise ValueError("set takes an array of the same shape and dtype")
