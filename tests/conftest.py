@@ -1,8 +1,10 @@
 """What the tests share: the backends under test, the cells of options, random data."""
 
 import itertools
+import os
 import shutil
 from importlib.util import find_spec
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -77,6 +79,24 @@ else:
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
 def backend(request):
     return request.param
+
+
+# On the host, where each kernel has to be compiled and runs thread by thread, one case in so many of every test is
+# enough for every day; PYSTN_CUDA_HOST_EVERY=1 runs them all.
+EVERY = int(os.environ.get("PYSTN_CUDA_HOST_EVERY", "5"))
+
+
+def pytest_collection_modifyitems(config, items):
+    kept, left, seen = [], [], set()
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        test = (item.path, getattr(item, "originalname", None))
+        on_host = parameters is not None and parameters.params.get("backend") is CudaHost
+        chosen = not on_host or test not in seen or crc32(item.nodeid.encode()) % EVERY == 0
+        seen.update([test] if on_host else [])
+        (kept if chosen else left).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
 
 
 # The cells of the older tests: two dimensions, one kernel and one boundary for all axes.
