@@ -545,14 +545,16 @@ struct Sampler {
   }
 };
 
-// Kernels whose threads have a sample each, of the grid's batch.
+// Kernels whose threads have a sample each, of the grid's batch. All counts fit I.
 #define PYSTN_SAMPLE_KERNEL(name)                                          \
   template <class T, class R, class I, int ND, int room>                   \
   __global__ void name(const SampleJob job) {                              \
     const Index count = job.grid_batch * job.pixels;                       \
+    const I pixels = I(job.pixels);                                        \
     for (Index turn = first_turn(); turn < count; turn += turn_stride()) { \
-      const Place<I> place(job, I(turn % job.pixels));                     \
-      Sampler<T, R, I, ND, room>::name(job, I(turn / job.pixels), place);  \
+      const I n = I(turn) / pixels;                                        \
+      const Place<I> place(job, I(turn) - n * pixels);                     \
+      Sampler<T, R, I, ND, room>::name(job, n, place);                     \
     }                                                                      \
   }
 
@@ -562,17 +564,16 @@ PYSTN_SAMPLE_KERNEL(gradient_vjp_grid)
 #undef PYSTN_SAMPLE_KERNEL
 
 // Kernels whose threads have some channels of a sample, of the output's batch or that of all.
-#define PYSTN_CHANNEL_KERNEL(kernel, name, images, fixed)                                   \
-  template <class T, class R, class I, int ND, int room>                                    \
-  __global__ void kernel(const SampleJob job) {                                             \
-    const I inner = job.adjacent_layers ? I(job.layers) : I(1);                             \
-    const Index count = (images) * job.pixels * inner;                                      \
-    for (Index turn = first_turn(); turn < count; turn += turn_stride()) {                  \
-      const Index sample = turn / inner;                                                    \
-      const I n = I(sample / job.pixels), layer = I(turn - sample * inner) + I(blockIdx.y); \
-      Place<I> place(job, I(sample % job.pixels));                                          \
-      Sampler<T, R, I, ND, room, fixed>::name(job, n, place, layer);                        \
-    }                                                                                       \
+#define PYSTN_CHANNEL_KERNEL(kernel, name, images, fixed)                                            \
+  template <class T, class R, class I, int ND, int room>                                             \
+  __global__ void kernel(const SampleJob job) {                                                      \
+    const I pixels = I(job.pixels), inner = job.adjacent_layers ? I(job.layers) : I(1);              \
+    const Index count = (images) * job.pixels * inner;                                               \
+    for (Index turn = first_turn(); turn < count; turn += turn_stride()) {                           \
+      const I sample = I(turn) / inner, n = sample / pixels;                                         \
+      Place<I> place(job, sample - n * pixels);                                                      \
+      Sampler<T, R, I, ND, room, fixed>::name(job, n, place, I(turn) - sample * inner + blockIdx.y); \
+    }                                                                                                \
   }
 
 PYSTN_CHANNEL_KERNEL(forward, forward, job.output_batch, false)

@@ -341,7 +341,8 @@ class Call:
         real = "float" if self.single else "double"
         if pixels == "double" and self.single:
             pixels = "Any"
-        small = max(self.extent, self.job.batch * self.job.pixels) <= INT_MAX
+        turns = self.job.batch * self.job.pixels * max(1, self.job.layers)
+        small = max(self.extent, turns) <= INT_MAX
         index = "int" if small else "long long"
         return f"{direction}<{pixels}, {real}, {index}, {self.ndim}, {self.room(order)}>"
 
