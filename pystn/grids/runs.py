@@ -50,7 +50,7 @@ class LabelledSums(Keeper):
 
 
 def chunks(labels: Array) -> Iterator[Array]:
-    """Tables of what is added up, a row for each sum, -1 where it has fewer terms: of the entries, of their sums..."""
+    """Tables of what is added up, of the entries, of these sums and so on: a row for each sum, -1 where it ends."""
     while True:
         order = np.argsort(labels, kind="stable")
         ordered = labels[order]
