@@ -76,12 +76,6 @@ def test_arrays_of_two_kinds(cp, call):
         ("image", lambda on_device: presets.scipy().prepare(on_device(np.ones((3, 4))), np.ones((2, 5)))),
         ("coordinates", lambda on_device: presets.scipy().prepare(np.ones((3, 4)), on_device(np.ones((2, 5))))),
         ("table", lambda on_device: pystn.Tabulated(on_device(np.ones(5)), 2.0)),
-        (
-            "fill_value",
-            lambda on_device: pystn.grid_sample(
-                on_device(np.ones((1, 2, 3, 4))), on_device(np.ones((1, 5, 2))), fill_value=on_device(np.ones(2))
-            ),
-        ),
     ],
 )
 def test_what_has_to_be_on_the_host(cp, name, call):

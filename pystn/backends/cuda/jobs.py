@@ -18,6 +18,7 @@ import numpy as np
 from pystn.backends.cuda.arrays import DeviceArray, argument, element_of, extent_of, parts_of, readable, stride_of
 from pystn.backends.cuda.source import launch
 from pystn.coordinates import Coordinates, MatrixCoordinates
+from pystn.interpolation import Interpolation
 from pystn.options import SamplingOptions
 
 __all__ = ["BLOCK", "INT_MAX", "MAX_NDIM", "ROOMS", "Call", "merged"]
@@ -117,16 +118,16 @@ class SampleJob(ctypes.Structure):
     ]
 
 
-# Numbers of the options that the kernels read from memory, by options, device and what they are for.
-_tables: WeakKeyDictionary[SamplingOptions, dict[tuple[Any, ...], DeviceArray]] = WeakKeyDictionary()
+# Numbers that the kernels read from memory, by what they belong to and device.
+_tables: WeakKeyDictionary[SamplingOptions | Interpolation, dict[tuple[Any, ...], DeviceArray]] = WeakKeyDictionary()
 
 
-def table_of(options: SamplingOptions, key: tuple[Any, ...], values: Any) -> DeviceArray:
-    """Doubles on the current device, copied there once."""
-    tables = _tables.setdefault(options, {})
+def table_of(owner: SamplingOptions | Interpolation, key: tuple[Any, ...], values: Any) -> DeviceArray:
+    """Doubles on the current device, copied there once, and before the call goes on: any stream may read them next."""
+    tables = _tables.setdefault(owner, {})
     key = (cupy.cuda.Device().id, *key)
     if key not in tables:
-        tables[key] = cupy.asarray(values)
+        tables[key] = cupy.asarray(values, blocking=True)
     return tables[key]
 
 
@@ -170,16 +171,20 @@ class Call:
         job.subgradient = options.subgradient_code
         job.cutoff = options.cutoff_code
         spatial = shape[1:-1] if self.channels_last else shape[2:]
+        modes = options.modes(ndim)[::-1]
         for a, codes in enumerate(options.axis_codes(ndim)):
             job.size[a] = job.full[a] = spatial[ndim - 1 - a]
             kernel = job.kernel[a]
             kernel.boundary, kernel.mode, kernel.taps, kernel.variant = codes[:4]
             kernel.parameter, kernel.support, table, kernel.parameters = codes[4:]
             if table is not None:
-                kernel.table = table_of(options, ("kernel", ndim, a), table).data.ptr
+                kernel.table = self.hold(table_of(modes[a], (), table)).data.ptr
         if options.has_fill:
-            key = ("fill", job.channels, job.components)
-            fill = table_of(options, key, fill_table(options.fill_value, job.channels, job.components))
+            fill = fill_table(options.fill_value, job.channels, job.components)
+            if hasattr(options.fill_value, "shape"):  # such options are made anew for every call
+                fill = self.hold(cupy.asarray(fill))
+            else:
+                fill = table_of(options, ("fill", job.channels, job.components), fill)
             job.fill = fill.data.ptr
         if isinstance(grid, MatrixCoordinates):
             self.matrices(grid)
