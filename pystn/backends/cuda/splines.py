@@ -7,7 +7,7 @@ from math import prod
 import cupy
 import numpy as np
 
-from pystn.backends.cuda.arrays import DeviceArray
+from pystn.backends.cuda.arrays import DeviceArray, readable
 from pystn.backends.cuda.source import launch
 
 __all__ = ["names", "spline_filter"]
@@ -67,6 +67,7 @@ def spline_filter(
     source: DeviceArray, target: DeviceArray, axis: int, order: int, boundary: int, transposed: bool
 ) -> None:
     """Fills `target`, which may be `source` and has its dtype; neither is empty, and the order is 2 to 7."""
+    source = readable(source)
     real, length = C_TYPES[target.dtype.char], target.shape[axis]
     axes = line_axes(source, target, axis)
     lines = prod(along[0] for along in axes)
