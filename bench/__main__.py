@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "what disagrees is not timed, and the exit code is 1.",
     )
     result.add_argument("--quick", action="store_true", help="the cases that matter most: about a minute")
+    result.add_argument("--gpu", action="store_true", help="on a CUDA device, beside PyTorch there and beside a copy")
     result.add_argument("--scaling", action="store_true", help="how time grows with pixels, channels and threads")
     result.add_argument("--filter", default="", metavar="TEXT", help="only cases or peers of such a name")
     result.add_argument("--list", action="store_true", help="print the cases and their peers, and stop")
@@ -58,11 +59,24 @@ def progress(text: str) -> None:
     print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
 
 
+def on_gpu(given: argparse.Namespace) -> int:
+    if given.scaling or given.memory or given.json or given.chart:
+        parser().error("--gpu prints a table, and goes with --quick, --filter and --rounds alone")
+    if find_spec("cupy") is None:
+        print("--gpu needs CuPy: pip install pystn[cuda13], or [cuda12]", file=sys.stderr)
+        return 2
+    from bench import gpu
+
+    return gpu.main(given.quick, given.filter, given.rounds or 7, progress)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     given = parser().parse_args(arguments)
     if given.scaling and given.quick:
         parser().error("--scaling has no --quick; --filter shortens it")
+    if given.gpu:
+        return on_gpu(given)
     cases = scaling.select(given.filter) if given.scaling else select(given.quick, given.filter)
     if not cases:
         print(f"no case has {given.filter!r} in its name; see --list", file=sys.stderr)

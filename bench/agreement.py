@@ -50,7 +50,7 @@ def compare_levels(ours: Array, theirs: Array) -> Agreement:
 
 
 def compare_arrays(case: Case, ours: Array, theirs: Array, summed: bool) -> Agreement:
-    quotient = case.operation == "warp_projective"
+    quotient = "projective" in case.operation
     tolerance = 8 * (1 + quotient) * case.ndim * float(np.finfo(case.coordinates).eps) * max(case.spatial)
     if ours.shape != theirs.shape:
         return Agreement(np.inf, tolerance, problem=f"shapes {ours.shape} and {theirs.shape}")

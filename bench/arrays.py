@@ -37,6 +37,8 @@ def noise(shape: Shape, dtype: str, seed: int) -> Array:
     generator = np.random.default_rng(seed)
     if np.dtype(dtype).kind == "u":
         return generator.integers(0, np.iinfo(dtype).max, shape, dtype=np.dtype(dtype).type, endpoint=True)
+    if dtype == "float16":  # which the generator does not make
+        return generator.standard_normal(shape, dtype=np.float32).astype(dtype)
     return generator.standard_normal(shape, dtype=np.dtype(dtype).type)
 
 
@@ -94,7 +96,7 @@ class Arrays:
         elif case.grid == "rot30":
             sides = np.array(case.spatial[::-1])
             matrix[:, :d, :d] = rotation(d) * sides / sides[:, None]
-        projective = case.operation == "warp_projective"
+        projective = "projective" in case.operation
         if projective:
             matrix[:, d, :d] = VANISHING
         if case.coords == "pixel":
@@ -132,6 +134,13 @@ class Arrays:
         system[:k, :k], system[:k, k:], system[k:, :k] = bending(points), plane(points), plane(points).T
         values = np.concatenate([bending(pixels), plane(pixels)], axis=1)
         return np.ascontiguousarray((values @ np.linalg.inv(system))[:, :k].astype(self.case.coordinates))
+
+    @cached_property
+    def homogeneous(self) -> Array:
+        """The pixels of a plane in homogeneous coordinates, (pixels, 3)."""
+        height, width = self.case.size
+        x, y = np.meshgrid(centres(width), centres(height))
+        return np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3).astype(self.case.coordinates)
 
     @property
     def matrix(self) -> Array:

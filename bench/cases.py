@@ -24,6 +24,8 @@ OPERATIONS = {
     "grid_sample_vjp2": "grid_sample_vjp2",
     "affine_grid": "affine_grid",
     "affine_grid_vjp": "affine_grid_vjp",
+    "projective_grid": "projective_grid",
+    "projective_grid_vjp": "projective_grid_vjp",
     "thin_plate": "ThinPlateSpline",
     "thin_plate_vjp": "ThinPlateSpline, vjp",
     "warp_affine": "warp_affine",
@@ -56,7 +58,7 @@ class Case:
     @property
     def label(self) -> str:
         """The case within its section."""
-        generator, spline = self.operation.startswith("affine"), self.operation.startswith("thin_plate")
+        generator, spline = self.operation.startswith((*GRID, *HOMOGRAPHY)), self.operation.startswith("thin_plate")
         shape = (self.shape[0], *self.spatial) if generator or spline else self.shape
         words = [OPERATIONS[self.operation], "x".join(map(str, shape))]
         words += [f"{self.shape[1]} points"] * spline + [self.grid] * (not generator and not spline)
@@ -131,6 +133,7 @@ FORWARD, VJP, VJP_GRID = "grid_sample", "grid_sample_vjp", "grid_sample_vjp_grid
 BOTH, ALL = (FORWARD, VJP), (FORWARD, VJP, VJP_GRID)
 SECOND = ("grid_sample_jvp", "grid_sample_vjp2")
 GRID, AFFINE = ("affine_grid", "affine_grid_vjp"), ("warp_affine", "warp_affine_fwd_bwd")
+HOMOGRAPHY = ("projective_grid", "projective_grid_vjp")
 PLATE = ("thin_plate", "thin_plate_vjp")
 PROJECT = ("warp_project", "warp_project_fwd_bwd")
 REMAP, BY_MATRIX, BY_PROJECTION = (FORWARD,), ("warp_affine",), ("warp_projective",)
@@ -167,6 +170,7 @@ TABLE = (
     Block("whole transform", AFFINE, (*USUAL, ULTRA_HD, VOLUME, VOLUMES), SMOOTH),
     Block("affine grid", GRID, (RGB,), TURNED, quick=True),
     Block("affine grid", GRID, (RGB, FEATURES, DIGITS, ULTRA_HD, VOLUME), TURNED),
+    Block("projective grid", HOMOGRAPHY, (RGB, DIGITS, ULTRA_HD), TURNED),
     Block("thin plate spline", PLATE, PLATES[:2], SMOOTH[:1], ("torch", "numpy"), quick=True),
     Block("thin plate spline", PLATE, PLATES, SMOOTH[:1], ("torch", "numpy")),
     Block("other modes, paddings", BOTH, (RGB,), TURNED, kernels=OTHERS, quick=True),

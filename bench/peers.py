@@ -92,6 +92,14 @@ class Pystn(Peer):
         grad, theta, vjp = a.grad_grid, a.theta, self.lib.affine_grid_vjp
         return lambda: vjp(grad, theta, case.size)
 
+    def projective_grid(self, case: Case, a: Arrays) -> Call:
+        theta, generate = a.theta, self.lib.projective_grid
+        return lambda: generate(theta, case.size)
+
+    def projective_grid_vjp(self, case: Case, a: Arrays) -> Call:
+        grad, theta, vjp = a.grad_grid, a.theta, self.lib.projective_grid_vjp
+        return lambda: vjp(grad, theta, case.size)
+
     def thin_plate(self, case: Case, a: Arrays) -> Call:
         spline, theta = self.lib.ThinPlateSpline(a.control_points, case.size), a.moved_points
         return lambda: spline(theta)
@@ -233,6 +241,20 @@ class Torch(Splines):
         grad, size = self.lib.from_numpy(a.grad_grid), self.size(case)
         backward = self.aten.affine_grid_generator_backward
         return lambda: backward(grad, size, False)
+
+    def projective_grid(self, case: Case, a: Arrays) -> Call:
+        theta = self.lib.from_numpy(a.theta)
+        return lambda: self.divided(case, a, theta)
+
+    def projective_grid_vjp(self, case: Case, a: Arrays) -> Call:
+        # The graph is made here, with what a forward pass keeps.
+        theta, grad = self.lib.from_numpy(a.theta).requires_grad_(), self.lib.from_numpy(a.grad_grid)
+        grid, differentiate = self.divided(case, a, theta), self.lib.autograd.grad
+        return lambda: differentiate(grid, theta, grad, retain_graph=True)
+
+    def divided(self, case: Case, a: Arrays, theta: Any) -> Any:
+        q = self.lib.from_numpy(a.homogeneous) @ theta.mT
+        return (q[..., :2] / q[..., 2:]).reshape(-1, *case.size, 2)
 
     def warp_affine(self, case: Case, a: Arrays) -> Call:
         return self.transform(case, self.image(case, a.input), self.lib.from_numpy(a.theta))

@@ -46,8 +46,10 @@ def seconds_of(call: Callable[[], Any], calls: int = 1) -> float:
     return (perf_counter() - start) / calls
 
 
-def interleaved(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
-    """Time functions in turns; the one who starts a round ends the next."""
+def interleaved(
+    functions: Mapping[str, Callable[[], Any]], rounds: int, seconds_of: Callable[..., float] = seconds_of
+) -> dict[str, Timing]:
+    """Time functions in turns, by some clock; the one who starts a round ends the next."""
     once = {name: min(seconds_of(call), seconds_of(call)) for name, call in functions.items()}
     timings = {name: Timing(max(1, round(TURN / once[name]))) for name in functions}
     if max(once.values()) > SLOW:

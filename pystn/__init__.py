@@ -7,6 +7,7 @@ product with its Jacobian's transpose, and ``f_jvp``, the product with its Jacob
 from importlib.metadata import version
 
 from pystn.config import show_config
+from pystn.devices import warmup
 from pystn.grids import (
     CPAB,
     FreeFormDeformation,
@@ -253,6 +254,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "translation_matrix",
     "translation_matrix_jvp",
     "translation_matrix_vjp",
+    "warmup",
     "warp_affine",
     "warp_affine_jvp",
     "warp_affine_vjp",

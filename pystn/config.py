@@ -20,17 +20,28 @@ def openmp_runtime() -> str:
     return ", ".join(sorted(set(found))) or "runtime unknown"
 
 
-def cuda() -> str:
-    """What is there of CuPy and CUDA; nothing in pystn uses it yet."""
+def cuda() -> Iterator[str]:
+    """What is there of CuPy and CUDA, a line for each device."""
     if find_spec("cupy") is None:
-        return "CuPy is not installed"
+        yield "CuPy is not installed: pip install pystn[cuda13], or [cuda12]"
+        return
     try:
         import cupy
 
         runtime = cupy.cuda.runtime
-        return f"CuPy {cupy.__version__}, driver {runtime.driverGetVersion()}, {runtime.getDeviceCount()} devices"
+        driver, toolkit, compiler = (
+            runtime.driverGetVersion(),
+            runtime.runtimeGetVersion(),
+            cupy.cuda.nvrtc.getVersion(),
+        )
+        versions = f"driver {driver}, runtime {toolkit}, NVRTC {'.'.join(map(str, compiler))}"
+        yield f"CuPy {cupy.__version__}, {versions}, {runtime.getDeviceCount()} devices"
+        for index in range(runtime.getDeviceCount()):
+            device = runtime.getDeviceProperties(index)
+            memory = device["totalGlobalMem"] / 2**30
+            yield f"{device['name'].decode()}, {device['major']}.{device['minor']}, {memory:.0f} GiB"
     except Exception as error:  # CuPy raises many kinds, an unwritable home among them
-        return f"CuPy is installed but does not work here: {type(error).__name__}: {error}"
+        yield f"CuPy is installed but does not work here: {type(error).__name__}: {error}"
 
 
 def lines() -> Iterator[tuple[str, str]]:
@@ -45,7 +56,8 @@ def lines() -> Iterator[tuple[str, str]]:
     openmp = cpu.openmp_version()
     yield "OpenMP", f"{openmp}, {openmp_runtime()}" if openmp else "not built in: one thread"
     yield "threads", str(get_num_threads())
-    yield "CUDA", cuda()
+    for line in cuda():
+        yield "CUDA", line
     for package in ("torch", "jax", "autograd"):
         try:
             yield package, version(package)

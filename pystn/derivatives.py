@@ -62,7 +62,7 @@ def check_cotangents(
 
 def grad_fill_value(sums: Array, options: SamplingOptions) -> Array:
     """The gradient to the fill value, from that of each channel."""
-    fill = np.asarray(options.fill_value)
+    fill = options.fill_value if hasattr(options.fill_value, "dtype") else np.asarray(options.fill_value)
     if fill.dtype.kind != "c" and sums.dtype.kind == "c":
         sums = sums.real
     if fill.ndim == 0:

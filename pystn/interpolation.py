@@ -32,6 +32,15 @@ class Plan(NamedTuple):
     parameters: int = 0  # how many are differentiable
 
 
+def check_host(name: str, value: Any) -> None:
+    """Raise for an array on a device where numbers of the host are wanted."""
+    if hasattr(value, "__cuda_array_interface__"):
+        kind = type(value)
+        raise TypeError(
+            f"{name} must be on the host, got {kind.__module__}.{kind.__qualname__}: pass cupy.asnumpy({name})"
+        )
+
+
 def number(name: str, value: Any) -> float:
     """A finite real number."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
@@ -230,6 +239,7 @@ class Tabulated(Interpolation):
     support: float
 
     def __post_init__(self) -> None:
+        check_host("table", self.table)
         values = np.asarray(self.table)
         if values.ndim != 1 or values.size < 2 or values.dtype.kind not in "fiu":
             raise ValueError(

@@ -190,16 +190,20 @@ def resolve_fill(value: Any) -> tuple[Any, bool]:
         raise TypeError(f"fill_value must be a number or one per channel, got {value!r}")
     if isinstance(value, numbers.Complex):
         return value, bool(value != 0)
-    try:
-        values = np.array(value)
-    except ValueError:
-        values = np.empty(0, object)
+    if hasattr(value, "__cuda_array_interface__"):
+        values, may_fill = value, True  # what is in it is not looked at
+    else:
+        try:
+            values = np.array(value)
+        except ValueError:
+            values = np.empty(0, object)
+        may_fill = bool(np.any(values != 0)) if values.dtype != object else False
     if values.dtype.kind not in "iufc" or values.ndim > 1:
         raise TypeError(
             f"fill_value must be a number or a sequence of one per channel, got {type(value).__name__} "
             f"of shape {values.shape}, dtype {values.dtype}"
         )
-    return (values[()] if values.ndim == 0 else values), bool(np.any(values != 0))
+    return (values[()] if values.ndim == 0 else values), may_fill
 
 
 def resolve(

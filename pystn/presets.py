@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.interpolation import BSpline, Cubic, Interpolation, Lanczos, Linear, Nearest, choice
+from pystn.interpolation import BSpline, Cubic, Interpolation, Lanczos, Linear, Nearest, check_host, choice
 from pystn.splines import spline_filter
 from pystn.typing import Array
 
@@ -283,9 +283,13 @@ class Preset:
 
         Raises
         ------
+        TypeError
+            If an array lies on a GPU.
         ValueError
             If the shapes do not fit.
         """
+        check_host("image", image)
+        check_host("coordinates", coordinates)
         values = np.asarray(image)
         values = values.astype(np.complex128 if values.dtype.kind == "c" else np.float64, copy=False)
         index = np.asarray(coordinates, np.float64)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pystn.interpolation import check_host
 from pystn.options import CHANNEL_AXES, SamplingOptions, one_of
 
 __all__ = [
@@ -213,7 +214,8 @@ def check_fill(name: str, fill: Any, channels: int, dtype: np.dtype[Any]) -> Non
     shape = shape_of(fill)
     if shape not in ((), (channels,)):
         raise ValueError(f"{name} must be a number or one for each of the {channels} channels, got shape {shape}")
-    if np.iscomplexobj(fill) and dtype.kind != "c":
+    is_complex = fill.dtype.kind == "c" if hasattr(fill, "dtype") else np.iscomplexobj(fill)
+    if is_complex and dtype.kind != "c":
         raise TypeError(f"{name} must be real for an input of dtype {dtype}, got {fill!r}")
 
 
@@ -353,6 +355,7 @@ def check_outs(out: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 def output_size(size: Any, ndim: int, batch: int | None = None, name: str = "size") -> tuple[int, ...]:
     """The spatial size of an output, given as such or as the full (N, C, *spatial)."""
+    check_host(name, size)
     try:
         lengths = tuple(int(length) for length in size)
         integral = all(length == given for length, given in zip(lengths, size, strict=True))
@@ -394,6 +397,7 @@ def count(name: str, value: Any, least: int) -> int:
 
 def check_points(name: str, points: Any, dimensions: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """A copy of points (..., ndim) in float64, ndim being one of `dimensions`."""
+    check_host(name, points)
     copy = np.array(points, np.float64)
     if copy.ndim < 2 or copy.shape[-1] not in dimensions:
         expected = " or ".join(map(str, dimensions))
@@ -463,7 +467,7 @@ def check_leading(arrays: dict[str, Any], core: int) -> None:
 
 def check_entries(name: str, array: Any, wrong: Any, what: str) -> None:
     """Raise for the first entry of `array`, (*leading, ...), that `wrong`, (*leading), marks."""
-    if wrong.any():
+    if wrong.any():  # an error that depends on values: waits for the device
         index = tuple(map(int, np.unravel_index(int(wrong.argmax()), wrong.shape)))
         raise ValueError(f"{name}{list(index) if index else ''} {what}: got {array[index].tolist()}")
 

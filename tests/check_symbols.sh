@@ -5,16 +5,18 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
-found=0
-for level in portable v2 v3 v4; do
-  flags=-march=x86-64-$level
+check() {
+  local level=$1 flags=-march=x86-64-$1
   [ "$level" = portable ] && flags=
-  if [ "$(uname -m)" != x86_64 ] && [ "$level" != portable ]; then continue; fi
   # Without optimisation nothing is inlined away, and every function shows.
-  ${CXX:-g++} -std=c++17 -O0 -w -Wno-psabi -fno-exceptions $flags -DPYSTN_LEVEL=$level -Isrc/core -Isrc/cpu -c src/cpu/levels/level.cpp -o "$build/$level.o"
+  ${CXX:-g++} -std=c++17 -O0 -w -Wno-psabi -fno-exceptions $flags -DPYSTN_LEVEL="$level" -Isrc/core -Isrc/cpu -c src/cpu/levels/level.cpp -o "$build/$level.o"
   if nm -C "$build/$level.o" | awk '$2 ~ /[WVu]/' | grep -v "pystn::$level::"; then
     echo "$level: weak symbols outside pystn::$level" >&2
-    found=1
+    return 1
   fi
-done
-exit $found
+}
+levels=portable
+[ "$(uname -m)" = x86_64 ] && levels="portable v2 v3 v4"
+export -f check
+export build
+printf '%s\n' $levels | xargs -P "$(nproc)" -I{} bash -euo pipefail -c 'check {}'

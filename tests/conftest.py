@@ -1,8 +1,10 @@
 """What the tests share: the backends under test, the cells of options, random data."""
 
 import itertools
+import os
 import shutil
 from importlib.util import find_spec
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -29,15 +31,10 @@ class CudaHost:
 
     @staticmethod
     def array(values):
-        import cuda_host  # Linux, g++
-
-        cuda_host.install()
         return cuda_host.laid_out(values) if isinstance(values, np.ndarray) else values
 
     @staticmethod
     def numpy(array):
-        import cuda_host
-
         return cuda_host.install().asnumpy(array)
 
 
@@ -67,16 +64,40 @@ def has_device():
     return cupy.cuda.is_available()
 
 
-# Where there is a device the kernels run on it, and on the host where not: CuPy or its stand-in.
+# Where there is a device the kernels run on it, and on the host where not: CuPy or, before anybody asks for it, its
+# stand-in.
 if has_device():
     BACKENDS = [Cpu, pytest.param(Cuda, marks=pytest.mark.gpu)]
+elif shutil.which("g++"):
+    import cuda_host
+
+    cuda_host.install()
+    BACKENDS = [Cpu, CudaHost]
 else:
-    BACKENDS = [Cpu, *([CudaHost] if shutil.which("g++") else [])]
+    BACKENDS = [Cpu]
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
 def backend(request):
     return request.param
+
+
+# On the host, where each kernel has to be compiled and runs thread by thread, one case in so many of every test is
+# enough for every day; PYSTN_CUDA_HOST_EVERY=1 runs them all.
+EVERY = int(os.environ.get("PYSTN_CUDA_HOST_EVERY", "8"))
+
+
+def pytest_collection_modifyitems(config, items):
+    kept, left, seen = [], [], set()
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        test = (item.path, getattr(item, "originalname", None))
+        on_host = parameters is not None and parameters.params.get("backend") is CudaHost
+        chosen = not on_host or test not in seen or crc32(item.nodeid.encode()) % EVERY == 0
+        seen.update([test] if on_host else [])
+        (kept if chosen else left).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
 
 
 # The cells of the older tests: two dimensions, one kernel and one boundary for all axes.

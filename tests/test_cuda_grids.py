@@ -80,12 +80,12 @@ def test_affine_grid(grids, rng, dtype, size, align_corners, layout):
 def test_affine_grid_vjp(grids, cp, rng, dtype, size, align_corners, layout):
     ndim = len(size)
     grad = rng.standard_normal((3, *size, ndim)).astype(dtype)
-    expected = np.empty((3, _cpu.affine_grid_row_chunks(grad), ndim, ndim + 1))
+    expected = np.empty((3, _cpu.lattice_row_chunks(grad), ndim, ndim + 1))
     _cpu.affine_grid_vjp(grad, expected, align_corners, 1)
     given = on_device(LAYOUTS[layout](grad))
     results = []
     for seed in (0, 1):
-        partial = cp.empty((3, grids.affine_grid_row_chunks(given), ndim, ndim + 1), np.float64)
+        partial = cp.empty((3, grids.lattice_row_chunks(given), ndim, ndim + 1), np.float64)
         with cuda_host.no_synchronisation(), cuda_host.order(seed):
             grids.affine_grid_vjp(given, partial, align_corners)
         results.append(partial.get())
@@ -105,20 +105,46 @@ def test_affine_grid_of_many_matrices(grids, cp, rng, size):
     np.testing.assert_array_equal(grid.get(), expected)
     sums = np.empty((count, 1, ndim, ndim + 1))
     _cpu.affine_grid_vjp(expected, sums, False, 1)
-    partial = cp.empty((count, grids.affine_grid_row_chunks(grid), ndim, ndim + 1), np.float64)
+    partial = cp.empty((count, grids.lattice_row_chunks(grid), ndim, ndim + 1), np.float64)
     grids.affine_grid_vjp(grid, partial, False)
     np.testing.assert_allclose(partial.get().sum(axis=1), sums.sum(axis=1), rtol=0, atol=1e-12)
 
 
 def test_a_matrix_has_the_sums_that_it_has_alone(grids, cp, rng):
     grad = on_device(rng.standard_normal((5, 70, 37, 2)))
-    chunks = grids.affine_grid_row_chunks(grad)
-    assert grids.affine_grid_row_chunks(grad[:1]) == chunks
+    chunks = grids.lattice_row_chunks(grad)
+    assert grids.lattice_row_chunks(grad[:1]) == chunks
     together, alone = cp.empty((5, chunks, 2, 3)), cp.empty((1, chunks, 2, 3))
     grids.affine_grid_vjp(grad, together, False)
     for m in range(5):
         grids.affine_grid_vjp(grad[m : m + 1], alone, False)
         np.testing.assert_array_equal(together.get()[m], alone.get()[0])
+
+
+@pytest.mark.parametrize("cull_behind", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (40, 70)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_projective_grid(grids, cp, rng, dtype, size, layout, cull_behind):
+    """Grid and tangent to the bit, both gradients to rounding; the horizon crosses some of the lattices."""
+    theta = rng.standard_normal((3, 3, 3)).astype(dtype)
+    theta[:, 2, 2] += 1
+    other, grad = (rng.standard_normal(shape).astype(dtype) for shape in (theta.shape, (3, *size, 2)))
+    options = (True, 0.05, cull_behind)
+    for tangent in (None, other):
+        expected = np.empty((3, *size, 2), dtype)
+        _cpu.projective_grid(theta, tangent, expected, *options, 1)
+        found = on_device(LAYOUTS[layout](np.zeros((3, *size, 2), dtype)))
+        given = on_device(theta), None if tangent is None else on_device(tangent)
+        partial = np.empty((3, _cpu.lattice_row_chunks(grad), 3, 3))
+        _cpu.projective_grid_vjp(grad, theta, tangent, partial, *options, 1)
+        sums = cp.empty((3, grids.lattice_row_chunks(found), 3, 3))
+        with cuda_host.no_synchronisation():
+            grids.projective_grid(*given, found, *options)
+            grids.projective_grid_vjp(on_device(LAYOUTS[layout](grad)), *given, sums, *options)
+        np.testing.assert_array_equal(found.get(), expected)
+        bound = 100 * np.finfo(dtype).eps * max(1, np.abs(partial).max()) * grad[0].size ** 0.5
+        np.testing.assert_allclose(sums.get().sum(axis=1), partial.sum(axis=1), rtol=0, atol=bound)
 
 
 # Bases, matrices of each, functions, points.
@@ -151,10 +177,9 @@ def test_linear_grid(grids, cp, rng, dtype, rows, bases, per_basis, functions, p
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_linear_grid_vjp(grids, rng, dtype, rows, bases, per_basis, functions, points):
-    theta = rng.standard_normal((bases * per_basis, rows, functions)).astype(dtype)
     basis = rng.standard_normal((bases, functions, points)).astype(dtype)
     grad = rng.standard_normal((bases * per_basis, points, rows)).astype(dtype)
-    given = [on_device(a) for a in (grad, theta, basis)]
+    given = [on_device(a) for a in (grad, basis)]
     results = []
     for seed in (0, 1):
         with cuda_host.no_synchronisation(), cuda_host.order(seed):
@@ -163,8 +188,9 @@ def test_linear_grid_vjp(grids, rng, dtype, rows, bases, per_basis, functions, p
     np.testing.assert_array_equal(*results)
     assert results[0].dtype == np.float64
     wide = grad.reshape(bases, per_basis, points, rows).astype(np.float64)
-    expected = np.einsum("bmpr,bkp->bmrk", wide, basis.astype(np.float64)).reshape(theta.shape)
-    bound = np.einsum("bmpr,bkp->bmrk", np.abs(wide), np.abs(basis).astype(np.float64)).reshape(theta.shape)
+    shape = (bases * per_basis, functions, rows)
+    expected = np.einsum("bmpr,bkp->bmkr", wide, basis.astype(np.float64)).reshape(shape)
+    bound = np.einsum("bmpr,bkp->bmkr", np.abs(wide), np.abs(basis).astype(np.float64)).reshape(shape)
     assert (np.abs(results[0].sum(axis=1) - expected) <= 8 * np.finfo(dtype).eps * bound).all()
 
 
@@ -175,11 +201,11 @@ def test_a_matrix_has_the_linear_grid_that_it_has_alone(grids, cp, rng, per_basi
     theta, basis = on_device(theta.astype(np.float32)), on_device(basis.astype(np.float32))
     together, alone = cp.empty((per_basis, 3000, 2), np.float32), cp.empty((1, 3000, 2), np.float32)
     grids.linear_grid(theta, basis, together)
-    sums = grids.linear_grid_vjp(together, theta, basis)
+    sums = grids.linear_grid_vjp(together, basis)
     for m in range(per_basis):
         grids.linear_grid(theta[m : m + 1], basis, alone)
         np.testing.assert_array_equal(together.get()[m], alone.get()[0])
-        np.testing.assert_array_equal(sums.get()[m], grids.linear_grid_vjp(alone, theta[m : m + 1], basis).get()[0])
+        np.testing.assert_array_equal(sums.get()[m], grids.linear_grid_vjp(alone, basis).get()[0])
 
 
 def test_a_linear_grid_without_functions_is_zero(grids, cp):
@@ -258,8 +284,8 @@ def test_spline_filter_in_parts(splines, cp, rng, monkeypatch, budget):
 
 
 def test_structs_and_names(grids, splines):
-    assert grids.LATTICE_JOB.itemsize == 8 * 16
+    assert grids.LATTICE_JOB.itemsize == 8 * 19
     assert grids.LINEAR_JOB.itemsize == 8 * 8
     assert splines.SPLINE_JOB.itemsize == 8 * 29
-    assert len(set(grids.names())) == len(grids.names()) == 24 + 64
+    assert len(set(grids.names())) == len(grids.names()) == 24 + 8 + 64
     assert len(set(splines.names())) == len(splines.names()) == 8

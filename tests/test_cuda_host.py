@@ -348,6 +348,9 @@ def test_scalars_of_the_host_are_taken():
         lambda x: x.get(),
         lambda x: cp.asnumpy(x),
         lambda x: x.reshape(1)[x.reshape(1) > 0],
+        lambda x: x.reshape(1).__setitem__(x.reshape(1) > 0, 0),
+        lambda x: cp.asarray(np.ones(2), blocking=True),
+        lambda x: cp.bincount(cp.zeros(2, int)),
         lambda x: cp.where(x.reshape(1)),
         lambda x: cp.cuda.get_current_stream().synchronize(),
         lambda x: cp.cuda.Device().synchronize(),
@@ -363,9 +366,39 @@ def test_synchronisation(ask):
 def test_what_does_not_synchronise():
     with cuda_host.no_synchronisation():
         x = cp.asarray(np.arange(6.0)).reshape(2, 3)
-        x[x > 2] = 0
+        cp.copyto(x, 0.0, where=x > 2)
         x = cp.where(x > 1, x, 0)[:, [2, 0]].sum(axis=1)
     assert x.tolist() == [2, 0]
+
+
+def test_linear_algebra_does_not_raise():
+    x = cp.asarray(np.stack([np.zeros((2, 2)), np.eye(2)]))
+    for result in (cp.linalg.inv(x), cp.linalg.solve(x, x)):
+        assert np.isnan(result.get()[0]).all()
+        assert np.array_equal(result.get()[1], np.eye(2))
+
+
+def test_sums_of_runs_are_differences():
+    x = cp.asarray(np.array([1.0, 2.0, np.nan, 4.0, 5.0]))
+    sums = cp.add.reduceat(x, cp.asarray(np.array([0, 2, 3])))
+    assert np.array_equal(sums.get(), [3, np.nan, np.nan], equal_nan=True)
+    assert cp.add.reduceat(cp.ones((2, 5)), cp.asarray(np.array([0, 3])), axis=1).tolist() == [[3, 2], [3, 2]]
+
+
+def test_devices():
+    x = cp.ones(2)
+    with cp.cuda.Device(1):
+        assert cp.cuda.Device().id == cp.zeros(1).device.id == 1
+        with pytest.raises(ValueError, match="current device"):
+            x + 1
+        with pytest.raises(ValueError, match="current device"):
+            cp.add(cp.ones(2), x)
+    assert (x + 1).tolist() == [2, 2]
+    assert x.device.id == x.data.device_id == 0
+
+
+def test_empty_arrays_have_no_address():
+    assert cp.empty((0, 3)).data.ptr == 0
 
 
 def test_install():

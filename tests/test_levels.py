@@ -104,6 +104,11 @@ for size, dtype in itertools.product(((1, 1), (300, 7), (3, 4, 5), (2, 3, 300)),
         results["lattice " + name] = grid = pystn.affine_grid(theta, size, align_corners)
         results["theta " + name], = pystn.affine_grid_vjp(grid, theta, size, align_corners)
         if ndim < 3:
+            maps, tangent = rng.standard_normal((2, 3, 3, 3)).astype(dtype)
+            results["homographies " + name] = pystn.projective_grid(maps, size, align_corners)
+            results["pushed " + name] = pystn.projective_grid_jvp(maps, tangent, size, align_corners)
+            results["pulled " + name], = pystn.projective_grid_vjp(grid, maps, size, align_corners)
+            results["bent " + name] = pystn.projective_grid_vjp2(tangent, grid, maps, size, align_corners)[1]
             continue
         volume = rng.standard_normal((3, 2, 9, 8, 7)).astype(dtype)
         for reduce in ("sum", "max"):

@@ -80,6 +80,21 @@ def test_affine_grid_bitwise_equal_for_any_number(size):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_projective_grid_bitwise_equal_for_any_number(dtype):
+    rng = np.random.default_rng(3)
+    theta, tangent = rng.standard_normal((2, 2, 3, 3)).astype(dtype)
+    cotangent, size = rng.standard_normal((2, 300, 500, 2)).astype(dtype), (300, 500)
+    bitwise_equal(
+        {
+            "grid": lambda: pystn.projective_grid(theta, size),
+            "tangent": lambda: pystn.projective_grid_jvp(theta, tangent, size),
+            "gradient": lambda: pystn.projective_grid_vjp(cotangent, theta, size)[0],
+            "second order": lambda: pystn.projective_grid_vjp2(tangent, cotangent, theta, size, wrt="theta")[1],
+        }
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("bases", [1, 40])
 def test_linear_grid_bitwise_equal_for_any_number(dtype, bases):
     rng = np.random.default_rng(4)

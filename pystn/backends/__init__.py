@@ -17,7 +17,8 @@ from pystn.backends.operations import Operations
 __all__ = ["Operations", "backend_of"]
 
 HINTS = {
-    "torch": "pass tensor.detach().cpu().numpy(), which shares its memory",
+    "torch": "pass tensor.detach().cpu().numpy(), which shares its memory, or on a GPU cupy.asarray(tensor.detach())",
+    "cupyx": "pass array.toarray()",
     "jax": "pass numpy.asarray(array)",
     "jaxlib": "pass numpy.asarray(array)",
 }
@@ -38,7 +39,8 @@ def backend_of_kinds(required: dict[str, Any], optional: dict[str, Any]) -> Oper
     """The same where not all of them are plain NumPy arrays: CuPy's, or a kind that no backend takes."""
     arrays = {**required, **optional}
     cupy = sys.modules.get("cupy")  # who has an array of its has imported it
-    on_device = [name for name, array in arrays.items() if cupy is not None and isinstance(array, cupy.ndarray)]
+    kind = getattr(cupy, "ndarray", ())  # none of what is left of a CuPy that was removed
+    on_device = [name for name, array in arrays.items() if isinstance(array, kind)]
     for name, array in arrays.items():
         if name in on_device or (array is None and name not in required):
             continue

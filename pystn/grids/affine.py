@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from pystn.backends import backend_of
 from pystn.options import flag
 from pystn.typing import Array
@@ -190,5 +188,5 @@ def affine_grid_jvp(
         shape = (*theta.shape[:-2], *spatial, ndim)
         check_out("out", out, shape, theta.dtype, (theta, d_theta))
     if d_theta is None:
-        d_theta = np.zeros_like(theta)
+        d_theta = backend.xp.zeros_like(theta)
     return backend.affine_grid(d_theta, spatial, aligned, out)

@@ -268,7 +268,7 @@ class Inversion:
         with np.errstate(all="ignore"):
             for _ in range(iterations):
                 moving = length > limit
-                if not moving.any():
+                if not moving.any():  # waits for the device, as another iteration costs more
                     break
                 by_entry, det = self.jacobian(v)
                 newton = xp.einsum("...ji,...j->...i", by_entry, residual) / det[..., None]
@@ -304,7 +304,7 @@ def inversion(
     v, length = problem.solve(iterations, rounding if tolerance is None else tolerance)
     if tolerance is not None:
         missed = (length > tolerance).reshape(len(length), -1).any(axis=1)
-        if missed.any():
+        if missed.any():  # waits for the device
             leading = flow.shape[: -1 - ndim]
             entry = int(missed.argmax())
             worst = float(length[entry].max())
@@ -324,7 +324,7 @@ def regular(problem: Inversion, v: Array, leading: tuple[int, ...]) -> Array:
     """The inverse of I + Du(x + v) at every pixel; raises where there is none."""
     by_entry, det = problem.jacobian(v)
     singular = (det == 0).reshape(math.prod(leading), -1).any(axis=1)
-    if singular.any():
+    if singular.any():  # waits for the device
         raise ValueError(
             f"{named('flow', int(singular.argmax()), leading)} folds: expected an inverse that has a derivative, "
             "got a Jacobian of determinant 0"

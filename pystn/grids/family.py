@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pystn.backends import backend_of
+from pystn.kept import Keeper
 from pystn.options import flag
 from pystn.typing import Array
 from pystn.validation import check_like, check_out, check_parameters, check_wrt
@@ -15,7 +16,7 @@ from pystn.validation import check_like, check_out, check_parameters, check_wrt
 __all__ = ["Family"]
 
 
-class Family:
+class Family(Keeper):
     """A generator with precomputed state: parameters in, coordinates out.
 
     A subclass gives `theta_shape`, and `_identity`, `_grid`, `_vjp` and `_jvp`, which work on checked arrays.
@@ -27,11 +28,10 @@ class Family:
     ndim: int
     theta_shape: tuple[int, ...]
     _state: tuple[str, ...] = ()  # what `wrt` may name beside theta
-    _casts: dict[tuple[str, str, str], Array]
 
     def __init__(self, size: tuple[int, ...], align_corners: bool, ndim: int, theta_shape: tuple[int, ...]) -> None:
         aligned = flag("align_corners", align_corners)
-        self._set(size=size, align_corners=aligned, ndim=ndim, theta_shape=theta_shape, _casts={})
+        self._set(size=size, align_corners=aligned, ndim=ndim, theta_shape=theta_shape)
 
     def identity(self, batch: int = 1, dtype: Any = np.float64) -> Array:
         """Parameters (batch, *theta_shape) of the transform that moves nothing."""
@@ -83,13 +83,6 @@ class Family:
         """Check theta; returns the shape of its grid."""
         leading = check_parameters("theta", theta, self.theta_shape)
         return (*leading, *self.size, self.ndim)
-
-    def _cast(self, xp: ModuleType, name: str, dtype: np.dtype[Any]) -> Array:
-        """The attribute of that name as an array of xp and dtype, made once."""
-        key = (name, xp.__name__, dtype.str)
-        if key not in self._casts:
-            self._casts[key] = xp.asarray(getattr(self, name), dtype)
-        return self._casts[key]
 
     def _set(self, **attributes: Any) -> None:
         """Set attributes in a constructor; arrays among them become read-only."""

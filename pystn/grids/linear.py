@@ -18,14 +18,10 @@ from pystn.validation import batch_of, check_basis, check_like, check_out, check
 __all__ = [
     "combine",
     "combine_vjp",
-    "linear",
     "linear_grid",
     "linear_grid_jvp",
     "linear_grid_vjp",
     "linear_grid_vjp2",
-    "linear_jvp",
-    "linear_vjp",
-    "linear_vjp2",
 ]
 
 
@@ -98,7 +94,9 @@ def linear_grid(
     shape, horizon = resolve(theta, basis, homogeneous, min_denominator, cull_behind)
     if out is not None:
         check_out("out", out, shape, theta.dtype, (theta, basis))
-    return linear(xp, theta, basis, horizon, out)
+    if horizon is None:
+        return combine(theta, basis, out)
+    return divide(xp, combine(theta, basis), horizon, out)
 
 
 def linear_grid_vjp(
@@ -155,7 +153,11 @@ def linear_grid_vjp(
     xp = backend_of({"grad_grid": grad_grid, "theta": theta, "basis": basis}).xp
     shape, horizon = resolve(theta, basis, homogeneous, min_denominator, cull_behind)
     check_like("grad_grid", grad_grid, shape, theta.dtype, "the grid")
-    return linear_vjp(xp, grad_grid, theta, basis, horizon, check_wrt(wrt, ("theta", "basis")))
+    wanted = check_wrt(wrt, ("theta", "basis"))
+    if horizon is not None:
+        grad_grid = divide_vjp(xp, grad_grid, combine(theta, basis), horizon)
+    grad_theta, grad_basis = combine_vjp(grad_grid, theta, basis, wanted)
+    return None if grad_theta is None else xp.ascontiguousarray(grad_theta), grad_basis
 
 
 def linear_grid_jvp(
@@ -207,7 +209,8 @@ def linear_grid_jvp(
     _, horizon = resolve(theta, basis, homogeneous, min_denominator, cull_behind)
     check_tangent("d_theta", d_theta, theta, "theta")
     check_tangent("d_basis", d_basis, basis, "basis")
-    return linear_jvp(xp, theta, basis, d_theta, d_basis, horizon)
+    d_grid = combine_jvp(xp, theta, basis, d_theta, d_basis)
+    return d_grid if horizon is None else divide_jvp(xp, combine(theta, basis), d_grid, horizon)
 
 
 def linear_grid_vjp2(
@@ -275,61 +278,6 @@ def linear_grid_vjp2(
     check_tangent("gg_theta", gg_theta, theta, "theta")
     check_tangent("gg_basis", gg_basis, basis, "basis")
     wanted = check_wrt(wrt, ("grad_grid", "theta", "basis"))
-    return linear_vjp2(xp, gg_theta, gg_basis, grad_grid, theta, basis, horizon, wanted)
-
-
-def resolve(
-    theta: Array, basis: Array, homogeneous: Any, min_denominator: Any, cull_behind: Any
-) -> tuple[tuple[int, ...], Horizon | None]:
-    """Check the parameters and options of a linear grid; returns the grid's shape and its horizon, if any."""
-    divided = flag("homogeneous", homogeneous)
-    shape = check_basis(theta, basis, divided)
-    horizon = Horizon(least_denominator(min_denominator, theta.dtype), flag("cull_behind", cull_behind))
-    return shape, horizon if divided else None
-
-
-def check_tangent(name: str, tangent: Array | None, array: Array, of: str) -> None:
-    if tangent is not None:
-        check_like(name, tangent, array.shape, array.dtype, of)
-
-
-def linear(xp: ModuleType, theta: Array, basis: Array, horizon: Horizon | None, out: Array | None = None) -> Array:
-    if horizon is None:
-        return combine(theta, basis, out)
-    return divide(xp, combine(theta, basis), horizon, out)
-
-
-def linear_vjp(
-    xp: ModuleType, grad_grid: Array, theta: Array, basis: Array, horizon: Horizon | None, wanted: tuple[bool, ...]
-) -> tuple[Array | None, Array | None]:
-    if horizon is not None:
-        grad_grid = divide_vjp(xp, grad_grid, combine(theta, basis), horizon)
-    return combine_vjp(grad_grid, theta, basis, wanted)
-
-
-def linear_jvp(
-    xp: ModuleType,
-    theta: Array,
-    basis: Array,
-    d_theta: Array | None,
-    d_basis: Array | None,
-    horizon: Horizon | None,
-) -> Array:
-    d_grid = combine_jvp(xp, theta, basis, d_theta, d_basis)
-    return d_grid if horizon is None else divide_jvp(xp, combine(theta, basis), d_grid, horizon)
-
-
-def linear_vjp2(
-    xp: ModuleType,
-    gg_theta: Array | None,
-    gg_basis: Array | None,
-    grad_grid: Array,
-    theta: Array,
-    basis: Array,
-    horizon: Horizon | None,
-    wanted: tuple[bool, ...],
-) -> tuple[Array | None, Array | None, Array | None]:
-    """Gradients to grad_grid, theta and basis of a loss of `linear_vjp`."""
     moved = combine_jvp(xp, theta, basis, gg_theta, gg_basis)
     terms = []
     if horizon is not None:
@@ -345,6 +293,21 @@ def linear_vjp2(
     to_theta = total(xp, theta, [term[0] for term in terms]) if wanted[1] else None
     to_basis = total(xp, basis, [term[1] for term in terms]) if wanted[2] else None
     return moved if wanted[0] else None, to_theta, to_basis
+
+
+def resolve(
+    theta: Array, basis: Array, homogeneous: Any, min_denominator: Any, cull_behind: Any
+) -> tuple[tuple[int, ...], Horizon | None]:
+    """Check the parameters and options of a linear grid; returns the grid's shape and its horizon, if any."""
+    divided = flag("homogeneous", homogeneous)
+    shape = check_basis(theta, basis, divided)
+    horizon = Horizon(least_denominator(min_denominator, theta.dtype), flag("cull_behind", cull_behind))
+    return shape, horizon if divided else None
+
+
+def check_tangent(name: str, tangent: Array | None, array: Array, of: str) -> None:
+    if tangent is not None:
+        check_like(name, tangent, array.shape, array.dtype, of)
 
 
 def total(xp: ModuleType, like: Array, terms: list[Array | None]) -> Array:

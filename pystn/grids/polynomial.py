@@ -94,7 +94,8 @@ class Polynomial(Family):
 
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Any, ...]:
         basis = self._cast(xp, "basis", theta.dtype)
-        return combine_vjp(grad_grid, theta, basis, (wanted[0], False))[:1]
+        grad_theta, _ = combine_vjp(grad_grid, theta, basis, (wanted[0], False))
+        return (None if grad_theta is None else xp.ascontiguousarray(grad_theta),)
 
     def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
         return self._grid(xp, d_theta, None)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 from pystn.backends import backend_of
-from pystn.grids.lattice import lattice
-from pystn.grids.linear import check_tangent, linear, linear_jvp, linear_vjp, linear_vjp2
-from pystn.grids.perspective import Horizon
 from pystn.options import flag, least_denominator
 from pystn.typing import Array
 from pystn.validation import check_like, check_out, check_parameters, check_wrt, output_size
@@ -79,11 +75,11 @@ def projective_grid(
     array([[[[-1.        ,  0.        ],
              [ 0.33333333,  0.        ]]]])
     """
-    xp = backend_of({"theta": theta}, {"out": out}).xp
-    shape, basis, horizon = resolve(xp, theta, size, align_corners, min_denominator, cull_behind)
+    backend = backend_of({"theta": theta}, {"out": out})
+    shape, options = resolve(theta, size, align_corners, min_denominator, cull_behind)
     if out is not None:
         check_out("out", out, shape, theta.dtype, (theta,))
-    return linear(xp, theta, basis, horizon, out)
+    return backend.projective_grid(theta, None, *options, out)
 
 
 def projective_grid_vjp(
@@ -136,12 +132,10 @@ def projective_grid_vjp(
             [ 0.,  0., 16.],
             [-5., -5.,  0.]]])
     """
-    xp = backend_of({"grad_grid": grad_grid, "theta": theta}).xp
-    shape, basis, horizon = resolve(xp, theta, size, align_corners, min_denominator, cull_behind)
+    backend = backend_of({"grad_grid": grad_grid, "theta": theta})
+    shape, options = resolve(theta, size, align_corners, min_denominator, cull_behind)
     check_like("grad_grid", grad_grid, shape, theta.dtype, "the grid")
-    grad_theta, _ = linear_vjp(xp, grad_grid, theta, basis, horizon, (True, False))
-    assert grad_theta is not None
-    return (grad_theta,)
+    return (backend.projective_grid_vjp(grad_grid, theta, None, *options),)
 
 
 def projective_grid_jvp(
@@ -189,10 +183,12 @@ def projective_grid_jvp(
     array([[[[-0.25,  0.  ],
              [-0.25,  0.  ]]]])
     """
-    xp = backend_of({"theta": theta}, {"d_theta": d_theta}).xp
-    _, basis, horizon = resolve(xp, theta, size, align_corners, min_denominator, cull_behind)
-    check_tangent("d_theta", d_theta, theta, "theta")
-    return linear_jvp(xp, theta, basis, d_theta, None, horizon)
+    backend = backend_of({"theta": theta}, {"d_theta": d_theta})
+    shape, options = resolve(theta, size, align_corners, min_denominator, cull_behind)
+    if d_theta is None:
+        return backend.xp.zeros(shape, theta.dtype)
+    check_like("d_theta", d_theta, theta.shape, theta.dtype, "theta")
+    return backend.projective_grid(theta, d_theta, *options, None)
 
 
 def projective_grid_vjp2(
@@ -252,22 +248,25 @@ def projective_grid_vjp2(
             [ 0. ,  0. , -0.5],
             [ 0. ,  0. ,  0. ]]])
     """
-    xp = backend_of({"grad_grid": grad_grid, "theta": theta}, {"gg_theta": gg_theta}).xp
-    shape, basis, horizon = resolve(xp, theta, size, align_corners, min_denominator, cull_behind)
+    backend = backend_of({"grad_grid": grad_grid, "theta": theta}, {"gg_theta": gg_theta})
+    shape, options = resolve(theta, size, align_corners, min_denominator, cull_behind)
     check_like("grad_grid", grad_grid, shape, theta.dtype, "the grid")
-    check_tangent("gg_theta", gg_theta, theta, "theta")
-    wanted = (*check_wrt(wrt, ("grad_grid", "theta")), False)
-    return linear_vjp2(xp, gg_theta, None, grad_grid, theta, basis, horizon, wanted)[:2]
+    to_grad, to_theta = check_wrt(wrt, ("grad_grid", "theta"))
+    if gg_theta is None:
+        zeros, dtype = backend.xp.zeros, theta.dtype
+        return zeros(shape, dtype) if to_grad else None, zeros(theta.shape, dtype) if to_theta else None
+    check_like("gg_theta", gg_theta, theta.shape, theta.dtype, "theta")
+    return (
+        backend.projective_grid(theta, gg_theta, *options, None) if to_grad else None,
+        backend.projective_grid_vjp(grad_grid, theta, gg_theta, *options) if to_theta else None,
+    )
 
 
 def resolve(
-    xp: ModuleType, theta: Array, size: Any, align_corners: Any, min_denominator: Any, cull_behind: Any
-) -> tuple[tuple[int, ...], Array, Horizon]:
-    """Check theta and options; returns the grid's shape, homogeneous target coordinates (1, 3, H, W), the horizon."""
+    theta: Array, size: Any, align_corners: Any, min_denominator: Any, cull_behind: Any
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], bool, float, bool]]:
+    """Check theta and options; returns the grid's shape and, for the kernels, size, convention and horizon."""
     leading = check_parameters("theta", theta, (3, 3))
     spatial = output_size(size, 2, theta.shape[0])
-    target = lattice(spatial, flag("align_corners", align_corners))
-    basis = xp.ones((1, 3, *spatial), theta.dtype)
-    basis[0, :2] = xp.asarray(target.transpose(2, 0, 1))
-    horizon = Horizon(least_denominator(min_denominator, theta.dtype), flag("cull_behind", cull_behind))
-    return (*leading, *spatial, 2), basis, horizon
+    aligned, least = flag("align_corners", align_corners), least_denominator(min_denominator, theta.dtype)
+    return (*leading, *spatial, 2), (spatial, aligned, least, flag("cull_behind", cull_behind))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pystn.kept import Keeper
 from pystn.matrices import expm, expm_jvp, expm_vjp
 from pystn.typing import Array
 
@@ -43,8 +44,13 @@ def delay(xp: Any, z: Array) -> Any:
 
 
 def sums(xp: Any, keys: Array, weights: Array, count: int) -> Any:
-    """Of each key from 0 to count - 1, the sum of its weights, in the order of the arrays."""
-    return xp.bincount(keys.reshape(-1), weights.reshape(-1), minlength=count)
+    """Of each key from 0 to count - 1, the sum of its weights: in the order of the arrays, by NumPy."""
+    keys, weights = keys.reshape(-1), weights.reshape(-1)
+    if xp is np:
+        return np.bincount(keys, weights, minlength=count)
+    total = xp.zeros(count)
+    xp.add.at(total, keys, weights)  # CuPy's bincount waits for the device
+    return total
 
 
 def cell_along(xp: Any, x: Array, count: int) -> tuple[Array, Array]:
@@ -143,12 +149,13 @@ class Intervals:
             spent = xp.where(leaves, needed, time)
             inside = xp.where(here == 0, 0.0, here * spent * growth(xp, slope * spent))
             yield Segment(which, vertex, place, spent, here, slope, xp.where(leaves, end - place, inside))
-            onward = xp.where(forward, 1, -1)[leaves]
-            which, cell, vertex = which[leaves], cell[leaves] + onward, vertex[leaves] + onward
-            place, time = 1 - end[leaves], (time - spent)[leaves]
+            left_over = xp.flatnonzero(leaves)  # their number has to be known: this waits for the device
+            onward = xp.where(forward, 1, -1)[left_over]
+            which, cell, vertex = which[left_over], cell[left_over] + onward, vertex[left_over] + onward
+            place, time = 1 - end[left_over], (time - spent)[left_over]
 
 
-class Triangles:
+class Triangles(Keeper):
     """Equal rectangles of [-1, 1]^2, each cut by its diagonals into four triangles. Flows are made of equal steps.
 
     In a step a point follows the affine velocity of the cell that it starts in, exactly: p <- exp(A / steps) p.
@@ -188,14 +195,14 @@ class Triangles:
 
     def matrices(self, xp: Any, velocities: Array) -> Any:
         """(M, triangles, 2, 3), which times (x, y, 1) are the velocities in each triangle."""
-        at_vertices = velocities[:, xp.asarray(self.triangles)]  # (M, triangles, 3, 2)
-        return xp.swapaxes(xp.asarray(self.barycentric) @ at_vertices, -1, -2)
+        at_vertices = velocities[:, self._cast(xp, "triangles")]  # (M, triangles, 3, 2)
+        return xp.swapaxes(self._cast(xp, "barycentric") @ at_vertices, -1, -2)
 
     def matrices_vjp(self, xp: Any, grad: Array, count: int) -> Any:
         """The transpose of `matrices`: (M, triangles, 2, 3) to the velocities of so many vertices."""
-        at_vertices = xp.swapaxes(grad @ xp.asarray(self.barycentric), -1, -2)
+        at_vertices = xp.swapaxes(grad @ self._cast(xp, "barycentric"), -1, -2)
         fields = xp.arange(len(grad))[:, None, None]
-        keys = fields * count + xp.asarray(self.triangles)
+        keys = fields * count + self._cast(xp, "triangles")
         total = [sums(xp, keys, at_vertices[..., a], len(grad) * count) for a in range(2)]
         return xp.stack(total, axis=-1).reshape(len(grad), count, 2)
 

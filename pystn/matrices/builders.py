@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import isfinite, log
 from typing import Any
 
 import numpy as np
 
+from pystn.kept import kept
 from pystn.matrices.mapping import Mapping
 from pystn.matrices.rotations import generators, rotation
 from pystn.options import one_of
@@ -55,11 +55,11 @@ def placed(xp: Any, linear: Any, d_linear: Any, shift: Any, scaled: bool = False
 # Scaled and shifted: linear in the parameters.
 
 
-@lru_cache(maxsize=32)
-def attention_basis(xp: Any, n: int, scale: str) -> Any:
+@kept
+def attention_basis(n: int, scale: str) -> Any:
     """What each parameter of an attention matrix adds, (n, n + 1, p)."""
     scales = {"fixed": 0, "isotropic": 1, "anisotropic": n}[scale]
-    basis = xp.zeros((n, n + 1, scales + n))
+    basis = np.zeros((n, n + 1, scales + n))
     for i in range(n):
         basis[i, n, scales + i] = 1.0
         if scales:
@@ -142,9 +142,9 @@ def check_similarity(params: Any, form: str) -> None:
 SIMILARITY = Mapping(similarity, check_similarity, ("params",), "grad_theta", core=1)
 
 
-@lru_cache(maxsize=4)
-def projective_basis(xp: Any) -> Any:
-    return xp.eye(9)[:, :8].reshape(3, 3, 8)
+@kept
+def projective_basis() -> Any:
+    return np.eye(9)[:, :8].reshape(3, 3, 8)
 
 
 def projective(xp: Any, params: Any) -> tuple[Any, Any]:

@@ -55,7 +55,7 @@ def exponential(xp: Any, x: Any) -> Any:
     odd = x @ (x6 @ (b[13] * x6 + b[11] * x4 + b[9] * x2) + b[7] * x6 + b[5] * x4 + b[3] * x2 + b[1] * identity)
     even = x6 @ (b[12] * x6 + b[10] * x4 + b[8] * x2) + b[6] * x6 + b[4] * x4 + b[2] * x2 + b[0] * identity
     result = xp.linalg.solve(even - odd, even + odd)
-    for step in range(int(squarings.max())):
+    for step in range(int(squarings.max())):  # waits for the device
         result = xp.where(step < squarings, result @ result, result)
     return result
 
@@ -66,7 +66,7 @@ def logarithm(xp: Any, a: Any) -> Any:
     roots = xp.zeros((*a.shape[:-2], 1, 1), dtype=int)
     for _ in range(MOST_ROOTS):
         far = norm(xp, a - identity) > LOG_RADIUS
-        if not far.any():
+        if not far.any():  # waits for the device
             break
         a = xp.where(far, square_root(xp, xp.where(far, a, identity)), a)
         roots = roots + far
@@ -86,7 +86,7 @@ def square_root(xp: Any, a: Any) -> Any:
         pair = xp.where(done, pair, moved)
         # Steps square the error. No step leads back from a NaN.
         done = done | ~(change > 1e-9 * norm(xp, moved[0]))
-        if done.all():
+        if done.all():  # waits for the device
             break
     return xp.where(done, pair[0], np.nan)
 
@@ -121,10 +121,12 @@ def principal_logarithm(xp: Any, matrix: Array, square: Any) -> Any:
     if not square.size:
         return square
     n = matrix.shape[-2]
-    values = xp.linalg.eigvals(where_finite(xp, square[..., :n, :n])[1])
-    size = xp.abs(values)
+    linear = where_finite(xp, square[..., :n, :n])[1]
+    # On the host, as CuPy would take the matrices one by one; the errors have to wait for the device in any case.
+    values = np.linalg.eigvals(linear if xp is np else xp.asnumpy(linear))
+    size = np.abs(values)
     zero = size <= n * np.finfo(matrix.dtype).eps * size.max(axis=-1, keepdims=True)
-    negative = (values.real < 0) & (xp.abs(values.imag) <= NEXT_TO_AXIS * size)
+    negative = (values.real < 0) & (np.abs(values.imag) <= NEXT_TO_AXIS * size)
     what = "has no principal logarithm, expected eigenvalues that are not 0 or negative, to rounding"
     check_entries("matrix", matrix, (zero | negative).any(axis=-1), what)
     with np.errstate(all="ignore"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pystn.kept import kept
 from pystn.matrices.mapping import Mapping
 from pystn.matrices.rotations import generators
 from pystn.options import one_of
@@ -58,12 +59,12 @@ def host_basis(group: str) -> Any:
     return basis
 
 
-@lru_cache(maxsize=16)
-def bases(xp: Any, group: str) -> tuple[Any, Any]:
+@kept
+def bases(group: str) -> tuple[Any, Any]:
     """The basis, and its pseudo-inverse (p, rows, columns)."""
     basis = host_basis(group)
     back = np.linalg.pinv(basis.reshape(-1, basis.shape[-1])).reshape(-1, *basis.shape[:2])
-    return xp.asarray(basis), xp.asarray(back)
+    return basis, back
 
 
 def generator_of(xp: Any, params: Any, group: str) -> tuple[Any, Any]:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import factorial
 from typing import Any
 
 import numpy as np
 
+from pystn.kept import kept
+
 __all__ = ["generators", "rotation"]
 
 
-@lru_cache(maxsize=4)
-def generators(xp: Any, n: int) -> Any:
+@kept
+def generators(n: int) -> Any:
     """Of the rotations in 2-D, (2, 2, 1), and about each axis in 3-D, (3, 3, 3)."""
     if n == 2:
-        return xp.asarray([[[0.0], [-1.0]], [[1.0], [0.0]]])
+        return np.array([[[0.0], [-1.0]], [[1.0], [0.0]]])
     found = np.zeros((3, 3, 3))
     for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
         found[i, j, k], found[j, i, k] = -1.0, 1.0
-    return xp.asarray(found)
+    return found
 
 
 def cross_product(xp: Any, vector: Any) -> Any:

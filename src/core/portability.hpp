@@ -28,6 +28,16 @@
 #define PYSTN_APART __attribute__((noinline))
 #endif
 
+// Before a loop that is to be unrolled, whole or so many turns at a time.
+#if defined(__CUDACC__)
+#define PYSTN_PRAGMA(text) _Pragma(#text)
+#define PYSTN_UNROLL PYSTN_PRAGMA(unroll)
+#define PYSTN_UNROLL_BY(turns) PYSTN_PRAGMA(unroll turns)
+#else
+#define PYSTN_UNROLL
+#define PYSTN_UNROLL_BY(turns)
+#endif
+
 #if !defined(__CUDACC_RTC__)
 #include <math.h>
 #endif

@@ -69,13 +69,22 @@ struct SplineFactors {
 
   PYSTN_HD void factor(int order, Boundary boundary, bool transposed) const {
     for (Index k = 0; k < size(); ++k) band[k] = 0;
+    assemble(order, boundary, transposed, 0, 1);
+    eliminate();
+  }
+
+  // A, or its transpose, where there were zeros: what pixels first, first + step, ... have of it, which no others have.
+  PYSTN_HD void assemble(int order, Boundary boundary, bool transposed, Index first, Index step) const {
     with_tap_boundary(boundary, stored, [&](const auto& map) {
-      for (Index i = 0; i < stored; ++i)
+      for (Index i = first; i < stored; i += step)
         for (int d = -half; d <= half; ++d) {
           const Index j = map(i + d);
           if (j != outside_image) *(transposed ? at(j, i) : at(i, j)) += spline_weight(order, d < 0 ? -d : d);
         }
     });
+  }
+
+  PYSTN_HD void eliminate() const {
     for (Index k = 0; k < stored; ++k) {
       Index touched[6];  // rows below k, and columns beyond it, that are not zero there
       int count = 0;

@@ -143,6 +143,9 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int align_corners
         Element type
         const void* theta
+        const void* d_theta
+        double least_denominator
+        bint cull_behind
         void* grid
         int64_t grid_matrix
         int64_t* grid_axis
@@ -156,6 +159,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t functions, points
         Element type
         const void* theta
+        int64_t theta_matrix, theta_row, theta_function
         const void* basis
         void* grid
         double* partial
@@ -187,6 +191,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         bint (*walks_rows)(const SampleJob&) noexcept nogil
         LatticeChunk (*affine_grid)(const LatticeJob&) noexcept nogil
         LatticeChunk (*affine_grid_vjp)(const LatticeJob&) noexcept nogil
+        LatticeChunk (*projective_grid)(const LatticeJob&) noexcept nogil
+        LatticeChunk (*projective_grid_vjp)(const LatticeJob&) noexcept nogil
         LinearTask (*linear_grid)(const LinearJob&) noexcept nogil
         LinearTask (*linear_grid_vjp)(const LinearJob&) noexcept nogil
         int64_t (*spline_factors)(const SplineJob&) noexcept nogil
@@ -1097,8 +1103,20 @@ cdef class LatticeCall(Holder):
         job.row_chunks = (job.rows + job.chunk_rows - 1) // job.chunk_rows
         return 0
 
-    cdef int64_t work(self) noexcept:
-        return self.job.count * self.job.rows * self.job.size[0]
+    cdef int matrices(self, theta, d_theta) except -1:
+        self.job.theta = cnp.PyArray_DATA(self.hold(theta))
+        self.job.d_theta = NULL if d_theta is None else cnp.PyArray_DATA(self.hold(d_theta))
+        return 0
+
+    cdef void horizon(self, double least_denominator, bint cull_behind) noexcept:
+        self.job.least_denominator = least_denominator
+        self.job.cull_behind = cull_behind
+
+    cdef void run(self, LatticeChunk body, int threads) noexcept:
+        cdef const LatticeJob* job = &self.job
+        cdef int used = threads_for(job.count * job.rows * job.size[0], threads)
+        with nogil:
+            run_lattice(body, job, job.count * job.row_chunks, used)
 
 
 def affine_grid(theta, grid, bint align_corners, int threads):
@@ -1106,14 +1124,11 @@ def affine_grid(theta, grid, bint align_corners, int threads):
     cdef LatticeCall call = LatticeCall()
     call.describe(grid, align_corners)
     call.job.theta = cnp.PyArray_DATA(call.hold(theta))
-    cdef LatticeChunk body = level.affine_grid(call.job)
-    cdef int used = threads_for(call.work(), threads)
-    with nogil:
-        run_lattice(body, &call.job, call.job.count * call.job.row_chunks, used)
+    call.run(level.affine_grid(call.job), threads)
 
 
-def affine_grid_row_chunks(grid):
-    """How many partial sums affine_grid_vjp makes per matrix."""
+def lattice_row_chunks(grid):
+    """How many partial sums the gradients to a matrix of a grid (M, *size, ndim) are."""
     cdef LatticeCall call = LatticeCall()
     call.describe(grid, False)
     return call.job.row_chunks
@@ -1124,24 +1139,41 @@ def affine_grid_vjp(grad_grid, partial, bint align_corners, int threads):
     cdef LatticeCall call = LatticeCall()
     call.describe(grad_grid, align_corners)
     call.job.partial = <double*> call.doubles(partial)
-    cdef LatticeChunk body = level.affine_grid_vjp(call.job)
-    cdef int used = threads_for(call.work(), threads)
-    with nogil:
-        run_lattice(body, &call.job, call.job.count * call.job.row_chunks, used)
+    call.run(level.affine_grid_vjp(call.job), threads)
+
+
+def projective_grid(theta, d_theta, grid, bint align_corners, double least_denominator, bint cull_behind, int threads):
+    """theta (M, 3, 3) contiguous -> grid (M, *size, 2); its tangent if d_theta is not None."""
+    cdef LatticeCall call = LatticeCall()
+    call.describe(grid, align_corners)
+    call.matrices(theta, d_theta)
+    call.horizon(least_denominator, cull_behind)
+    call.run(level.projective_grid(call.job), threads)
+
+
+def projective_grid_vjp(grad_grid, theta, gg_theta, partial, bint align_corners, double least_denominator,
+                        bint cull_behind, int threads):
+    """partial (M, row_chunks, 3, 3), double: to be summed over its second axis. The gradient to theta, or of what
+    has the cotangent gg_theta if that is not None."""
+    cdef LatticeCall call = LatticeCall()
+    call.describe(grad_grid, align_corners)
+    call.matrices(theta, gg_theta)
+    call.horizon(least_denominator, cull_behind)
+    call.job.partial = <double*> call.doubles(partial)
+    call.run(level.projective_grid_vjp(call.job), threads)
 
 
 cdef class LinearCall(Holder):
     cdef LinearJob job
 
-    cdef int describe(self, theta, basis, grid) except -1:
-        """theta (M, rows, functions), basis (B, functions, points), grid (M, points, rows), all contiguous."""
+    cdef int describe(self, basis, grid) except -1:
+        """basis (B, functions, points), grid (M, points, rows), both contiguous."""
         cdef LinearJob* job = &self.job
         cdef cnp.ndarray values = self.hold(basis)
         job.count, job.points, job.rows = grid.shape
         job.functions = cnp.PyArray_DIM(values, 1)
         job.per_basis = job.count // cnp.PyArray_DIM(values, 0)
         job.type = element_of(values)
-        job.theta = cnp.PyArray_DATA(self.hold(theta))
         job.basis = cnp.PyArray_DATA(values)
         job.grid = cnp.PyArray_DATA(self.hold(grid))
         job.chunk_points = linear_points
@@ -1165,17 +1197,23 @@ cdef class LinearCall(Holder):
 
 
 def linear_grid(theta, basis, grid, int threads):
+    """theta (M, rows, functions), of any strides."""
     cdef LinearCall call = LinearCall()
-    call.describe(theta, basis, grid)
+    call.describe(basis, grid)
+    cdef cnp.ndarray matrices = call.hold(theta)
+    call.job.theta = cnp.PyArray_DATA(matrices)
+    call.job.theta_matrix = stride_of(matrices, 0)
+    call.job.theta_row = stride_of(matrices, 1)
+    call.job.theta_function = stride_of(matrices, 2)
     call.run(level.linear_grid(call.job), threads)
 
 
-def linear_grid_vjp(grad_grid, theta, basis, int threads):
-    """Partial sums (M, chunks, rows, functions), double, of the gradient to theta: to be summed over their second
+def linear_grid_vjp(grad_grid, basis, int threads):
+    """Partial sums (M, chunks, functions, rows), double, of the gradient to theta: to be summed over their second
     axis."""
     cdef LinearCall call = LinearCall()
-    call.describe(theta, basis, grad_grid)
-    partial = np.empty((call.job.count, call.job.point_chunks, call.job.rows, call.job.functions))
+    call.describe(basis, grad_grid)
+    partial = np.empty((call.job.count, call.job.point_chunks, call.job.functions, call.job.rows))
     call.job.partial = <double*> call.doubles(partial)
     call.run(level.linear_grid_vjp(call.job), threads)
     return partial

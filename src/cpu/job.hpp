@@ -145,18 +145,23 @@ enum class Direction : int {
   gradient_vjp_grid = 11  // grad_grid_b = gradient_a V_ab(U)
 };
 
-struct LatticeJob {  // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size, ndim)
-  int64_t count;     // matrices
+// affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size, ndim); projective_grid: theta (M, 3, 3) -> grid (M, *size,
+// 2)
+struct LatticeJob {
+  int64_t count;  // matrices
   int ndim;
   int64_t size[max_ndim];  // of the output window, x first
   int64_t full[max_ndim];  // of the whole output
   int64_t origin[max_ndim];
   int align_corners;
   Element type;
-  const void* theta;  // contiguous
-  void* grid;         // also the cotangent
+  const void* theta;    // contiguous
+  const void* d_theta;  // of projective maps: the matrices' tangent, or the cotangent of their gradient; or null
+  double least_denominator;
+  int cull_behind;
+  void* grid;  // also the cotangent
   int64_t grid_matrix, grid_axis[max_ndim], grid_component;
-  double* partial;  // (M, row_chunks, ndim, ndim + 1), for the vjp
+  double* partial;  // (M, row_chunks) and a matrix, for the vjp
   int64_t rows;     // product of the axes but x
   int64_t chunk_rows, row_chunks;
 };
@@ -168,11 +173,12 @@ struct LinearJob {    // linear_grid: theta (M, rows, functions), basis (B, func
   int64_t per_basis;  // of them, one after the other, that share a basis
   int rows;           // 1 to 4
   int64_t functions, points;
-  Element type;  // all arrays are contiguous
-  const void* theta;
+  Element type;       // all arrays but theta are contiguous
+  const void* theta;  // not for the vjp
+  int64_t theta_matrix, theta_row, theta_function;
   const void* basis;
   void* grid;       // also the cotangent
-  double* partial;  // (M, point_chunks, rows, functions), for the vjp
+  double* partial;  // (M, point_chunks, functions, rows), for the vjp
   int64_t chunk_points, point_chunks, chunk_matrices;
 };
 
@@ -208,6 +214,8 @@ struct Level {
   bool (*walks_rows)(const SampleJob&);                // whether reading is faster if rows are not merged into one
   LatticeChunk (*affine_grid)(const LatticeJob&);
   LatticeChunk (*affine_grid_vjp)(const LatticeJob&);
+  LatticeChunk (*projective_grid)(const LatticeJob&);
+  LatticeChunk (*projective_grid_vjp)(const LatticeJob&);
   LinearTask (*linear_grid)(const LinearJob&);
   LinearTask (*linear_grid_vjp)(const LinearJob&);
   int64_t (*spline_factors)(const SplineJob&);  // fills job.factors unless it is null; how many there are

@@ -5,30 +5,36 @@
 // together. A pixel's components are all in one block, whose size is a multiple of theirs.
 #pragma once
 
-#include "../core/coordinates.hpp"
+#include "coordinates.hpp"
+#include "threads.cuh"
 
 namespace pystn::PYSTN_LEVEL {
 
 // A power of two, so that sums can be halved.
 template <int ND>
-constexpr int block_pixels = ND == 1 ? 256 : ND == 2 ? 128 : 64;
+constexpr int block_pixels = ND == 1   ? 256
+                             : ND == 2 ? 128
+                                       : 64;
 
 // ---- The lattice of an output under a matrix
 
 // A grid (M, *size, ndim) in tiles: columns, and rows of one or of many matrices. A block has the `lanes` first
 // columns of as many rows as its threads suffice for, and goes on down the tile.
 struct LatticeJob {
-  const void* theta;     // (M, ndim, ndim + 1), contiguous
+  const void* theta;     // (M, ndim, ndim + 1), or (M, 3, 3) of projective maps, contiguous
+  const void* d_theta;   // of those: the matrices' tangent, or the cotangent of their gradient
   void* grid;            // also the cotangent
-  double* partial;       // (M, chunks, ndim, ndim + 1), for the vjp
+  double* partial;       // (M, chunks) and a matrix, for the vjp
   Index count, size[3];  // matrices; pixels, x first
   Index rows;            // of one matrix: the product of the axes but x
   Index grid_matrix, grid_axis[3], grid_component;
   Index tile_columns, tile_rows;
-  int lanes, align_corners;
+  double least_denominator;
+  int lanes, align_corners, cull_behind, unused;
 };
 
 constexpr int most_tile_rows = 256;
+constexpr int lattice_batch = 4;  // pixels that a thread loads together, so that one wait is for all of them
 
 // Where a row of the lattice starts, its matrix and its normalised coordinates but x.
 template <class R, int ND, class Int>
@@ -97,8 +103,7 @@ __global__ void affine_grid(LatticeJob job) {
     __syncthreads();
     for (Int column = column0 + lane.column; column < column1; column += job.lanes) {
       const R x = lattice<R>(column, columns, job.align_corners);
-      R* const to =
-          static_cast<R*>(job.grid) + column * job.grid_axis[0] + lane.component * job.grid_component;
+      R* const to = static_cast<R*>(job.grid) + column * job.grid_axis[0] + lane.component * job.grid_component;
       for (int i = lane.row; i < count; i += lane.rows)
         to[offset[i]] = slope[lane.component][i] * x + constant[lane.component][i];
     }
@@ -133,10 +138,15 @@ __global__ void affine_grid_vjp(LatticeJob job) {
       const R* const from =
           static_cast<const R*>(job.grid) + column * job.grid_axis[0] + lane.component * job.grid_component;
       double along = 0;
-      for (int i = lane.row; i < count; i += lane.rows) {
-        const double g = double(from[offset[i]]);
-        along += g;
-        for (int b = 1; b < ND; ++b) total[b] += g * at[b][i];
+      for (int i = lane.row; i < count; i += lattice_batch * lane.rows) {
+        R g[lattice_batch];
+        for (int u = 0; u < lattice_batch; ++u)
+          g[u] = i + u * lane.rows < count ? from[offset[i + u * lane.rows]] : R(0);
+        for (int u = 0; u < lattice_batch; ++u) {
+          if (i + u * lane.rows >= count) continue;
+          along += double(g[u]);
+          for (int b = 1; b < ND; ++b) total[b] += double(g[u]) * at[b][i + u * lane.rows];
+        }
       }
       total[0] += along * double(lattice<R>(column, columns, job.align_corners));
       total[ND] += along;
@@ -154,21 +164,100 @@ __global__ void affine_grid_vjp(LatticeJob job) {
   }
 }
 
+// A pixel of the lattice under a projective map: grid = (q_x, q_y) / q_w with q = H [x, y, 1], and its derivatives.
+template <class R, class Int>
+struct ProjectedPixel {
+  R x, y, q, part, at[2], d[3];
+  bool hidden;
+  Index offset;
+
+  PYSTN_HD ProjectedPixel(const LatticeJob& job, Int row_of_all, Int column) {
+    const LatticeRow<R, 2, Int> row(job, row_of_all);
+    const MatrixRow<R> map(static_cast<const R*>(job.theta) + row.matrix * 9, 3, 2, row.at);
+    x = lattice<R>(column, Index(job.size[0]), job.align_corners);
+    y = row.at[1];
+    q = map(2, x);
+    part = R(1) / q;
+    for (int a = 0; a < 2; ++a) at[a] = map(a, x);
+    for (int a = 0; a < 3; ++a) d[a] = R(0);
+    if (job.d_theta) {
+      const MatrixRow<R> d_map(static_cast<const R*>(job.d_theta) + row.matrix * 9, 3, 2, row.at);
+      for (int a = 0; a < 3; ++a) d[a] = d_map(a, x);
+    }
+    hidden = Horizon<R>{R(job.least_denominator), job.cull_behind != 0}.hides(q);
+    offset = row.offset + column * job.grid_axis[0];
+  }
+};
+
+// The grid, NaN where the horizon hides it; or, where the matrices have a tangent, that of the grid, 0 there.
+template <class R, class Int>
+__global__ void projective_grid(LatticeJob job) {
+  const Index count = job.count * job.rows * job.size[0];
+  for (Index turn = first_turn(); turn < count; turn += turn_stride()) {
+    const Int columns = Int(job.size[0]);
+    const ProjectedPixel<R, Int> pixel(job, Int(turn) / columns, Int(turn) % columns);
+    R* const to = static_cast<R*>(job.grid) + pixel.offset;
+    for (int a = 0; a < 2; ++a) {
+      R value = pixel.at[a] / pixel.q;
+      if (job.d_theta) value = (pixel.d[a] - value * pixel.d[2]) / pixel.q;
+      const R lost = job.d_theta ? R(0) : infinity<R>() - infinity<R>();
+      to[a * job.grid_component] = pixel.hidden ? lost : value;
+    }
+  }
+}
+
+// partial[m, chunk] = sum over a tile of one matrix of what reaches q, times [x, y, 1]^T. That is the cotangent's, or,
+// with a cotangent of the gradient to the matrices, what of it does.
+template <class R, class Int>
+__global__ void projective_grid_vjp(LatticeJob job) {
+  __shared__ double sums_of_threads[block_threads];
+  const Int columns = Int(job.size[0]), rows = Int(job.rows);
+  const Int column_tiles = tiles_of(columns, job.tile_columns), tiles = column_tiles * tiles_of(rows, job.tile_rows);
+  const Int matrix = Int(blockIdx.x) / tiles, tile = Int(blockIdx.x) % tiles;
+  const Int column0 = tile % column_tiles * Int(job.tile_columns), row0 = tile / column_tiles * Int(job.tile_rows);
+  double sums[3][3] = {};
+  for (int i = threadIdx.x; i < int(job.tile_columns * job.tile_rows); i += block_threads) {
+    const Int column = column0 + i % Int(job.tile_columns), row = row0 + i / Int(job.tile_columns);
+    if (column >= columns || row >= rows) continue;
+    const ProjectedPixel<R, Int> pixel(job, matrix * rows + row, column);
+    if (pixel.hidden) continue;
+    const R* const g = static_cast<const R*>(job.grid) + pixel.offset;
+    R through[3] = {R(0), R(0), R(0)};
+    const R rate = pixel.d[2] * pixel.part;
+    for (int a = 0; a < 2; ++a) {
+      const R share = g[a * job.grid_component] * pixel.part, at = pixel.at[a] * pixel.part;
+      through[a] = job.d_theta ? -rate * share : share;
+      // Both the denominator of a tangent and the coordinate in it hold q.
+      through[2] += share * (job.d_theta ? R(2) * rate * at - pixel.d[a] * pixel.part : -at);
+    }
+    for (int r = 0; r < 3; ++r) {
+      sums[r][0] += double(through[r]) * double(pixel.x);
+      sums[r][1] += double(through[r]) * double(pixel.y);
+      sums[r][2] += double(through[r]);
+    }
+  }
+  for (int r = 0; r < 3; ++r)
+    for (int b = 0; b < 3; ++b) {
+      const double sum = block_sum(sums[r][b], sums_of_threads);
+      if (threadIdx.x == 0) job.partial[Index(blockIdx.x) * 9 + r * 3 + b] = sum;
+    }
+}
+
 // ---- A matrix times the values of some functions at the points of the target
 
-struct LinearJob {     // theta (M, rows, functions), basis (B, functions, points) -> grid (M, points, rows)
-  const void* theta;   // all arrays are contiguous
+struct LinearJob {    // theta (M, rows, functions), basis (B, functions, points) -> grid (M, points, rows)
+  const void* theta;  // all arrays are contiguous
   const void* basis;
-  void* grid;          // also the cotangent
-  double* partial;     // (M, chunks, rows, functions), for the vjp
+  void* grid;       // also the cotangent
+  double* partial;  // (M, chunks, rows, functions), for the vjp
   Index bases;
-  Index per_basis;     // matrices, one after the other, that share a basis
+  Index per_basis;  // matrices, one after the other, that share a basis
   Index functions, points;
 };
 
-constexpr int linear_steps = 4;        // points of a thread
-constexpr int linear_functions = 32;   // whose matrix entries are in shared memory together
-constexpr int linear_points = 2048;    // that a warp adds up
+constexpr int linear_steps = 4;       // points of a thread
+constexpr int linear_functions = 32;  // whose matrix entries are in shared memory together
+constexpr int linear_points = 2048;   // that a warp adds up
 
 // A block has some points and `together` matrices, which share what is read of the functions. Blocks of the same
 // points follow each other, to find the functions' values in a cache.

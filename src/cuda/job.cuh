@@ -9,7 +9,7 @@
 namespace pystn::PYSTN_LEVEL {
 
 constexpr int max_ndim = 3;  // spatial axes
-constexpr int max_rank = 8;  // axes of the samples' shape, merged where the strides allow it
+constexpr int max_rank = 8;  // axes of the samples' shape, the fastest first, merged where the strides allow it
 
 struct ImageArray {  // (N, C, *spatial) or (N, *spatial, C); spatial strides x first
   void* data;
@@ -59,11 +59,12 @@ struct SampleJob {
   double* partial;  // (groups, partial_row): sums for the gradients to fill value and kernels
   Index groups, partial_row;
   Index batch, grid_batch, output_batch, channels;
-  Index channels_each;  // that a thread takes
+  Index layers;  // threads that share the channels of a sample, each taking every so many
   Index pixels, shape[max_rank];
   Index depth;  // samples along the projected axis, of which the shape has one; else 1
   Index size[max_ndim], full[max_ndim], origin[max_ndim];
   int rank, components, grid_type, coordinates, subgradient, cutoff, projected, maximum;
+  int adjacent_layers, unused;  // whether these are next to each other, as channels are in memory
 };
 
 }  // namespace pystn::PYSTN_LEVEL

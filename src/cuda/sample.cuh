@@ -9,21 +9,27 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-// The index of a sample's pixel along each axis of the shape.
+// The index of a sample's pixel along each axis of the shape. Loops know their length, so that it stays in registers.
 template <class I>
 struct Place {
   I at[max_rank];
 
   PYSTN_HD Place(const SampleJob& job, I pixel) {
-    for (int a = job.rank - 1; a >= 0; --a) {
-      const I length = I(job.shape[a]);
-      at[a] = pixel % length;
-      pixel /= length;
+    PYSTN_UNROLL
+    for (int a = 0; a < max_rank; ++a) {
+      if (a >= job.rank) break;
+      const I length = I(job.shape[a]), rest = a + 1 < job.rank ? pixel / length : I(0);
+      at[a] = pixel - rest * length;
+      pixel = rest;
     }
   }
   PYSTN_HD I offset(const SampleJob& job, const Index* stride) const {
     I sum = 0;
-    for (int a = 0; a < job.rank; ++a) sum += at[a] * I(stride[a]);
+    PYSTN_UNROLL
+    for (int a = 0; a < max_rank; ++a) {
+      if (a >= job.rank) break;
+      sum += at[a] * I(stride[a]);
+    }
     return sum;
   }
 };
@@ -47,6 +53,7 @@ PYSTN_HD bool has_steps(const SampleJob& job) {
 template <class R, class I, int ND>
 PYSTN_HD void load_stored(const SampleJob& job, const GridArray& grid, I n, const Place<I>& place, R* to) {
   const I at = n * I(grid.batch) + place.offset(job, grid.axis);
+  PYSTN_UNROLL
   for (int a = 0; a < ND; ++a) {
     const I i = at + a * I(grid.component);
     to[a] = Type(job.grid_type) == Type::f32 ? R(static_cast<const float*>(grid.data)[i])
@@ -61,14 +68,24 @@ struct LatticePoint {
   Index matrix;  // offset among all
 
   PYSTN_HD LatticePoint(const SampleJob& job, I n, const Place<I>& place) {
+    PYSTN_UNROLL
     for (int a = 0; a < ND; ++a)
-      at[a] = target_coordinate<R>(Coordinates(job.coordinates), place.at[job.rank - 1 - a], job.source.size[a]);
-    Index k = 0;
-    for (int a = 0; a < job.rank - ND; ++a) k = k * job.shape[a] + place.at[a];
+      at[a] = target_coordinate<R>(Coordinates(job.coordinates), place.at[a], job.source.size[a]);
+    Index k = 0, step = 1;
+    PYSTN_UNROLL
+    for (int a = ND; a < max_rank; ++a) {
+      if (a >= job.rank) break;
+      k += step * place.at[a];
+      step *= job.shape[a];
+    }
     matrix = (n * job.source.batch + k) * (ND + is_projective(job)) * (ND + 1);
   }
+  // In either case the number of rows is known, so that they stay in registers.
   PYSTN_HD MatrixRow<R> under(const SampleJob& job, const void* matrices) const {
-    return MatrixRow<R>(static_cast<const R*>(matrices) + matrix, ND + is_projective(job), ND, at);
+    const R* const from = static_cast<const R*>(matrices) + matrix;
+    if constexpr (ND == 2)
+      if (is_projective(job)) return MatrixRow<R>(from, 3, 2, at);
+    return MatrixRow<R>(from, ND, ND, at);
   }
 };
 
@@ -82,9 +99,11 @@ PYSTN_HD void load_coordinates(const SampleJob& job, I n, const Place<I>& place,
   if (is_stored(job)) return load_stored<R, I, ND>(job, job.grid, n, place, to);
   const LatticePoint<R, I, ND> point(job, n, place);
   const MatrixRow<R> row = point.under(job, job.source.theta);
+  PYSTN_UNROLL
   for (int a = 0; a < ND; ++a) to[a] = row(a, point.at[0]);
   if (!is_projective(job)) return;
   const R q = row(2, point.at[0]);
+  PYSTN_UNROLL
   for (int a = 0; a < ND; ++a) to[a] = horizon_of<R>(job).project(to[a], q);
 }
 
@@ -94,10 +113,12 @@ PYSTN_HD void load_tangents(const SampleJob& job, I n, const Place<I>& place, R*
   if (is_stored(job)) return load_stored<R, I, ND>(job, job.d_grid, n, place, to);
   const LatticePoint<R, I, ND> point(job, n, place);
   const MatrixRow<R> d_row = point.under(job, job.source.d_theta);
+  PYSTN_UNROLL
   for (int a = 0; a < ND; ++a) to[a] = d_row(a, point.at[0]);
   if (!is_projective(job)) return;
   const MatrixRow<R> row = point.under(job, job.source.theta);
   const R q = row(2, point.at[0]), d_q = d_row(2, point.at[0]);
+  PYSTN_UNROLL
   for (int a = 0; a < ND; ++a) {
     const R at = horizon_of<R>(job).project(row(a, point.at[0]), q);
     to[a] = is_finite(at) ? (to[a] - at * d_q) / q : R(0);
@@ -128,7 +149,7 @@ template <class R, int room>
 struct AxisTaps {
   static constexpr bool known = room <= 4;  // all of them
   int taps;
-  bool whole;  // all are in the image
+  bool whole;          // all are in the image
   R position, factor;  // in pixels; d position / d coordinate
   R w[room], dw[room], d2w[room];
   Index index[room];
@@ -197,6 +218,8 @@ struct AxisTaps {
 
 template <class R, int ND, int room>
 struct Sample {
+  // Of known kernels all axes are placed in one go, in registers; of others one after the other.
+  static constexpr int axes_at_once = AxisTaps<R, room>::known ? ND : 1;
   AxisTaps<R, room> axis[ND];
   bool cut;    // replaced whole by the fill value
   bool whole;  // all taps are in the image
@@ -205,6 +228,7 @@ struct Sample {
   PYSTN_HD void place(const SampleJob& job, const R* x) {
     cut = false;
     whole = true;
+    PYSTN_UNROLL_BY(axes_at_once)
     for (int a = 0; a < ND; ++a) {
       cut = cut || is_cut(job, a, x[a]);
       axis[a].template place<order>(job, a, Boundary(job.kernel[a].boundary), x[a]);
@@ -216,6 +240,7 @@ struct Sample {
   template <int order>
   PYSTN_HD void cover(const SampleJob& job, const R* x) {
     cut = false;
+    PYSTN_UNROLL_BY(axes_at_once)
     for (int a = 0; a < ND; ++a) {
       cut = cut || is_cut(job, a, x[a]);
       axis[a].template place<order>(job, a, Boundary::zeros, x[a]);
@@ -233,12 +258,14 @@ struct Sample {
   }
 
   PYSTN_HD void turn(const SampleJob& job, const R* d) {
+    PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) axis[a].turn(job, a, d[a]);
   }
 
   // Whether anything of the image is read.
   PYSTN_HD bool reads() const {
     if (cut) return false;
+    PYSTN_UNROLL
     for (int a = 0; !whole && a < ND; ++a) {
       bool any = false;
       for (int k = 0; k < axis[a].count(); ++k) any = any || axis[a].index[k] >= 0;
@@ -252,6 +279,7 @@ struct Sample {
   // boundary has.
   PYSTN_HD Jet<R, ND> outside(const SampleJob& job, int order) const {
     R all[ND][3], inside[ND][3];
+    PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) {
       axis[a].sum(true, inside[a], order);
       axis[a].sum(Boundary(job.kernel[a].boundary) != Boundary::constant, all[a], order);
@@ -259,6 +287,7 @@ struct Sample {
     Jet<R, ND> share = Product<R, ND>::of(all);
     const Jet<R, ND> rest = Product<R, ND>::of(inside);
     share.value -= rest.value;
+    PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) {
       share.slope[a] -= rest.slope[a];
       for (int b = 0; b < ND; ++b) share.curve[a][b] -= rest.curve[a][b];
@@ -268,6 +297,7 @@ struct Sample {
 
   PYSTN_HD Jet<R, ND> weight_inside(int order) const {
     R inside[ND][3];
+    PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) axis[a].sum(true, inside[a], order);
     return Product<R, ND>::of(inside);
   }
@@ -281,6 +311,7 @@ struct Sample {
       clipped.value = share.value < R(0) ? R(0) : R(1);
       return clipped;
     }
+    PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) {
       share.slope[a] *= axis[a].factor;
       for (int b = 0; b < ND; ++b) share.curve[a][b] *= axis[a].factor * axis[b].factor;
@@ -291,9 +322,11 @@ struct Sample {
   // The tangent of the position: d_grid, in pixels.
   template <class I>
   PYSTN_HD void steps(const SampleJob& job, I n, const Place<I>& place, R* step) const {
+    PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) step[a] = R(0);
     if (!job.d_grid.data) return;
     load_stored<R, I, ND>(job, job.d_grid, n, place, step);
+    PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) step[a] = axis[a].factor == R(0) ? R(0) : axis[a].factor * step[a];
   }
 };
@@ -309,6 +342,7 @@ struct FlatTaps {
 
   template <bool slopes>
   PYSTN_HD void place(const Sample<R, ND, room>& sample, const I* stride) {
+    PYSTN_UNROLL
     for (int k = 0; k < count; ++k) {
       int tap[ND];
       inside[k] = !sample.cut;
@@ -321,6 +355,7 @@ struct FlatTaps {
         offset[k] += I(index) * stride[a];
         weight[k] *= sample.axis[a].w[tap[a]];
       }
+      PYSTN_UNROLL
       for (int a = 0; slopes && a < ND; ++a) {
         slope[a][k] = sample.axis[a].dw[tap[a]];
         for (int b = 0; b < ND; ++b)
@@ -339,6 +374,7 @@ struct Image {
 
   PYSTN_HD Image(const ImageArray& image, I n)
       : data(image.data), type(Type(image.type)), base(n * I(image.batch)), channel(I(image.channel)) {
+    PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) stride[a] = I(image.axis[a]);
   }
   PYSTN_HD R operator()(I i) const { return Elements<T>::template load<R>(data, type, base + i); }

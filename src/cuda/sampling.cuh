@@ -7,12 +7,9 @@
 
 #include "accumulation.cuh"
 #include "sample.cuh"
+#include "threads.cuh"
 
 namespace pystn::PYSTN_LEVEL {
-
-// What a thread does, and how far it is to that of its next turn.
-PYSTN_HD Index first_turn() { return Index(blockIdx.x) * blockDim.x + threadIdx.x; }
-PYSTN_HD Index turn_stride() { return Index(gridDim.x) * blockDim.x; }
 
 template <class T, class R, class I, int ND, int room, bool fixed = false>
 struct Sampler {
@@ -33,7 +30,7 @@ struct Sampler {
 
   // The samples that one thread walks: those along the depth, of a projection.
   static PYSTN_HD void go_to(const SampleJob& job, Place<I>& place, I depth) {
-    if (job.projected) place.at[job.rank - 3] = depth;
+    if (job.projected) place.at[ND - 1] = depth;
   }
   static PYSTN_HD int& chosen_at(const SampleJob& job, I n, const Place<I>& place, I c) {
     const I at = place_in(job, job.chosen, n, place) + channel_offset(job, job.chosen.channel, c);
@@ -57,21 +54,14 @@ struct Sampler {
     }
   }
 
-  // The channels of a thread.
-  static PYSTN_HD I first_channel(const SampleJob& job) { return I(blockIdx.y) * I(job.channels_each); }
-  static PYSTN_HD I last_channel(const SampleJob& job) {
-    const I end = first_channel(job) + I(job.channels_each);
-    return end < I(job.channels) ? end : I(job.channels);
-  }
-
-  static PYSTN_HD void forward(const SampleJob& job, I n0, Place<I>& place) {
+  static PYSTN_HD void forward(const SampleJob& job, I n0, Place<I>& place, I layer) {
     const I n1 = job.output_batch == 1 ? I(job.batch) : n0 + 1;
     for (I n = n0; n < n1; ++n)
       for (I depth = 0; depth < I(job.depth); ++depth) {
         go_to(job, place, depth);
         R x[ND];
         load_coordinates<R, I, ND>(job, n, place, x);
-        if (job.mask.data && blockIdx.y == 0) {
+        if (job.mask.data && layer == 0) {
           Taps cover;
           cover.template cover<0>(job, x);
           store_mask(job, n, place, cover.coverage(0).value);
@@ -83,7 +73,7 @@ struct Sampler {
         if constexpr (flat) products.template place<false>(taps, image.stride);
         const R filled = !job.fill ? R(0) : taps.cut ? R(1) : taps.whole ? R(0) : taps.outside(job, 0).value;
         const I first = place_in(job, job.output, job.output_batch == 1 ? I(0) : n, place);
-        for (I c = first_channel(job); c < last_channel(job); ++c) {
+        for (I c = layer; c < I(job.channels); c += I(job.layers)) {
           const I channel = channel_offset(job, image.channel, c);
           R value = R(0);
           if constexpr (flat)
@@ -101,7 +91,7 @@ struct Sampler {
   }
 
   // output = V(Z) + the derivative of V(U) along d_grid and the parameters' tangents
-  static PYSTN_HD void jvp(const SampleJob& job, I n, Place<I>& place) {
+  static PYSTN_HD void jvp(const SampleJob& job, I n, Place<I>& place, I layer) {
     bool turns = has_steps(job);
     for (int a = 0; a < ND; ++a) turns = turns || job.d_kernel[a];
     const Source_ image(job.input, n), tangent(job.d_input, n);
@@ -110,7 +100,7 @@ struct Sampler {
       R x[ND], d[ND] = {};
       load_coordinates<R, I, ND>(job, n, place, x);
       if (has_steps(job)) load_tangents<R, I, ND>(job, n, place, d);
-      if (job.mask.data && blockIdx.y == 0) {
+      if (job.mask.data && layer == 0) {
         Taps cover;
         cover.template cover<1>(job, x);
         cover.turn(job, d);
@@ -139,7 +129,7 @@ struct Sampler {
         for (int a = 0; a < ND; ++a) filled += share.slope[a];
       }
       const I first = place_in(job, job.output, n, place);
-      for (I c = first_channel(job); c < last_channel(job); ++c) {
+      for (I c = layer; c < I(job.channels); c += I(job.layers)) {
         R value = R(0);
         if (!taps.cut && job.d_input.data) {
           const I channel = channel_offset(job, tangent.channel, c);
@@ -316,7 +306,7 @@ struct Sampler {
   }
 
   // gradient_a = V_a(U), in the units of the grid
-  static PYSTN_HD void gradient(const SampleJob& job, I n, const Place<I>& place) {
+  static PYSTN_HD void gradient(const SampleJob& job, I n, const Place<I>& place, I layer) {
     R x[ND];
     load_coordinates<R, I, ND>(job, n, place, x);
     Taps taps;
@@ -325,7 +315,7 @@ struct Sampler {
     const bool reads = taps.reads(), fills = taps.reads_fill(job);
     const Jet<R, ND> share = fills ? taps.outside(job, 1) : Jet<R, ND>();
     const I first = place_in(job, job.gradient, n, place);
-    for (I c = first_channel(job); c < last_channel(job); ++c) {
+    for (I c = layer; c < I(job.channels); c += I(job.layers)) {
       Jet<R, ND> moved;
       if (reads) moved = image.template gather<1, ND>(taps, channel_offset(job, image.channel, c));
       const I to = first + channel_offset(job, job.gradient.channel, c);
@@ -337,7 +327,7 @@ struct Sampler {
   }
 
   // gradient_a = V_a(Z) + sum_b d_grid_b V_ab(U)
-  static PYSTN_HD void gradient_jvp(const SampleJob& job, I n, const Place<I>& place) {
+  static PYSTN_HD void gradient_jvp(const SampleJob& job, I n, const Place<I>& place, I layer) {
     R x[ND], step[ND];
     load_coordinates<R, I, ND>(job, n, place, x);
     Taps taps;
@@ -346,7 +336,7 @@ struct Sampler {
     const Source_ image(job.input, n), tangent(job.d_input, n);
     const Jet<R, ND> share = taps.reads_fill(job) ? taps.outside(job, 2) : Jet<R, ND>();
     const I first = place_in(job, job.gradient, n, place);
-    for (I c = first_channel(job); c < last_channel(job); ++c) {
+    for (I c = layer; c < I(job.channels); c += I(job.layers)) {
       R slope[ND] = {};
       if (!taps.cut) second_slopes(job, taps, image, tangent, c, step, share, slope);
       const I to = first + channel_offset(job, job.gradient.channel, c);
@@ -413,7 +403,7 @@ struct Sampler {
   }
 
   // grad_input += output w
-  static PYSTN_HD void vjp_input(const SampleJob& job, I n, Place<I>& place) {
+  static PYSTN_HD void vjp_input(const SampleJob& job, I n, Place<I>& place, I layer) {
     const ImageArray& image = job.grad_input;
     for (I depth = 0; depth < I(job.depth); ++depth) {
       go_to(job, place, depth);
@@ -423,7 +413,7 @@ struct Sampler {
       taps.template place<0>(job, x);
       if (!taps.reads()) continue;
       const I first = place_in(job, job.output, n, place), base = n * I(image.batch);
-      for (I c = first_channel(job); c < last_channel(job); ++c) {
+      for (I c = layer; c < I(job.channels); c += I(job.layers)) {
         if (!takes_part(job, n, place, depth, c)) continue;
         const R g = load(job.output, first + channel_offset(job, job.output.channel, c));
         scatter<false, ND>(image, taps, base + channel_offset(job, image.channel, c), g, nullptr);
@@ -432,7 +422,7 @@ struct Sampler {
   }
 
   // grad_input += output w + sum_a (values d_grid_a + gradient_a) w_a
-  static PYSTN_HD void push(const SampleJob& job, I n, const Place<I>& place) {
+  static PYSTN_HD void push(const SampleJob& job, I n, const Place<I>& place, I layer) {
     const ImageArray& image = job.grad_input;
     R x[ND], step[ND];
     load_coordinates<R, I, ND>(job, n, place, x);
@@ -440,7 +430,7 @@ struct Sampler {
     taps.template place<1>(job, x);
     if (taps.cut) return;
     taps.steps(job, n, place, step);
-    for (I c = first_channel(job); c < last_channel(job); ++c) {
+    for (I c = layer; c < I(job.channels); c += I(job.layers)) {
       const auto at = [&](const SampleArray& samples) {
         return place_in(job, samples, n, place) + channel_offset(job, samples.channel, c);
       };
@@ -555,32 +545,46 @@ struct Sampler {
   }
 };
 
-// Kernels whose threads have a sample each, of the output's batch, the grid's or that of both.
-#define PYSTN_SAMPLE_KERNEL_OF(kernel, name, images, fixed)                      \
-  template <class T, class R, class I, int ND, int room>                         \
-  __global__ void kernel(const SampleJob job) {                                  \
-    const Index count = (images) * job.pixels;                                   \
-    for (Index turn = first_turn(); turn < count; turn += turn_stride()) {       \
-      Place<I> place(job, I(turn % job.pixels));                                 \
-      Sampler<T, R, I, ND, room, fixed>::name(job, I(turn / job.pixels), place); \
-    }                                                                            \
+// Kernels whose threads have a sample each, of the grid's batch. All counts fit I.
+#define PYSTN_SAMPLE_KERNEL(name)                                          \
+  template <class T, class R, class I, int ND, int room>                   \
+  __global__ void name(const SampleJob job) {                              \
+    const Index count = job.grid_batch * job.pixels;                       \
+    const I pixels = I(job.pixels);                                        \
+    for (Index turn = first_turn(); turn < count; turn += turn_stride()) { \
+      const I n = I(turn) / pixels;                                        \
+      const Place<I> place(job, I(turn) - n * pixels);                     \
+      Sampler<T, R, I, ND, room>::name(job, n, place);                     \
+    }                                                                      \
   }
 
-#define PYSTN_SAMPLE_KERNEL(name, images) PYSTN_SAMPLE_KERNEL_OF(name, name, images, false)
-
-PYSTN_SAMPLE_KERNEL(forward, job.output_batch)
-PYSTN_SAMPLE_KERNEL(jvp, job.batch)
-PYSTN_SAMPLE_KERNEL(vjp_grid, job.grid_batch)
-PYSTN_SAMPLE_KERNEL(vjp2_grid, job.grid_batch)
-PYSTN_SAMPLE_KERNEL(gradient, job.batch)
-PYSTN_SAMPLE_KERNEL(gradient_jvp, job.batch)
-PYSTN_SAMPLE_KERNEL(gradient_vjp_grid, job.grid_batch)
-PYSTN_SAMPLE_KERNEL(vjp_input, job.batch)
-PYSTN_SAMPLE_KERNEL(push, job.batch)
-PYSTN_SAMPLE_KERNEL_OF(vjp_input_fixed, vjp_input, job.batch, true)
-PYSTN_SAMPLE_KERNEL_OF(push_fixed, push, job.batch, true)
-#undef PYSTN_SAMPLE_KERNEL_OF
+PYSTN_SAMPLE_KERNEL(vjp_grid)
+PYSTN_SAMPLE_KERNEL(vjp2_grid)
+PYSTN_SAMPLE_KERNEL(gradient_vjp_grid)
 #undef PYSTN_SAMPLE_KERNEL
+
+// Kernels whose threads have some channels of a sample, of the output's batch or that of all.
+#define PYSTN_CHANNEL_KERNEL(kernel, name, images, fixed)                                            \
+  template <class T, class R, class I, int ND, int room>                                             \
+  __global__ void kernel(const SampleJob job) {                                                      \
+    const I pixels = I(job.pixels), inner = job.adjacent_layers ? I(job.layers) : I(1);              \
+    const Index count = (images) * job.pixels * inner;                                               \
+    for (Index turn = first_turn(); turn < count; turn += turn_stride()) {                           \
+      const I sample = I(turn) / inner, n = sample / pixels;                                         \
+      Place<I> place(job, sample - n * pixels);                                                      \
+      Sampler<T, R, I, ND, room, fixed>::name(job, n, place, I(turn) - sample * inner + blockIdx.y); \
+    }                                                                                                \
+  }
+
+PYSTN_CHANNEL_KERNEL(forward, forward, job.output_batch, false)
+PYSTN_CHANNEL_KERNEL(jvp, jvp, job.batch, false)
+PYSTN_CHANNEL_KERNEL(gradient, gradient, job.batch, false)
+PYSTN_CHANNEL_KERNEL(gradient_jvp, gradient_jvp, job.batch, false)
+PYSTN_CHANNEL_KERNEL(vjp_input, vjp_input, job.batch, false)
+PYSTN_CHANNEL_KERNEL(vjp_input_fixed, vjp_input, job.batch, true)
+PYSTN_CHANNEL_KERNEL(push, push, job.batch, false)
+PYSTN_CHANNEL_KERNEL(push_fixed, push, job.batch, true)
+#undef PYSTN_CHANNEL_KERNEL
 
 // A thread has a row of sums, and every so many samples.
 template <class T, class R, class I, int ND, int room>
@@ -591,21 +595,6 @@ __global__ void vjp_options(const SampleJob job) {
     const Place<I> place(job, I(turn % job.pixels));
     Sampler<T, R, I, ND, room>::vjp_options(job, I(turn / job.pixels), place, job.partial + group * job.partial_row);
   }
-}
-
-constexpr int block_threads = 256;
-
-// The sum over a block, in an order of its own; of thread 0 alone. `room` has a number for each thread.
-PYSTN_HD double block_sum(double x, double* room) {
-  room[threadIdx.x] = x;
-  __syncthreads();
-  for (int half = block_threads / 2; half > 0; half /= 2) {
-    if (int(threadIdx.x) < half) room[threadIdx.x] += room[threadIdx.x + half];
-    __syncthreads();
-  }
-  const double sum = room[0];
-  __syncthreads();
-  return sum;
 }
 
 // partial[matrix, chunk] = the sum of g (x, y, z, 1) over a chunk of the samples of a matrix. A block has a chunk.

@@ -23,13 +23,17 @@ struct SplineJob {
 
 constexpr int most_factors = int(spline_corner + spline_tail) * 7 + 2 * 3 * int(spline_corner);
 
-// One block. A step of the factorisation waits for the one before, so one thread makes them all.
+// One block. A step of the elimination waits for the one before, so one thread makes them all.
 template <bool transposed>
 __global__ void spline_factors(SplineJob job) {
   __shared__ double memory[most_factors];
   const Boundary boundary = Boundary(job.boundary);
   const SplineFactors factors(job.order, boundary, job.length, memory);
-  if (threadIdx.x == 0) factors.factor(job.order, boundary, transposed);
+  for (Index i = threadIdx.x; i < factors.size(); i += blockDim.x) memory[i] = 0;
+  __syncthreads();
+  factors.assemble(job.order, boundary, transposed, threadIdx.x, blockDim.x);
+  __syncthreads();
+  if (threadIdx.x == 0) factors.eliminate();
   __syncthreads();
   for (Index i = threadIdx.x; i < factors.size(); i += blockDim.x) job.factors[i] = memory[i];
 }
@@ -108,8 +112,7 @@ struct SplineLine {
     }
     for (Index stop = middle; stop > 0; stop -= spline_batch) {
       double value[spline_batch];
-      for (int u = 0; u < spline_batch; ++u)
-        value[u] = stop - 1 - u >= 0 ? from[(stop - 1 - u) * scratch_step] : 0.0;
+      for (int u = 0; u < spline_batch; ++u) value[u] = stop - 1 - u >= 0 ? from[(stop - 1 - u) * scratch_step] : 0.0;
       for (int u = 0; u < spline_batch; ++u) {
         const Index i = stop - 1 - u;
         if (i < 0) continue;

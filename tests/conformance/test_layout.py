@@ -205,6 +205,8 @@ def test_layouts_are_equal_in_double(backend, cell, rng, channels, image, grid):
     last = everything(backend, *moved, channel_axis=-1, **cell)
     for i, (a, b) in enumerate(zip(last, first, strict=True)):
         bound = 1e-14 * max(1, np.abs(b).max()) * channels if i in (1, 2) and image == "f8" else 0
+        if i == 1 and image == "f4" and backend.name != "cpu":  # by atomics, whose order is nobody's
+            bound = 1e-6 * max(1, np.abs(b).max())
         np.testing.assert_allclose(a if i == 2 else np.moveaxis(a, -1, 1), b, rtol=0, atol=bound)
 
 
@@ -438,19 +440,18 @@ def test_out_may_not_overlap_what_is_read_or_written(backend, arrays, name):
             a = arrays[viewed]
             if a.dtype != like.dtype:
                 continue
-            memory = np.zeros(a.size + like.size, a.dtype)
+            before = np.concatenate([a.ravel(), np.zeros(like.size, a.dtype)])
+            memory = backend.array(before.copy())
             read = memory[: a.size].reshape(a.shape)
-            read[...] = a
             # One element in common: the last of what is read, the first of what is written.
             written = memory[a.size - 1 : a.size - 1 + like.size].reshape(like.shape)
-            before = memory.copy()
-            outs = [None if k != at else backend.array(written) for k in range(len(expected))]
+            outs = [None if k != at else written for k in range(len(expected))]
             with pytest.raises(ValueError, match="must not overlap an array that is read"):
-                operation.into({**given, viewed: backend.array(read)}, options, outs)
-            np.testing.assert_array_equal(memory, before)
+                operation.into({**given, viewed: read}, options, outs)
+            np.testing.assert_array_equal(backend.numpy(memory), before)
             beside = memory[a.size :].reshape(like.shape)  # next to each other is no overlap
-            outs[at] = backend.array(beside)
-            results = operation.into({**given, viewed: backend.array(read)}, options, outs)
+            outs[at] = beside
+            results = operation.into({**given, viewed: read}, options, outs)
             near(backend.numpy(results[at]), like, name)
         one = np.zeros_like(like[:1])
         writeable = np.lib.stride_tricks.as_strided(one, like.shape, (0, *one.strides[1:]))
@@ -466,10 +467,10 @@ def test_two_outs_may_not_overlap_each_other(backend, arrays):
         shapes = [(a.shape, a.dtype) for a in operation.run(given, {})]
         if len(shapes) < 2 or shapes[0][1] != shapes[1][1]:
             continue
-        memory = np.zeros(1 + sum(np.prod(shape) for shape, _ in shapes), shapes[0][1])
+        memory = backend.array(np.zeros(1 + sum(np.prod(shape) for shape, _ in shapes), shapes[0][1]))
         outs = [memory[: np.prod(shape)].reshape(shape) for shape, _ in shapes]
         with pytest.raises(ValueError, match="must not overlap an array that is read or another that is written"):
-            operation.into(given, {}, [backend.array(a) for a in outs])
+            operation.into(given, {}, outs)
 
 
 @pytest.mark.parametrize("channel_axis", [1, -1])
@@ -483,14 +484,17 @@ def test_a_batch_of_none_gives_zeros_to_what_it_shares(backend, dtype, mode, cha
     none, no_grid = shared[:0], np.zeros((0, points, 1))
     one_grid = np.zeros((1, points, 1))
     options = {"mode": MODES[mode], "padding_mode": "mirror", "channel_axis": channel_axis}
+    likes = image, one_grid, image, shared, one_grid
+    arrays = (none, image, no_grid, image[:0], one_grid, shared, none[..., None])
+    none, image, no_grid, no_image, one_grid, shared, no_gradient = map(backend.array, arrays)
     calls = [
-        (lambda out: pystn.grid_sample_vjp(none, image, no_grid, out=(out, None), **options)[0], image),
-        (lambda out: pystn.grid_sample_vjp(none, image[:0], one_grid, out=(None, out), **options)[1], one_grid),
-        (lambda out: pystn.grid_gradient_vjp(none[..., None], image, no_grid, out=(out, None), **options)[0], image),
-        (lambda out: pystn.grid_push_vjp(image[:0], shared, no_grid, size, out=(out, None), **options)[0], shared),
-        (lambda out: pystn.grid_push_vjp(image[:0], none, one_grid, size, out=(None, out), **options)[1], one_grid),
+        lambda out: pystn.grid_sample_vjp(none, image, no_grid, out=(out, None), **options)[0],
+        lambda out: pystn.grid_sample_vjp(none, no_image, one_grid, out=(None, out), **options)[1],
+        lambda out: pystn.grid_gradient_vjp(no_gradient, image, no_grid, out=(out, None), **options)[0],
+        lambda out: pystn.grid_push_vjp(no_image, shared, no_grid, size, out=(out, None), **options)[0],
+        lambda out: pystn.grid_push_vjp(no_image, none, one_grid, size, out=(None, out), **options)[1],
     ]
-    for call, like in calls:
+    for call, like in zip(calls, likes, strict=True):
         found = call(backend.array(np.full_like(like, np.nan)))
         np.testing.assert_array_equal(backend.numpy(found), np.zeros_like(like))
 

@@ -345,21 +345,21 @@ def test_out_may_not_overlap_what_is_read_or_written(backend, warp, arrays):
             a = arrays[name]
             if a.dtype != dtype:
                 continue
-            memory = np.zeros(a.size + int(np.prod(shape)), dtype)
+            before = np.concatenate([a.ravel(), np.zeros(int(np.prod(shape)), dtype)])
+            memory = backend.array(before.copy())
             read = memory[: a.size].reshape(a.shape)
-            read[...] = a
             # One element in common: the last of what is read, the first of what is written.
-            out, before = memory[a.size - 1 : -1].reshape(shape), memory.copy()
+            out = memory[a.size - 1 : -1].reshape(shape)
             with pytest.raises(ValueError, match="must not overlap an array that is read"):
                 call(at, {**arrays, name: read}, out)
-            np.testing.assert_array_equal(memory, before)
+            np.testing.assert_array_equal(backend.numpy(memory), before)
             call(at, {**arrays, name: read}, memory[a.size :].reshape(shape))  # next to it is no overlap
         repeated = np.zeros(shape, dtype)[:1]
         itself = np.lib.stride_tricks.as_strided(repeated, shape, (0, *repeated.strides[1:]))
         with pytest.raises(ValueError, match="must not overlap itself"):
             call(at, arrays, itself)
     if shapes[1][1] == shapes[2][1]:
-        memory = np.zeros(arrays["input"].size + arrays["theta"].size, shapes[1][1])
+        memory = backend.array(np.zeros(arrays["input"].size + arrays["theta"].size, shapes[1][1]))
         first = memory[: arrays["input"].size].reshape(shapes[1][0])
         second = memory[arrays["input"].size - 1 :][: arrays["theta"].size].reshape(shapes[2][0])
         with pytest.raises(ValueError, match="must not overlap an array that is read or another that is written"):

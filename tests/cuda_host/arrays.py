@@ -15,6 +15,7 @@ from . import memory
 ABSENT = {"ctypes", "getfield", "newbyteorder", "resize", "setfield", "setflags", "to_device"}
 
 _forbidden = False
+_device = 0  # the current one
 
 
 class SynchronisationError(AssertionError):
@@ -38,14 +39,19 @@ def synchronise(what):
 
 
 class Device:
-    def __init__(self, id=0):
-        self.id = 0 if id is None else int(id)
+    """There are as many as one likes, which tells apart what is made on each."""
+
+    def __init__(self, id=None):
+        self.id = _device if id is None else int(id)
 
     def __enter__(self):
+        global _device
+        self.before, _device = _device, self.id
         return self
 
     def __exit__(self, *exception):
-        return None
+        global _device
+        _device = self.before
 
     def __eq__(self, other):
         return isinstance(other, Device) and self.id == other.id
@@ -64,6 +70,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     __array_priority__ = 100
 
     def __init__(self, shape, dtype=float, order="C"):
+        self._device = _device
         self._host = memory.allocate(shape, dtype, order)
 
     # ---- What is the same as NumPy's
@@ -91,9 +98,20 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def data(self):
-        return SimpleNamespace(ptr=self._host.ctypes.data, device=Device(), device_id=0)
+        pointer = self._host.ctypes.data if self.size else 0
+        return SimpleNamespace(ptr=pointer, device=self.device, device_id=self._device)
 
-    device = property(lambda self: Device())
+    device = property(lambda self: Device(self._device))
+
+    @property
+    def __cuda_array_interface__(self):
+        return {
+            "shape": self.shape,
+            "strides": self.strides,
+            "typestr": self.dtype.str,
+            "data": (self.data.ptr, False),
+            "version": 3,
+        }
 
     def set(self, values, stream=None):
         if values.shape != self.shape or values.dtype != self.dtype:
@@ -150,18 +168,14 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key):
-        parts = key if isinstance(key, tuple) else (key,)
-        if any(isinstance(part, ndarray) and part.dtype == bool and part.ndim for part in parts):
-            synchronise("a boolean mask")  # the result's shape follows from the values
-        opened = tuple(index_of(part) for part in parts)
-        found = self._host[opened]
+        opened = opened_index(key)
+        found = host_of(self)[opened]
         if isinstance(found, np.generic):  # an element is a view as well
             found = self._host[(*opened, ...)]
         return boxed(found)
 
     def __setitem__(self, key, value):
-        parts = key if isinstance(key, tuple) else (key,)
-        self._host[tuple(index_of(part) for part in parts)] = opened_value(value)
+        host_of(self)[opened_index(key)] = opened_value(value)
 
     # ---- NumPy's functions and methods
 
@@ -201,7 +215,7 @@ ndarray.__module__ = "cupy"
 
 def box(host):
     array = ndarray.__new__(ndarray)
-    array._host = host
+    array._host, array._device = host, _device
     return array
 
 
@@ -239,7 +253,7 @@ def boxed(result):
 def opened(value):
     """Arguments of a function: boxes opened, and arrays of the host refused."""
     if isinstance(value, ndarray):
-        return value._host
+        return host_of(value)
     if isinstance(value, np.ndarray):
         return opened_value(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -253,7 +267,7 @@ def opened(value):
 
 def opened_value(value):
     if isinstance(value, ndarray):
-        return value._host
+        return host_of(value)
     if isinstance(value, np.ndarray) and value.ndim > 0:
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
     return value
@@ -266,9 +280,19 @@ def operand(value):
     return opened_value(value)
 
 
-def index_of(part):
-    """A part of an index; lists and arrays of the host are copied to the device."""
-    return part._host if isinstance(part, ndarray) else part
+def host_of(array):
+    """What is in the box, if it is on the current device: between two there is no arithmetic."""
+    if array._device != _device:
+        raise ValueError(f"Array device must be same as the current device: array device = {array._device}")
+    return array._host
+
+
+def opened_index(key):
+    """An index; lists and arrays of the host are copied to the device."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if any(isinstance(part, ndarray) and part.dtype == bool and part.ndim for part in parts):
+        synchronise("a boolean mask")  # which is counted, to read and to write
+    return tuple(host_of(part) if isinstance(part, ndarray) else part for part in parts)
 
 
 WAITING = {"nonzero", "flatnonzero", "argwhere", "unique", "bincount", "extract", "compress", "repeat"}

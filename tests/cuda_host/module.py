@@ -20,7 +20,7 @@ from .arrays import ndarray
 COMPILER = shutil.which("g++")
 DEVICE = Path(__file__).with_name("device.hpp")
 FLAGS = (
-    *("-O1", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-DPYSTN_LEVEL=device"),
+    *("-O0", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-DPYSTN_LEVEL=device"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Winvalid-pch"),
     *("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=0"),  # which takes fibers for a broken stack
 )

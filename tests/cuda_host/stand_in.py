@@ -1,6 +1,7 @@
 """The module that stands in for cupy. What is not named here is NumPy's, on arrays of the stand-in."""
 
 import sys
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
@@ -64,13 +65,17 @@ def contents(values):
     return [contents(value) for value in values] if isinstance(values, (list, tuple)) else values
 
 
-def array(values, dtype=None, copy=True, order="K", subok=False, ndmin=0):
+def array(values, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False):
+    if blocking:
+        synchronise("a blocking copy")
     if isinstance(values, ndarray) and not copy and ndmin <= values.ndim and dtype in (None, values.dtype):
         return values
     return owned(np.array(contents(values), dtype, order=order, ndmin=ndmin))
 
 
-def asarray(values, dtype=None, order=None):
+def asarray(values, dtype=None, order=None, *, blocking=False):
+    if blocking and not isinstance(values, ndarray):
+        synchronise("a blocking copy")
     if isinstance(values, ndarray):
         host = np.asarray(values._host, dtype, order)
         return values if host is values._host else owned(host)
@@ -120,6 +125,28 @@ def function_of(function):
     return of_arrays
 
 
+def lenient(function):
+    """A function of linear algebra that raises for none of a stack of matrices; the values of those are anything."""
+
+    def of_stack(a, *others):
+        others = [np.broadcast_to(b, (*a.shape[:-2], *b.shape[-2:])) for b in others]
+        found = np.full(others[0].shape if others else a.shape, np.nan, np.result_type(a, *others))
+        for at in np.ndindex(a.shape[:-2]):
+            with suppress(np.linalg.LinAlgError):
+                found[at] = function(a[at], *[b[at] for b in others])
+        return found
+
+    return function_of(of_stack)
+
+
+def reduceat(array, indices, axis=0, dtype=None, out=None):
+    """As CuPy adds up: by differences of sums of all that is before, whose errors and NaNs they have."""
+    array = np.moveaxis(array, axis, -1)
+    sums = np.concatenate([np.zeros((*array.shape[:-1], 1)), array.cumsum(axis=-1)], axis=-1)
+    ends = np.append(indices[1:], array.shape[-1])
+    return np.moveaxis(np.where(indices >= ends, array[..., indices], sums[..., ends] - sums[..., indices]), -1, axis)
+
+
 class Ufunc:
     """A ufunc that refuses arrays of the host, and lists, even where no array of the device is beside them."""
 
@@ -132,6 +159,10 @@ class Ufunc:
         return called(self._ufunc, args, options)
 
     def __getattr__(self, name):
+        if name == "reduceat":
+            if self._ufunc is not np.add:
+                raise NotImplementedError(f"{self.__name__}.reduceat is not supported yet")
+            return function_of(reduceat)
         method = getattr(self._ufunc, name)
         return function_of(method) if callable(method) else method
 
@@ -165,6 +196,7 @@ def stand_in():
     for name in ("arange", "eye", "identity", "linspace"):
         setattr(module, name, created(getattr(np, name)))
     module.ndarray, module.asanyarray = ndarray, asarray
+    module.linalg.inv, module.linalg.solve = lenient(np.linalg.inv), lenient(np.linalg.solve)
     module.RawModule = HostModule
     module.get_array_module = lambda *args: module if any(isinstance(value, ndarray) for value in args) else np
     module.cuda = SimpleNamespace(
@@ -173,7 +205,7 @@ def stand_in():
         get_current_stream=lambda: Stream.null,
         is_available=lambda: True,
         runtime=SimpleNamespace(
-            getDevice=lambda: 0,
+            getDevice=lambda: Device().id,
             getDeviceCount=lambda: 1,
             driverGetVersion=lambda: 0,
             runtimeGetVersion=lambda: 0,

@@ -7,7 +7,7 @@ from jacobians import assert_adjoint, assert_close, difference
 
 import pystn
 
-SIZES = [(4, 5), (1, 7), (7, 1), (1, 1), (30, 9)]
+SIZES = [(4, 5), (1, 7), (7, 1), (1, 1), (30, 9), (2, 531)]
 
 
 def homographies(rng, leading, dtype=np.float64, tilt=0.2):
@@ -184,13 +184,33 @@ def test_products_compose(backend, rng):
     np.testing.assert_allclose(found, q[..., :2] / q[..., 2:], atol=1e-11)
 
 
-def test_equals_the_homogeneous_linear_grid(backend, rng):
-    theta = homographies(rng, (2, 3))
-    x = oracle.affine_grid(np.eye(2, 3)[None], (4, 5), True)[0]
-    basis = np.stack([x[..., 0], x[..., 1], np.ones((4, 5))])[None]
-    found = pystn.linear_grid(backend.array(theta), backend.array(basis), homogeneous=True)
-    expected = pystn.projective_grid(backend.array(theta), (4, 5), True)
-    np.testing.assert_allclose(backend.numpy(found), backend.numpy(expected), atol=1e-12)
+@pytest.mark.parametrize("size", [(4, 5), (30, 9), (2, 531)], ids=str)
+@pytest.mark.parametrize("cull_behind", [False, True])
+@pytest.mark.parametrize("tilt", [0.2, 3.0], ids=["in front", "across the horizon"])
+def test_equals_the_homogeneous_linear_grid(backend, rng, size, cull_behind, tilt):
+    """And its derivatives; array code divides there."""
+    theta, d = homographies(rng, (2, 3), tilt=tilt), rng.standard_normal((2, 3, 3, 3))
+    x, u = oracle.affine_grid(np.eye(2, 3)[None], size, True)[0], rng.standard_normal((2, 3, *size, 2))
+    basis = backend.array(np.stack([x[..., 0], x[..., 1], np.ones(size)])[None])
+    theta, d, u = map(backend.array, (theta, d, u))
+    horizon = {"cull_behind": cull_behind, "min_denominator": 0.3}
+    line = {**horizon, "homogeneous": True}
+    projective = (
+        pystn.projective_grid(theta, size, True, **horizon),
+        *pystn.projective_grid_vjp(u, theta, size, True, **horizon),
+        pystn.projective_grid_jvp(theta, d, size, True, **horizon),
+        *pystn.projective_grid_vjp2(d, u, theta, size, True, **horizon),
+    )
+    linear = (
+        pystn.linear_grid(theta, basis, **line),
+        pystn.linear_grid_vjp(u, theta, basis, wrt="theta", **line)[0],
+        pystn.linear_grid_jvp(theta, basis, d, None, **line),
+        *pystn.linear_grid_vjp2(d, None, u, theta, basis, wrt=("grad_grid", "theta"), **line)[:2],
+    )
+    hidden = np.isnan(backend.numpy(projective[0]))
+    assert hidden.any() == (tilt > 1 or cull_behind)
+    for found, expected in zip(projective, linear, strict=True):
+        np.testing.assert_allclose(backend.numpy(found), backend.numpy(expected), rtol=1e-11, atol=1e-9)
 
 
 @pytest.mark.parametrize("leading", [(2, 3), (0,), (2, 0)], ids=str)

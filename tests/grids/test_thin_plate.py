@@ -143,14 +143,15 @@ def test_all_derivatives_are_adjoint(backend, rng, ndim, shape, regularization, 
     u = rng.standard_normal((2, 3, *spline.size, ndim)).astype(dtype)
     for wrt in (("theta", *state), state, state[-1:]):
         given = [d if name in wrt else None for name, d in zip(("theta", *state), directions, strict=True)]
+        d_theta, *_ = given = [None if d is None else backend.array(d) for d in given]
         tangents = {f"d_{name}": d for name, d in zip(state, given[1:], strict=True) if d is not None}
-        pushed = backend.numpy(spline.jvp(backend.array(theta), given[0], **tangents))
+        pushed = backend.numpy(spline.jvp(backend.array(theta), d_theta, **tangents))
         assert pushed.dtype == dtype
         pulled = [
             backend.numpy(g) for g in spline.vjp(backend.array(u), backend.array(theta), wrt=wrt) if g is not None
         ]
         assert [g.dtype for g in pulled] == [dtype if name == "theta" else np.float64 for name in wrt]
-        assert_adjoint(pushed, u, pulled, [d for d in given if d is not None])
+        assert_adjoint(pushed, u, pulled, [backend.numpy(d) for d in given if d is not None])
 
 
 @pytest.mark.parametrize("ndim, shape, regularization", CELLS, ids=str)
@@ -177,7 +178,7 @@ def test_all_derivatives_equal_central_differences(backend, rng, ndim, shape, re
             if len(state) == 2
             else (grid(spline.points + h * direction, None) - grid(spline.points - h * direction, None)) / (2 * h)
         )
-        pushed = backend.numpy(spline.jvp(backend.array(theta), None, **{f"d_{name}": direction}))
+        pushed = backend.numpy(spline.jvp(backend.array(theta), None, **{f"d_{name}": backend.array(direction)}))
         assert_close(pushed, expected)
         u = rng.standard_normal(expected.shape)
         _, gradient = spline.vjp(backend.array(u), backend.array(theta), wrt=name)

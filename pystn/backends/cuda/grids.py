@@ -1,17 +1,24 @@
-"""Entry points of affine grids and linear grids."""
+"""Entry points of grids that matrices make."""
 
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import cupy
 import numpy as np
 
-from pystn.backends.cuda.arrays import DeviceArray
+from pystn.backends.cuda.arrays import DeviceArray, readable, stride_of
 from pystn.backends.cuda.source import launch
 
-__all__ = ["affine_grid", "affine_grid_row_chunks", "affine_grid_vjp", "linear_grid", "linear_grid_vjp"]
+__all__ = [
+    "affine_grid",
+    "affine_grid_vjp",
+    "lattice_row_chunks",
+    "linear_grid",
+    "linear_grid_vjp",
+    "projective_grid",
+    "projective_grid_vjp",
+]
 
 C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 INTEGERS = ("int", "long long")
@@ -27,6 +34,7 @@ THREAD_PIXELS = 16  # of a lattice, so that what a row and a block's sum cost is
 LATTICE_JOB = np.dtype(
     [
         ("theta", np.uintp),
+        ("d_theta", np.uintp),
         ("grid", np.uintp),
         ("partial", np.uintp),
         ("count", np.int64),
@@ -37,8 +45,8 @@ LATTICE_JOB = np.dtype(
         ("grid_component", np.int64),
         ("tile_columns", np.int64),
         ("tile_rows", np.int64),
-        ("lanes", np.int32),
-        ("align_corners", np.int32),
+        ("least_denominator", np.float64),
+        *((name, np.int32) for name in ("lanes", "align_corners", "cull_behind", "unused")),
     ],
     align=True,
 )
@@ -72,7 +80,11 @@ def names() -> list[str]:
             ("linear_grid", "linear_grid_vjp"), C_TYPES.values(), (1, 2, 3, 4), TOGETHER, INTEGERS
         )
     ]
-    return lattices + linear
+    projective = [
+        f"{kernel}<{real}, {integer}>"
+        for kernel, real, integer in product(("projective_grid", "projective_grid_vjp"), C_TYPES.values(), INTEGERS)
+    ]
+    return lattices + projective + linear
 
 
 def integer_for(*counts: int) -> str:
@@ -108,7 +120,7 @@ class LatticeCall:
         self.integer = integer_for(count * rows * columns * self.ndim)
         self.real = C_TYPES[grid.dtype]
         self.job = job = np.zeros(1, LATTICE_JOB)
-        strides = [stride // grid.itemsize for stride in grid.strides]
+        strides = [stride_of(grid, axis) for axis in range(grid.ndim)]
         job["grid"] = grid.data.ptr
         job["count"] = count
         job["size"][0, : self.ndim] = grid.shape[self.ndim : 0 : -1]
@@ -127,38 +139,93 @@ class LatticeCall:
 
 def affine_grid(theta: DeviceArray, grid: DeviceArray, align_corners: bool) -> None:
     """theta (M, ndim, ndim + 1) contiguous -> grid (M, *size, ndim), neither empty."""
-    call = LatticeCall(grid, align_corners, rows_of_all=True)
+    call, theta = LatticeCall(grid, align_corners, rows_of_all=True), readable(theta)
     call.job["theta"] = theta.data.ptr
     call.run("affine_grid", call.tiles)
 
 
-def affine_grid_row_chunks(grid: DeviceArray) -> int:
-    """How many partial sums affine_grid_vjp makes per matrix."""
+def lattice_row_chunks(grid: DeviceArray) -> int:
+    """How many partial sums the gradients to a matrix of a grid (M, *size, ndim) are."""
     return LatticeCall(grid, False, rows_of_all=False).tiles
 
 
 def affine_grid_vjp(grad_grid: DeviceArray, partial: DeviceArray, align_corners: bool) -> None:
     """partial (M, chunks, ndim, ndim + 1), double and contiguous: to be summed over its second axis."""
+    grad_grid = readable(grad_grid)
     call = LatticeCall(grad_grid, align_corners, rows_of_all=False)
     call.job["partial"] = partial.data.ptr
     call.run("affine_grid_vjp", call.tiles * grad_grid.shape[0])
 
 
-class LinearCall:
-    """theta (M, rows, functions), basis (B, functions, points), grid (M, points, rows), all contiguous."""
+class ProjectiveCall(LatticeCall):
+    """The same under maps (M, 3, 3), and their tangents or cotangents, contiguous."""
 
-    def __init__(self, theta: DeviceArray, basis: DeviceArray, grid: DeviceArray) -> None:
-        self.count, self.rows, self.functions = theta.shape
-        self.bases, _, self.points = basis.shape
+    def __init__(
+        self,
+        grid: DeviceArray,
+        theta: DeviceArray,
+        d_theta: DeviceArray | None,
+        align_corners: bool,
+        least_denominator: float,
+        cull_behind: bool,
+    ) -> None:
+        super().__init__(grid, align_corners, rows_of_all=False)
+        self.arrays = [readable(array) for array in (theta, d_theta) if array is not None]
+        for name, array in zip(("theta", "d_theta"), self.arrays, strict=False):
+            self.job[name] = array.data.ptr
+        self.job["least_denominator"] = least_denominator
+        self.job["cull_behind"] = cull_behind
+
+    def run(self, kernel: str, blocks: int) -> None:
+        launch(f"{kernel}<{self.real}, {self.integer}>", blocks * self.block, self.job, self.block)
+
+
+def projective_grid(
+    theta: DeviceArray,
+    d_theta: DeviceArray | None,
+    grid: DeviceArray,
+    align_corners: bool,
+    least_denominator: float,
+    cull_behind: bool,
+) -> None:
+    """theta (M, 3, 3) contiguous -> grid (M, *size, 2); its tangent if d_theta is not None."""
+    call = ProjectiveCall(grid, theta, d_theta, align_corners, least_denominator, cull_behind)
+    call.run("projective_grid", ceil_div(grid.size // 2, call.block))
+
+
+def projective_grid_vjp(
+    grad_grid: DeviceArray,
+    theta: DeviceArray,
+    gg_theta: DeviceArray | None,
+    partial: DeviceArray,
+    align_corners: bool,
+    least_denominator: float,
+    cull_behind: bool,
+) -> None:
+    """partial (M, chunks, 3, 3), double: to be summed over its second axis. The gradient to theta, or of what has the
+    cotangent gg_theta if that is not None."""
+    grad_grid = readable(grad_grid)
+    call = ProjectiveCall(grad_grid, theta, gg_theta, align_corners, least_denominator, cull_behind)
+    call.job["partial"] = partial.data.ptr
+    call.run("projective_grid_vjp", call.tiles * grad_grid.shape[0])
+
+
+class LinearCall:
+    """basis (B, functions, points), grid (M, points, rows), and theta (M, rows, functions), all contiguous."""
+
+    def __init__(self, basis: DeviceArray, grid: DeviceArray, theta: DeviceArray | None = None) -> None:
+        self.count, _, self.rows = grid.shape
+        self.bases, self.functions, self.points = basis.shape
         self.per_basis = self.count // self.bases
         self.together = max(n for n in TOGETHER if n <= self.per_basis)
         self.groups = self.bases * ceil_div(self.per_basis, self.together)
-        self.integer = integer_for(grid.size, theta.size, basis.size)
-        self.real = C_TYPES[theta.dtype]
+        self.integer = integer_for(grid.size, self.count * self.rows * self.functions, basis.size)
+        self.real = C_TYPES[grid.dtype]
+        # Which live as long as the call.
+        self.arrays = [readable(array) for array in (basis, grid, *([] if theta is None else [theta]))]
         self.job = job = np.zeros(1, LINEAR_JOB)
-        job["theta"] = theta.data.ptr
-        job["basis"] = basis.data.ptr
-        job["grid"] = grid.data.ptr
+        for name, array in zip(("basis", "grid", "theta"), self.arrays, strict=False):
+            job[name] = array.data.ptr
         job["bases"] = self.bases
         job["per_basis"] = self.per_basis
         job["functions"] = self.functions
@@ -169,20 +236,20 @@ class LinearCall:
 
 
 def linear_grid(theta: DeviceArray, basis: DeviceArray, grid: DeviceArray) -> None:
-    """Fills the grid, which is not empty."""
-    call = LinearCall(theta, basis, grid)
+    """theta (M, rows, functions) of any strides. Fills the grid, which is not empty."""
+    call = LinearCall(basis, grid, cupy.ascontiguousarray(theta))
     pixels = BLOCK_PIXELS[call.rows]
     blocks = call.groups * ceil_div(call.points, pixels * LINEAR_STEPS)
     call.run("linear_grid", blocks * pixels * call.rows, pixels * call.rows)
 
 
-def linear_grid_vjp(grad_grid: DeviceArray, theta: DeviceArray, basis: DeviceArray) -> Any:
-    """Partial sums (M, chunks, rows, functions), double, of the gradient to theta: to be summed over their second
+def linear_grid_vjp(grad_grid: DeviceArray, basis: DeviceArray) -> DeviceArray:
+    """Partial sums (M, chunks, functions, rows), double, of the gradient to theta: to be summed over their second
     axis. Nothing is empty."""
-    call = LinearCall(theta, basis, grad_grid)
+    call = LinearCall(basis, grad_grid)
     chunks = ceil_div(call.points, LINEAR_POINTS)
     partial = cupy.empty((call.count, chunks, call.rows, call.functions), np.float64)
     call.job["partial"] = partial.data.ptr
     functions = 8 if call.together == 1 else 4 if call.rows <= 2 else 2  # of a warp
     call.run("linear_grid_vjp", 32 * call.groups * chunks * ceil_div(call.functions, functions), 128)
-    return partial
+    return partial.swapaxes(-1, -2)

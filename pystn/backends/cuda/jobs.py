@@ -18,6 +18,7 @@ import numpy as np
 from pystn.backends.cuda.arrays import DeviceArray, argument, element_of, extent_of, parts_of, readable, stride_of
 from pystn.backends.cuda.source import launch
 from pystn.coordinates import Coordinates, MatrixCoordinates
+from pystn.interpolation import Interpolation
 from pystn.options import SamplingOptions
 
 __all__ = ["BLOCK", "INT_MAX", "MAX_NDIM", "ROOMS", "Call", "merged"]
@@ -29,6 +30,8 @@ ENOUGH_THREADS = 1 << 18  # from so many on a thread takes all channels of its s
 NEAREST, LINEAR, CUBIC = 0, 1, 2  # of Mode in src/core/interpolation.hpp
 INT_MAX = 2**31 - 1
 MAX_LAYERS = 65535  # blocks along y
+CHANNELS_EACH = 4  # at least, of a thread that shares a sample with others
+MANY_CHANNELS = 8  # next to each other in memory: so many threads that are neighbours share them
 
 
 class ImageArray(ctypes.Structure):
@@ -103,7 +106,7 @@ class SampleJob(ctypes.Structure):
         ("d_kernel", c_void_p * MAX_NDIM),
         ("partial", c_void_p),
         *[(name, c_longlong) for name in ("groups", "partial_row", "batch", "grid_batch", "output_batch", "channels")],
-        ("channels_each", c_longlong),
+        ("layers", c_longlong),
         ("pixels", c_longlong),
         ("shape", c_longlong * MAX_RANK),
         ("depth", c_longlong),
@@ -111,21 +114,20 @@ class SampleJob(ctypes.Structure):
         ("full", c_longlong * MAX_NDIM),
         ("origin", c_longlong * MAX_NDIM),
         *[(name, c_int) for name in ("rank", "components", "grid_type", "coordinates", "subgradient", "cutoff")],
-        ("projected", c_int),
-        ("maximum", c_int),
+        *[(name, c_int) for name in ("projected", "maximum", "adjacent_layers", "unused")],
     ]
 
 
-# Numbers of the options that the kernels read from memory, by options, device and what they are for.
-_tables: WeakKeyDictionary[SamplingOptions, dict[tuple[Any, ...], DeviceArray]] = WeakKeyDictionary()
+# Numbers that the kernels read from memory, by what they belong to and device.
+_tables: WeakKeyDictionary[SamplingOptions | Interpolation, dict[tuple[Any, ...], DeviceArray]] = WeakKeyDictionary()
 
 
-def table_of(options: SamplingOptions, key: tuple[Any, ...], values: Any) -> DeviceArray:
-    """Doubles on the current device, copied there once."""
-    tables = _tables.setdefault(options, {})
+def table_of(owner: SamplingOptions | Interpolation, key: tuple[Any, ...], values: Any) -> DeviceArray:
+    """Doubles on the current device, copied there once, and before the call goes on: any stream may read them next."""
+    tables = _tables.setdefault(owner, {})
     key = (cupy.cuda.Device().id, *key)
     if key not in tables:
-        tables[key] = cupy.asarray(values)
+        tables[key] = cupy.asarray(values, blocking=True)
     return tables[key]
 
 
@@ -169,16 +171,20 @@ class Call:
         job.subgradient = options.subgradient_code
         job.cutoff = options.cutoff_code
         spatial = shape[1:-1] if self.channels_last else shape[2:]
+        modes = options.modes(ndim)[::-1]
         for a, codes in enumerate(options.axis_codes(ndim)):
             job.size[a] = job.full[a] = spatial[ndim - 1 - a]
             kernel = job.kernel[a]
             kernel.boundary, kernel.mode, kernel.taps, kernel.variant = codes[:4]
             kernel.parameter, kernel.support, table, kernel.parameters = codes[4:]
             if table is not None:
-                kernel.table = table_of(options, ("kernel", ndim, a), table).data.ptr
+                kernel.table = self.hold(table_of(modes[a], (), table)).data.ptr
         if options.has_fill:
-            key = ("fill", job.channels, job.components)
-            fill = table_of(options, key, fill_table(options.fill_value, job.channels, job.components))
+            fill = fill_table(options.fill_value, job.channels, job.components)
+            if hasattr(options.fill_value, "shape"):  # such options are made anew for every call
+                fill = self.hold(cupy.asarray(fill))
+            else:
+                fill = table_of(options, ("fill", job.channels, job.components), fill)
             job.fill = fill.data.ptr
         if isinstance(grid, MatrixCoordinates):
             self.matrices(grid)
@@ -284,11 +290,14 @@ class Call:
         if threads == 0:
             return
         layers = 1
-        if splits and threads < ENOUGH_THREADS:
-            layers = min(-(-ENOUGH_THREADS // threads), -(-job.channels // 4), MAX_LAYERS)
-        job.channels_each = -(-job.channels // max(1, layers))
-        layers = -(-job.channels // max(1, job.channels_each))
-        launch(self.name(direction, order), threads, argument(job), BLOCK, max(1, layers))
+        adjacent = splits and self.channels_last and job.channels >= MANY_CHANNELS
+        if adjacent:
+            layers = -(-job.channels // CHANNELS_EACH)
+        elif splits and threads < ENOUGH_THREADS:
+            layers = min(-(-ENOUGH_THREADS // threads), -(-job.channels // CHANNELS_EACH), MAX_LAYERS)
+        job.layers, job.adjacent_layers = max(1, layers), adjacent
+        name, inner = self.name(direction, order), job.layers if adjacent else 1
+        launch(name, threads * inner, argument(job), BLOCK, job.layers // inner)
 
     def run_matrices(self) -> DeviceArray:
         """The gradient to the matrices, (N, *K, rows, ndim + 1) in double."""
@@ -324,11 +333,11 @@ class Call:
             )
         job.rank = len(shape)
         job.pixels = prod(shape)
-        for a, length in enumerate(shape):
+        for a, length in enumerate(shape[::-1]):
             job.shape[a] = length
         for name, axes in strides.items():
             to = getattr(job, name)
-            for a, stride in enumerate(axes):
+            for a, stride in enumerate(axes[::-1]):
                 to.axis[a] = stride
 
     def name(self, direction: str, order: int) -> str:
@@ -337,7 +346,8 @@ class Call:
         real = "float" if self.single else "double"
         if pixels == "double" and self.single:
             pixels = "Any"
-        small = max(self.extent, self.job.batch * self.job.pixels) <= INT_MAX
+        turns = self.job.batch * self.job.pixels * max(1, self.job.layers)
+        small = max(self.extent, turns) <= INT_MAX
         index = "int" if small else "long long"
         return f"{direction}<{pixels}, {real}, {index}, {self.ndim}, {self.room(order)}>"
 

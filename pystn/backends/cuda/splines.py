@@ -7,10 +7,10 @@ from math import prod
 import cupy
 import numpy as np
 
-from pystn.backends.cuda.arrays import DeviceArray
+from pystn.backends.cuda.arrays import DeviceArray, parts_of, readable, stride_of
 from pystn.backends.cuda.source import launch
 
-__all__ = ["names", "spline_filter"]
+__all__ = ["spline_filter"]
 
 C_TYPES = {"f": "float", "d": "double", "F": "float", "D": "double"}
 
@@ -54,12 +54,11 @@ def line_axes(source: DeviceArray, target: DeviceArray, axis: int) -> list[tuple
 
     A complex number is two lines side by side.
     """
-    parts = 2 if target.dtype.kind == "c" else 1
-    unit = target.itemsize // parts
+    parts = parts_of(target.dtype)
     axes = [(parts, 1, 1)] if parts > 1 else []
     for a, length in enumerate(target.shape):
         if a != axis and length > 1:
-            axes.append((length, source.strides[a] // unit, target.strides[a] // unit))
+            axes.append((length, stride_of(source, a, parts), stride_of(target, a, parts)))
     return sorted(axes, key=lambda along: abs(along[2]))
 
 
@@ -67,6 +66,7 @@ def spline_filter(
     source: DeviceArray, target: DeviceArray, axis: int, order: int, boundary: int, transposed: bool
 ) -> None:
     """Fills `target`, which may be `source` and has its dtype; neither is empty, and the order is 2 to 7."""
+    source, parts = readable(source), parts_of(target.dtype)
     real, length = C_TYPES[target.dtype.char], target.shape[axis]
     axes = line_axes(source, target, axis)
     lines = prod(along[0] for along in axes)
@@ -74,15 +74,14 @@ def spline_filter(
     most = max(1, SCRATCH_BYTES // (8 * length))
     part = lines if lines <= most else most - most % 32 or most
     factors, scratch = cupy.empty(MOST_FACTORS, np.float64), cupy.empty(length * part, np.float64)
-    unit = target.itemsize // (2 if target.dtype.kind == "c" else 1)
     job = np.zeros(1, SPLINE_JOB)
     job["source"] = source.data.ptr
     job["target"] = target.data.ptr
     job["factors"] = factors.data.ptr
     job["scratch"] = scratch.data.ptr
     job["length"] = length
-    job["source_step"] = source.strides[axis] // unit
-    job["target_step"] = target.strides[axis] // unit
+    job["source_step"] = stride_of(source, axis, parts)
+    job["target_step"] = stride_of(target, axis, parts)
     job["rank"] = len(axes)
     for a, (count, from_stride, to_stride) in enumerate(axes):
         job["shape"][0, a], job["source_stride"][0, a], job["target_stride"][0, a] = count, from_stride, to_stride

@@ -1,8 +1,13 @@
-// The lattice of an output under an affine map: grid = A [x, y(, z), 1], and the reduction of a
-// grid's gradient to the matrix. One row of the lattice at a time: all but x is constant on it.
+// The lattice of an output under an affine or a projective map, and the reduction of a grid's gradient to the matrix.
+// One row of the lattice at a time: all but x is constant on it.
 #pragma once
 
+#include <math.h>
 #include <string.h>
+
+#if defined(__GNUC__) && defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #include "coordinates.hpp"
 #include "job.hpp"
@@ -11,6 +16,8 @@ namespace pystn::PYSTN_LEVEL {
 
 constexpr int lattice_segment = 256;  // pixels of a row whose x are computed together
 constexpr int lattice_block = 8;      // that are added to sums of their own
+
+constexpr int whole_blocks(int count) { return (count + lattice_block - 1) / lattice_block * lattice_block; }
 
 #if defined(__GNUC__)
 #if defined(__AVX512F__)
@@ -30,7 +37,9 @@ PYSTN_HD Doubles load_doubles(const double* from) {
   return v;
 }
 PYSTN_HD Doubles load_doubles(const float* from) {
-#if defined(__GNUC__)
+#if defined(__GNUC__) && defined(__AVX512F__)
+  return Doubles(_mm512_cvtps_pd(_mm256_loadu_ps(from)));  // compilers make two halves
+#elif defined(__GNUC__)
   typedef float Floats __attribute__((vector_size(sizeof(Doubles) / 2)));
   Floats v;
   memcpy(&v, from, sizeof v);
@@ -65,8 +74,7 @@ inline void for_each_segment(const LatticeJob& job, int64_t row_chunk, Body&& bo
   alignas(64) X x[lattice_segment * times];
   for (int64_t column = 0; column < job.size[0]; column += lattice_segment) {
     const int count = int(job.size[0] - column < lattice_segment ? job.size[0] - column : lattice_segment);
-    const int padded = (count + lattice_block - 1) / lattice_block * lattice_block;
-    for (int i = 0; i < padded; ++i) {
+    for (int i = 0; i < whole_blocks(count); ++i) {
       const R at = lattice<R>(column + i + job.origin[0], job.full[0], job.align_corners);
       for (int k = 0; k < times; ++k) x[i * times + k] = X(at);
     }
@@ -74,6 +82,7 @@ inline void for_each_segment(const LatticeJob& job, int64_t row_chunk, Body&& bo
   }
 }
 
+// grid = A [x, y(, z), 1]
 template <class R, int ND>
 struct AffineLattice {
   template <bool packed>
@@ -165,6 +174,148 @@ struct AffineLattice {
         });
     for (int a = 0; a < ND; ++a)
       for (int b = 0; b <= ND; ++b) partial[a * (ND + 1) + b] = sums.sum(a, b);
+  }
+};
+
+// grid = (q_x, q_y) / q_w with q = H [x, y, 1], and its derivatives. What the horizon hides is NaN, its derivatives 0.
+template <class R>
+struct ProjectiveLattice {
+  using Matrix = MatrixRow<R>;
+  static constexpr int rows = 3;
+
+  static Matrix row_of(const void* matrices, int64_t m, const LatticeRow<R>& row) {
+    return Matrix(static_cast<const R*>(matrices) + m * rows * 3, rows, 2, row.at);
+  }
+  static Horizon<R> horizon_of(const LatticeJob& job) { return {R(job.least_denominator), job.cull_behind != 0}; }
+  static bool is_packed(const LatticeJob& job) { return job.grid_component == 1 && job.grid_axis[0] == 2; }
+
+  using Segment = R[lattice_segment];
+
+  // Either coordinates or, with a tangent of the matrices, which makes `d_map`, that of the coordinates.
+  template <bool tangent>
+  static void project(const R* __restrict x, int count, const Matrix& map, const Matrix& d_map,
+                      const Horizon<R>& horizon, R* __restrict to_x, R* __restrict to_y) {
+    for (int i = 0; i < count; ++i) {
+      const R q = map(2, x[i]), at_x = map(0, x[i]) / q, at_y = map(1, x[i]) / q;
+      const bool hidden = horizon.hides(q);
+      if constexpr (tangent) {
+        const R d_q = d_map(2, x[i]), d_x = (d_map(0, x[i]) - at_x * d_q) / q, d_y = (d_map(1, x[i]) - at_y * d_q) / q;
+        to_x[i] = hidden ? R(0) : d_x;
+        to_y[i] = hidden ? R(0) : d_y;
+      } else {
+        to_x[i] = hidden ? R(NAN) : at_x;
+        to_y[i] = hidden ? R(NAN) : at_y;
+      }
+    }
+  }
+
+  template <bool packed>
+  static void join(const Segment (&at)[2], int count, int64_t column, int64_t component, R* __restrict to) {
+    const int64_t step = packed ? 2 : column, axis = packed ? 1 : component;
+    for (int i = 0; i < count; ++i)
+      for (int a = 0; a < 2; ++a) to[i * step + a * axis] = at[a][i];
+  }
+
+  template <bool tangent>
+  static void forward(const LatticeJob& job, int64_t chunk) {
+    const int64_t m = chunk / job.row_chunks;
+    R* const grid = static_cast<R*>(job.grid) + m * job.grid_matrix;
+    const auto write = is_packed(job) ? join<true> : join<false>;
+    for_each_segment<R, 1, R>(
+        job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
+          alignas(64) Segment at[2];
+          const Matrix map = row_of(job.theta, m, row), d_map = tangent ? row_of(job.d_theta, m, row) : map;
+          project<tangent>(x, whole_blocks(count), map, d_map, horizon_of(job), at[0], at[1]);
+          write(at, count, job.grid_axis[0], job.grid_component, grid + row.offset + column * job.grid_axis[0]);
+        });
+  }
+
+  // The cotangents g of the coordinates become those of q; or, with a cotangent of the gradient to the matrices, which
+  // makes `d_map`, the gradient of it to q.
+  template <bool second>
+  static void pull(const R* __restrict g_x, const R* __restrict g_y, const R* __restrict x, int count,
+                   const Matrix& map, const Matrix& d_map, const Horizon<R>& horizon, R* __restrict to_x,
+                   R* __restrict to_y, R* __restrict to_q) {
+    for (int i = 0; i < count; ++i) {
+      const R q = map(2, x[i]), part = R(1) / q, share_x = g_x[i] * part, share_y = g_y[i] * part;
+      const R at_x = map(0, x[i]) * part, at_y = map(1, x[i]) * part;
+      const bool hidden = horizon.hides(q);
+      R of_x = share_x, of_y = share_y, of_q = -(share_x * at_x + share_y * at_y);
+      if constexpr (second) {
+        // Both the denominator of a tangent and the coordinate in it hold q.
+        const R rate = d_map(2, x[i]) * part, twice = R(2) * rate;
+        of_q = share_x * (twice * at_x - d_map(0, x[i]) * part) + share_y * (twice * at_y - d_map(1, x[i]) * part);
+        of_x = -rate * share_x;
+        of_y = -rate * share_y;
+      }
+      to_x[i] = hidden ? R(0) : of_x;
+      to_y[i] = hidden ? R(0) : of_y;
+      to_q[i] = hidden ? R(0) : of_q;
+    }
+  }
+
+  // Sums of cotangents times [x, y, 1]^T over a chunk, in double: those of 8 neighbours on a row are kept apart.
+  struct Sums {
+    static constexpr int width = int(sizeof(Doubles) / sizeof(double)), count = lattice_block / width;
+    Doubles at[rows][3][count] = {};
+
+    // Past `columns` there are zeros up to a multiple of 8.
+    void add_row(const Segment (&through)[rows], const R* __restrict x, int columns, double y) {
+      Doubles total[rows][count] = {}, moment[rows][count] = {};
+      for (int i = 0; i < columns; i += lattice_block)
+        for (int k = 0; k < count; ++k) {
+          const Doubles along = load_doubles(x + i + k * width);
+          for (int r = 0; r < rows; ++r) {
+            const Doubles value = load_doubles(through[r] + i + k * width);
+            total[r][k] += value;
+            moment[r][k] += value * along;
+          }
+        }
+      for (int r = 0; r < rows; ++r)
+        for (int k = 0; k < count; ++k) {
+          at[r][0][k] += moment[r][k];
+          at[r][1][k] += total[r][k] * y;
+          at[r][2][k] += total[r][k];
+        }
+    }
+
+    double sum(int r, int b) const {
+      double apart[lattice_block], sum = 0;
+      memcpy(apart, at[r][b], sizeof apart);
+      for (int l = 0; l < lattice_block; ++l) sum += apart[l];
+      return sum;
+    }
+  };
+
+  template <bool packed>
+  static void split(const R* __restrict from, int count, int64_t column, int64_t component, Segment (&g)[2]) {
+    const int64_t step = packed ? 2 : column, axis = packed ? 1 : component;
+    for (int i = 0; i < count; ++i)
+      for (int a = 0; a < 2; ++a) g[a][i] = from[i * step + a * axis];
+  }
+
+  // partial[m, row_chunk]: the gradient to a matrix; or, with a cotangent of that, the gradient of it to the matrix.
+  template <bool second>
+  static void vjp(const LatticeJob& job, int64_t chunk) {
+    const int64_t m = chunk / job.row_chunks;
+    const R* const grad = static_cast<const R*>(job.grid) + m * job.grid_matrix;
+    const auto read = is_packed(job) ? split<true> : split<false>;
+    Sums sums;
+    for_each_segment<R, 1, R>(
+        job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
+          alignas(64) Segment g[2], through[rows];
+          read(grad + row.offset + column * job.grid_axis[0], count, job.grid_axis[0], job.grid_component, g);
+          const Matrix map = row_of(job.theta, m, row), d_map = second ? row_of(job.d_theta, m, row) : map;
+          for (int i = count; i < whole_blocks(count); ++i) g[0][i] = g[1][i] = R(0);
+          pull<second>(g[0], g[1], x, whole_blocks(count), map, d_map, horizon_of(job), through[0], through[1],
+                       through[2]);
+          for (int r = 0; r < rows; ++r)
+            for (int i = count; i < whole_blocks(count); ++i) through[r][i] = R(0);
+          sums.add_row(through, x, count, double(row.at[1]));
+        });
+    double* const to = job.partial + chunk * rows * 3;
+    for (int r = 0; r < rows; ++r)
+      for (int b = 0; b < 3; ++b) to[r * 3 + b] = sums.sum(r, b);
   }
 };
 

@@ -260,6 +260,19 @@ LatticeChunk affine_grid_vjp(const LatticeJob& job) {
 }
 
 template <class R>
+LatticeChunk projective_lattice(const LatticeJob& job, bool forward) {
+  using Lattice = ProjectiveLattice<R>;
+  if (forward) return job.d_theta ? Lattice::template forward<true> : Lattice::template forward<false>;
+  return job.d_theta ? Lattice::template vjp<true> : Lattice::template vjp<false>;
+}
+LatticeChunk projective_grid(const LatticeJob& job) {
+  return job.type == Element::f32 ? projective_lattice<float>(job, true) : projective_lattice<double>(job, true);
+}
+LatticeChunk projective_grid_vjp(const LatticeJob& job) {
+  return job.type == Element::f32 ? projective_lattice<float>(job, false) : projective_lattice<double>(job, false);
+}
+
+template <class R>
 LinearTask linear_lattice(const LinearJob& job, bool forward) {
   switch (job.rows) {
     case 1:
@@ -294,7 +307,17 @@ SplineChunk spline_filter(const SplineJob& job) {
 #define PYSTN_STRING(name) #name
 #define PYSTN_NAME(name) PYSTN_STRING(name)
 extern const Level level;
-const Level level = {PYSTN_NAME(PYSTN_LEVEL), sample,      scratch,         walks_rows,     affine_grid,
-                     affine_grid_vjp,         linear_grid, linear_grid_vjp, spline_factors, spline_filter};
+const Level level = {PYSTN_NAME(PYSTN_LEVEL),
+                     sample,
+                     scratch,
+                     walks_rows,
+                     affine_grid,
+                     affine_grid_vjp,
+                     projective_grid,
+                     projective_grid_vjp,
+                     linear_grid,
+                     linear_grid_vjp,
+                     spline_factors,
+                     spline_filter};
 
 }  // namespace pystn::PYSTN_LEVEL

@@ -6,7 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__GNUC__) && defined(__AVX512F__)
+#include <type_traits>
+
+#if defined(__GNUC__) && defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -15,16 +17,25 @@
 
 namespace pystn::PYSTN_LEVEL {
 
+#if defined(__AVX512F__)
+constexpr int register_bytes = 64;
+#elif defined(__AVX__)
+constexpr int register_bytes = 32;
+#else
+constexpr int register_bytes = 16;
+#endif
+
+// As many numbers as a register has.
 template <class R>
 struct Line;
 #if defined(__GNUC__)
 template <>
 struct Line<float> {
-  typedef float V __attribute__((vector_size(64)));
+  typedef float V __attribute__((vector_size(register_bytes)));
 };
 template <>
 struct Line<double> {
-  typedef double V __attribute__((vector_size(64)));
+  typedef double V __attribute__((vector_size(register_bytes)));
 };
 #else
 template <class R>
@@ -37,10 +48,11 @@ template <class R, int ND>
 struct LinearLattice {
   using V = typename Line<R>::V;
   static constexpr int lanes = int(sizeof(V) / sizeof(R));
+  // Matrices whose grids are made together, and matrices and functions whose gradients are, as registers have room.
 #if defined(__AVX512F__)
-  static constexpr int together = ND <= 2 ? 4 : 2;  // matrices, as registers have room
+  static constexpr int together = 2, matrices = ND == 1 ? 4 : ND == 2 ? 3 : ND == 3 ? 2 : 1, functions = 4;
 #else
-  static constexpr int together = 1;
+  static constexpr int together = ND <= 2 ? 2 : 1, matrices = together, functions = 2;
 #endif
   static constexpr int64_t packed_values = 8192;
 
@@ -78,7 +90,8 @@ struct LinearLattice {
     for (int64_t k = 0; k < job.functions; ++k) {
       const V value = load(basis + k * row, count);
       for (int m = 0; m < some; ++m)
-        for (int a = 0; a < ND; ++a) sum[m][a] += theta[(m * ND + a) * job.functions + k] * value;
+        for (int a = 0; a < ND; ++a)
+          sum[m][a] += theta[m * job.theta_matrix + a * job.theta_row + k * job.theta_function] * value;
     }
     for (int m = 0; m < some; ++m) {
       alignas(64) R along[ND][lanes];
@@ -111,7 +124,7 @@ struct LinearLattice {
       const int64_t row = packs ? step : job.points;
       for (int64_t m = task.matrix0; m < task.matrix1;) {
         const bool whole = m + together <= task.matrix1;
-        const R* const matrix = theta + m * ND * job.functions;
+        const R* const matrix = theta + m * job.theta_matrix;
         for (int64_t p = p0; p < p1; p += lanes) {
           R* const to = grid + (m * job.points + p) * ND;
           if (whole)
@@ -136,34 +149,38 @@ struct LinearLattice {
       for (int64_t i = count; i % lanes; ++i)
         for (int a = 0; a < ND; ++a) g[t][a][i] = R(0);
     }
-    double* const to = job.partial + (m * job.point_chunks + chunk) * ND * job.functions;
+    double* const to = job.partial + (m * job.point_chunks + chunk) * job.functions * ND;
     int64_t k = 0;
-    for (; k + 2 <= job.functions; k += 2) add_up<some, 2>(job, task, g, k, to);
-    if (k < job.functions) add_up<some, 1>(job, task, g, k, to);
+    for (; k + functions <= job.functions; k += functions) add_up<some, functions>(job, task, g, k, to + k * ND);
+    for (; k < job.functions; ++k) add_up<some, 1>(job, task, g, k, to + k * ND);
   }
 
   // The same for so many functions from k on, which share what is read of g.
-  template <int some, int functions>
+  template <int some, int some_functions>
   static PYSTN_HD void add_up(const LinearJob& job, const Task& task, const R (&g)[some][ND][linear_points], int64_t k,
                               double* to) {
     const int64_t count = task.point1 - task.point0;
     const R* const values = task.functions + k * job.points + task.point0;
-    V sum[functions][some][ND] = {};
+    V sum[some * some_functions * ND] = {};
     for (int64_t i = 0; i < count; i += lanes) {
-      V value[functions];
-      for (int f = 0; f < functions; ++f) {
+      V value[some_functions];
+      for (int f = 0; f < some_functions; ++f) {
         value[f] = load(values + f * job.points + i, count - i);
-        prefetch(values + i, (f + functions) * job.points);
+        prefetch(values + i, (f + some_functions) * job.points);
       }
       for (int t = 0; t < some; ++t)
         for (int a = 0; a < ND; ++a) {
           const V gradient = load(g[t][a] + i, lanes);
-          for (int f = 0; f < functions; ++f) sum[f][t][a] = multiply_add(gradient, value[f], sum[f][t][a]);
+          for (int f = 0; f < some_functions; ++f) {
+            V& s = sum[(t * some_functions + f) * ND + a];
+            s = multiply_add(gradient, value[f], s);
+          }
         }
     }
-    for (int t = 0; t < some; ++t, to += job.point_chunks * ND * job.functions)
-      for (int a = 0; a < ND; ++a)
-        for (int f = 0; f < functions; ++f) to[a * job.functions + k + f] = total(sum[f][t][a]);
+    alignas(64) R sums[some * some_functions * ND + lanes];
+    totals<some * some_functions * ND>(sum, sums);
+    for (int t = 0; t < some; ++t, to += job.point_chunks * job.functions * ND)
+      for (int s = 0; s < some_functions * ND; ++s) to[s] = double(sums[t * some_functions * ND + s]);
   }
 
   // Rows of a basis are further apart than what processors foresee.
@@ -179,28 +196,81 @@ struct LinearLattice {
       return V(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(sum)));
     else
       return V(_mm512_fmadd_pd(__m512d(a), __m512d(b), __m512d(sum)));
+#elif defined(__GNUC__) && defined(__FMA__)
+    if constexpr (sizeof(R) == 4)
+      return V(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(sum)));
+    else
+      return V(_mm256_fmadd_pd(__m256d(a), __m256d(b), __m256d(sum)));
 #else
     return sum + a * b;
 #endif
   }
 
-  // The sum of the lanes, halves by halves.
-  static PYSTN_HD double total(V sum) {
-    alignas(64) R apart[lanes];
-    alignas(64) double half[lanes];
-    memcpy(apart, &sum, sizeof apart);
-    for (int l = 0; l < lanes; ++l) half[l] = double(apart[l]);
-    for (int n = lanes / 2; n; n /= 2)
-      for (int l = 0; l < n; ++l) half[l] += half[l + n];
-    return half[0];
+  // The sums of the lanes of so many vectors, halves by halves; `to` has room for a vector more.
+  template <int vectors>
+  static PYSTN_HD void totals(const V* sum, R* to) {
+#if defined(__GNUC__) && defined(__AVX512F__)
+    total_blocks<vectors, 0>(sum, to);
+#else
+    for (int v = 0; v < vectors; ++v) {
+      alignas(64) R part[lanes];
+      memcpy(part, &sum[v], sizeof part);
+      for (int n = lanes / 2; n; n /= 2)
+        for (int l = 0; l < n; ++l) part[l] += part[l + n];
+      to[v] = part[0];
+    }
+#endif
+  }
+
+#if defined(__GNUC__) && defined(__AVX512F__)
+  // As many vectors at a time as they have lanes.
+  template <int vectors, int first>
+  static PYSTN_HD void total_blocks(const V* sum, R* to) {
+    if constexpr (first < vectors) {
+      const V block = folded<vectors - first, 1>(sum + first);
+      memcpy(to + first, &block, sizeof block);
+      total_blocks<vectors, first + lanes>(sum, to);
+    }
+  }
+
+  // In lane l of a row of n lanes, the sum of such lanes of vector l: of vectors 0, n, 2n ... where n is 1.
+  template <int vectors, int n>
+  static PYSTN_HD V folded(const V* sum) {
+    if constexpr (vectors <= 0)
+      return V{};
+    else if constexpr (n == lanes)
+      return sum[0];
+    else
+      return merged<n>(folded<vectors, 2 * n>(sum), folded<vectors - n, 2 * n>(sum + n));
+  }
+
+  // Lanes with their neighbours n further on: of a where bit n of the lane is clear, else of b.
+  template <int n>
+  static PYSTN_HD V merged(V a, V b) {
+    using Integer = std::conditional_t<sizeof(R) == 4, int32_t, int64_t>;
+    typedef Integer Lanes __attribute__((vector_size(64)));
+    Lanes lane;
+    for (int l = 0; l < lanes; ++l) lane[l] = l;
+    const Lanes of_b = (lane & n) * (lanes / n), own = lane | of_b, neighbour = (lane ^ n) | of_b;
+    if constexpr (sizeof(R) == 4)
+      return V(_mm512_permutex2var_ps(__m512(a), __m512i(own), __m512(b))) +
+             V(_mm512_permutex2var_ps(__m512(a), __m512i(neighbour), __m512(b)));
+    else
+      return V(_mm512_permutex2var_pd(__m512d(a), __m512i(own), __m512d(b))) +
+             V(_mm512_permutex2var_pd(__m512d(a), __m512i(neighbour), __m512d(b)));
+  }
+#endif
+
+  // Those from m on, so many at a time, then what is left.
+  template <int some>
+  static PYSTN_HD void add_up_from(const LinearJob& job, const Task& task, int64_t chunk, int64_t m) {
+    for (; m + some <= task.matrix1; m += some) add_up<some>(job, task, chunk, m);
+    if constexpr (some > 1) add_up_from<some - 1>(job, task, chunk, m);
   }
 
   static void vjp(const LinearJob& job, int64_t index) {
     const Task task(job, index);
-    const int64_t chunk = index % job.point_chunks;
-    int64_t m = task.matrix0;
-    for (; m + together <= task.matrix1; m += together) add_up<together>(job, task, chunk, m);
-    for (; m < task.matrix1; ++m) add_up<1>(job, task, chunk, m);
+    add_up_from<matrices>(job, task, index % job.point_chunks, task.matrix0);
   }
 };
 

@@ -1,0 +1,27 @@
+// Which turns a thread takes, and sums over the threads of a block.
+#pragma once
+
+#include "portability.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+// What a thread does, and how far it is to that of its next turn.
+PYSTN_HD Index first_turn() { return Index(blockIdx.x) * blockDim.x + threadIdx.x; }
+PYSTN_HD Index turn_stride() { return Index(gridDim.x) * blockDim.x; }
+
+constexpr int block_threads = 256;
+
+// The sum over a block, in an order of its own; of thread 0 alone. `room` has a number for each thread.
+PYSTN_HD double block_sum(double x, double* room) {
+  room[threadIdx.x] = x;
+  __syncthreads();
+  for (int half = block_threads / 2; half > 0; half /= 2) {
+    if (int(threadIdx.x) < half) room[threadIdx.x] += room[threadIdx.x + half];
+    __syncthreads();
+  }
+  const double sum = room[0];
+  __syncthreads();
+  return sum;
+}
+
+}  // namespace pystn::PYSTN_LEVEL
