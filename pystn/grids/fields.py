@@ -58,8 +58,8 @@ def field_sampling(
     subgradient: str = "right",
     fill_value: float = 0.0,
 ) -> SamplingOptions:
-    """Linear interpolation of fields, which are images with their channels last."""
-    return resolve("linear", padding_mode, align_corners, coords, subgradient, -1, False, None, fill_value)
+    """Linear interpolation of fields, which are images with their channels last; the same in every run."""
+    return resolve("linear", padding_mode, align_corners, coords, subgradient, -1, True, None, fill_value)
 
 
 def target_axis(length: int, align_corners: bool, coords: str) -> Any:
