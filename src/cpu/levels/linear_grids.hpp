@@ -137,7 +137,8 @@ struct LinearLattice {
     }
   }
 
-  // partial[matrix, point_chunk] = sum over the points of g basis: in lanes over a task's points, then in double.
+  // partial[matrix, point_chunk] = sum over the points of g basis: in lanes over a task's points, of which there are
+  // few; chunks add up in double.
   template <int some>
   static PYSTN_HD void add_up(const LinearJob& job, const Task& task, int64_t chunk, int64_t m) {
     alignas(64) R g[some][ND][linear_points];
