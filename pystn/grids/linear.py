@@ -129,8 +129,8 @@ def linear_grid_vjp(
     Returns
     -------
     grad_theta, grad_basis : ndarray or None
-        Shapes and dtypes of `theta` and `basis`; None where not in `wrt`. Sums over pixels run in
-        float64.
+        Shapes and dtypes of `theta` and `basis`; None where not in `wrt`. The sums of up to 1024 pixels
+        next to each other run in the dtype, all others in float64.
 
     Raises
     ------

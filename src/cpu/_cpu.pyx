@@ -152,7 +152,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t grid_component
         double* partial
         int64_t rows, chunk_rows, row_chunks
-    int64_t linear_points
+    int64_t linear_bytes
     cdef cppclass LinearJob:
         int64_t count, per_basis
         int rows
@@ -1176,8 +1176,11 @@ cdef class LinearCall(Holder):
         job.type = element_of(values)
         job.basis = cnp.PyArray_DATA(values)
         job.grid = cnp.PyArray_DATA(self.hold(grid))
-        job.chunk_points = linear_points
-        job.point_chunks = (job.points + linear_points - 1) // linear_points
+        # Chunks of about one size, in whole vectors.
+        cdef int64_t most = linear_bytes // cnp.PyArray_ITEMSIZE(values)
+        cdef int64_t chunks = max(1, (job.points + most - 1) // most)
+        job.chunk_points = max(16, ((job.points + chunks - 1) // chunks + 15) // 16 * 16)
+        job.point_chunks = (job.points + job.chunk_points - 1) // job.chunk_points
         job.chunk_matrices = 32  # so many read a piece of the basis while it is in a near cache
         return 0
 

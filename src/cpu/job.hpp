@@ -166,7 +166,8 @@ struct LatticeJob {
   int64_t chunk_rows, row_chunks;
 };
 
-constexpr int64_t linear_points = 1024;  // that a task of a linear grid has, at most
+// Of a function's values that a task of a linear grid has, at most: a near cache holds those of some.
+constexpr int64_t linear_bytes = 4096;
 
 struct LinearJob {    // linear_grid: theta (M, rows, functions), basis (B, functions, points) -> grid (M, points, rows)
   int64_t count;      // matrices

@@ -141,3 +141,18 @@ def test_scattered_samples_have_the_bits_of_narrow_pieces(rng, mode, rows):
         np.testing.assert_array_equal(pystn.grid_sample(image, piece, mode), whole[..., some])
         _, found = pystn.grid_sample_vjp(grad_output[..., some], image, piece, mode, wrt="grid")
         np.testing.assert_array_equal(found, gradient[:, :, some])
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("kind", ["sparse", "scattered"])
+def test_large_images_have_the_bits_of_their_channels(rng, mode, kind):
+    """Beyond what addresses are translated for at once, channels are read together if samples are in order."""
+    image = rng.standard_normal((1, 3, 1200, 1210), np.float32)
+    assert image.size >= 4 << 20
+    if kind == "sparse":
+        grid = pystn.affine_grid(np.array([[[1.0, 0.03, 0.0], [-0.02, 1.01, 0.0]]], np.float32), (300, 303))
+    else:
+        grid = rng.uniform(-1.2, 1.2, (1, 300, 303, 2)).astype(np.float32)
+    whole = pystn.grid_sample(image, grid, mode)
+    for c in range(3):
+        np.testing.assert_array_equal(pystn.grid_sample(image[:, c : c + 1], grid, mode), whole[:, c : c + 1])

@@ -54,7 +54,7 @@ struct LinearLattice {
 #else
   static constexpr int together = ND <= 2 ? 2 : 1, matrices = together, functions = 2;
 #endif
-  static constexpr int64_t packed_values = 8192;
+  static constexpr int64_t packed_values = 8192, most_points = linear_bytes / int64_t(sizeof(R));
 
   static PYSTN_HD V load(const R* from, int64_t count) {
     V v{};
@@ -137,10 +137,11 @@ struct LinearLattice {
     }
   }
 
-  // partial[matrix, point_chunk] = sum over the points of g basis: in lanes over a task's points, then in double.
+  // partial[matrix, point_chunk] = sum over the points of g basis: in lanes over a task's points, of which there are
+  // few; chunks add up in double.
   template <int some>
   static PYSTN_HD void add_up(const LinearJob& job, const Task& task, int64_t chunk, int64_t m) {
-    alignas(64) R g[some][ND][linear_points];
+    alignas(64) R g[some][ND][most_points];
     const int64_t count = task.point1 - task.point0;
     for (int t = 0; t < some; ++t) {
       const R* const from = static_cast<const R*>(job.grid) + ((m + t) * job.points + task.point0) * ND;
@@ -157,7 +158,7 @@ struct LinearLattice {
 
   // The same for so many functions from k on, which share what is read of g.
   template <int some, int some_functions>
-  static PYSTN_HD void add_up(const LinearJob& job, const Task& task, const R (&g)[some][ND][linear_points], int64_t k,
+  static PYSTN_HD void add_up(const LinearJob& job, const Task& task, const R (&g)[some][ND][most_points], int64_t k,
                               double* to) {
     const int64_t count = task.point1 - task.point0;
     const R* const values = task.functions + k * job.points + task.point0;

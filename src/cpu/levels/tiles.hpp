@@ -168,11 +168,27 @@ struct TiledSampler {
     static constexpr Reading value = how;
   };
 
-  // Whether a chunk's first tile has no window: so do most of its others then.
-  static bool is_scattered(const SampleJob& job, int64_t n, int64_t chunk) {
+  // How far from each other the pixels of a tile read: within a window, in the neighbourhood still, or anywhere.
+  enum class Spread { near, sparse, scattered };
+
+  // Whether the cells of a tile span little of an axis, and few pages of memory therefore.
+  static bool is_local(const TileAxis& axis, int64_t size) {
+    constexpr int most = 256;
+    int low = axis.cell[0], high = low;
+    for (int l = 1; l < lanes; ++l) {
+      low = axis.cell[l] < low ? axis.cell[l] : low;
+      high = axis.cell[l] > high ? axis.cell[l] : high;
+    }
+    const int64_t span = int64_t(high) - low;
+    return span <= most && span <= size / 4;
+  }
+
+  // That of a chunk's first tile: most of its others have the same then.
+  static Spread spread_of(const SampleJob& job, int64_t n, int64_t chunk) {
     const Projection<float, Fold> project_x(job, 0), project_y(job, 1);
     const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
-    bool first = true, scattered = false;
+    bool first = true;
+    Spread spread = Spread::near;
     for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) {
       if (!first) return;
       first = false;
@@ -187,11 +203,13 @@ struct TiledSampler {
       batch_x.template project<false>(x, 1, project_x, kernel_for(job));
       batch_y.template project<false>(y, 1, project_y, kernel_for(job));
       TileTaps taps;
-      taps.template place<true>(TileAxis(batch_x, 0), TileAxis(batch_y, 0), job.size[0], job.size[1], job.input.axis[1],
-                                corners());
-      scattered = taps.reading != Reading::nothing && !taps.near;
+      const TileAxis axis_x(batch_x, 0), axis_y(batch_y, 0);
+      taps.template place<true>(axis_x, axis_y, job.size[0], job.size[1], job.input.axis[1], corners());
+      if (taps.reading == Reading::nothing || taps.near) return;
+      const bool local = is_local(axis_x, job.size[0]) && is_local(axis_y, job.size[1]);
+      spread = local ? Spread::sparse : Spread::scattered;
     });
-    return scattered;
+    return spread;
   }
 
   // Tiles of one row, which are stored as they are, for what has no windows; what they read is pairs, which few of
@@ -203,13 +221,14 @@ struct TiledSampler {
     // Scattered samples of an image beyond the reach of the processor's address translation miss it at every tap; one
     // channel alone is within reach.
     const bool far = job.channels > 1 && job.channels * job.size[0] * job.size[1] >= int64_t(4) << 20;
-    const bool scattered = (far || job.columns >= batch_columns) && is_scattered(job, n, of_image);
+    const Spread spread = far || job.columns >= batch_columns ? spread_of(job, n, of_image) : Spread::near;
+    const bool misses = far && spread == Spread::scattered;
     if constexpr (TR > 1 && Kernel::taps > 1)
-      if (scattered && !far) return OfOneRow::forward(job, chunk);
+      if (spread != Spread::near && !misses) return OfOneRow::forward(job, chunk);
     // Of many channels the taps would be placed too often.
     const bool streams = job.streams && job.channels <= 2 * streamed;
     int64_t together = streams ? streamed : job.channels;
-    if (scattered && far) together = 1;
+    if (misses) together = 1;
     for (int64_t c = 0; c < job.channels; c += together) {
       const int64_t end = c + together < job.channels ? c + together : job.channels;
       streams ? sample_channels<true>(job, n, of_image, c, end) : sample_channels<false>(job, n, of_image, c, end);
@@ -370,7 +389,7 @@ struct TiledSampler {
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     if constexpr (TR > 1)
       if (is_stored(job) && job.columns >= batch_columns &&
-          is_scattered(job, chunk / chunks_per_image(job), chunk % chunks_per_image(job)))
+          spread_of(job, chunk / chunks_per_image(job), chunk % chunks_per_image(job)) != Spread::near)
         return OfOneRow::vjp_grid(job, chunk);
     const int64_t n0 = chunk / chunks_per_image(job), n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
     const float* const input = static_cast<const float*>(job.input.data) + n0 * job.input.batch;
