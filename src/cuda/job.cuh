@@ -1,5 +1,5 @@
 // What a launch hands to the kernels of the sampler, by value: arrays with their strides, sizes, resolved options.
-// Its fields are those of the dtype that pystn/backends/cuda/jobs.py fills, in the same order.
+// Its fields are those of the structures in pystn/backends/cuda/jobs.py, in the same order.
 //
 // Strides count elements, parts of complex ones; a stride of 0 is legal everywhere but in what is written.
 #pragma once
