@@ -81,7 +81,7 @@ class PystnCuda(Pystn):
         self.cupy = cupy
 
     def prepare(self, case: Case, arrays: Any) -> Call:
-        return super().prepare(case, OnDevice(arrays, self.cupy.asarray))  # type: ignore[arg-type]
+        return super().prepare(case, OnDevice(arrays, self.cupy.asarray))
 
     def results(self, case: Case, result: Any) -> list[Array]:
         return [self.cupy.asnumpy(array) for array in super().results(case, result)]

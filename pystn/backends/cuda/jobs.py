@@ -151,7 +151,7 @@ class Call:
         """Of the image that is sampled or pushed to, by its shape and dtype, and a batch of so many samples."""
         self.job = job = SampleJob()
         self.ndim = ndim = len(shape) - 2
-        self.options, self.coordinates = options, grid
+        self.options = options
         self.held: list[DeviceArray] = []
         self.strides: dict[str, list[int]] = {}  # along the shape, merged before they are handed to the kernels
         self.elements: set[int] = set()  # of images and samples
@@ -250,7 +250,7 @@ class Call:
         self.strides[name] = strides
 
     def matrices(self, coordinates: MatrixCoordinates) -> None:
-        source = self.job.source
+        source, self.theta_shape = self.job.source, coordinates.theta.shape
         source.kind = 2 if coordinates.projective else 1
         source.theta = self.in_arithmetic(coordinates.theta)
         source.least_denominator = coordinates.min_denominator
@@ -305,7 +305,7 @@ class Call:
         self.set_shape()
         matrices = job.grid_batch * source.count
         pixels = job.pixels // max(1, source.count)
-        theta = self.coordinates.theta.shape  # type: ignore[union-attr]
+        theta = self.theta_shape
         if matrices * pixels == 0:
             return cupy.zeros(theta)
         source.chunks = max(1, min(-(-pixels // BLOCK), -(-1024 // matrices)))
