@@ -91,4 +91,25 @@ struct Horizon {
   PYSTN_HD R project(R numerator, R q) const { return hides(q) ? infinity<R>() : numerator / q; }
 };
 
+// Derivatives of a projected coordinate at = numerator / q, wherever the horizon does not hide it.
+
+// The tangent, from those of both.
+template <class R>
+PYSTN_HD R projected_tangent(R at, R d_numerator, R d_q, R q) {
+  return (d_numerator - at * d_q) / q;
+}
+
+// What q gets of the cotangents of two coordinates, whose shares, the cotangents over q, their numerators get.
+template <class R>
+PYSTN_HD R pulled_to_q(R share_x, R share_y, R at_x, R at_y) {
+  return -(share_x * at_x + share_y * at_y);
+}
+
+// The same of the tangent: of its cotangent the numerator gets -rate times its share, with rate = d_q / q, and q what
+// follows. Both the denominator of the tangent and the coordinate in it hold q. `d` is d_numerator / q.
+template <class R>
+PYSTN_HD R tangent_pulled_to_q(R share, R at, R d, R rate) {
+  return share * (R(2) * rate * at - d);
+}
+
 }  // namespace pystn::PYSTN_LEVEL

@@ -67,6 +67,12 @@ PYSTN_HD R rounded_between(R low, R x, R high) {
   return x < high ? x : high;
 }
 
+// Whether a value takes the place of the largest so far. NaN does, of numbers.
+template <class R>
+PYSTN_HD bool exceeds(R value, R most) {
+  return value > most || (value != value && most == most);
+}
+
 // Elements of one type, known to the compiler.
 template <class T>
 struct Elements {

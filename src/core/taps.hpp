@@ -51,6 +51,24 @@ struct Projection {
   }
 };
 
+// What a cutoff leaves out of an axis of n pixels; coordinates that are no numbers too.
+template <class R>
+struct CutoffLine {
+  Normalization<R> normalize;
+  R low, high;
+
+  PYSTN_HD CutoffLine(Cutoff cutoff, Coordinates convention, Index n) : normalize(Normalization<R>::of(convention, n)) {
+    const R beyond = (cutoff == Cutoff::edge ? R(0.5) : R(0)) +
+                     (convention == Coordinates::pixel ? R(0) : rounding_of_positions<R>(n));
+    low = -beyond;
+    high = R(n - 1) + beyond;
+  }
+  PYSTN_HD bool leaves_out(R x) const {
+    const R p = normalize(x);
+    return !(p >= low && p <= high);
+  }
+};
+
 // The cell of position p, and t, from it to p: finite however far away p is.
 template <class R, class Kernel>
 PYSTN_HD R cell_and_phase(const Kernel& kernel, R p, R& t) {
@@ -115,6 +133,31 @@ struct Jet {
   }
 };
 
+template <class R, int ND>
+PYSTN_HD Jet<R, ND> difference(Jet<R, ND> a, const Jet<R, ND>& b) {
+  a.value -= b.value;
+  for (int i = 0; i < ND; ++i) {
+    a.slope[i] -= b.slope[i];
+    for (int j = 0; j < ND; ++j) a.curve[i][j] -= b.curve[i][j];
+  }
+  return a;
+}
+
+// The mask, from the weight inside the image by positions, with factor(a) = d position / d coordinate.
+template <class R, int ND, class Factor>
+PYSTN_HD Jet<R, ND> coverage_of(Jet<R, ND> share, Factor&& factor) {
+  if (share.value > R(1) || share.value < R(0)) {  // the weights of some kernels overshoot
+    Jet<R, ND> clipped;
+    clipped.value = share.value < R(0) ? R(0) : R(1);
+    return clipped;
+  }
+  for (int a = 0; a < ND; ++a) {
+    share.slope[a] *= factor(a);
+    for (int b = 0; b < ND; ++b) share.curve[a][b] *= factor(a) * factor(b);
+  }
+  return share;
+}
+
 // The product of functions of one axis each, given as {w, dw, d2w}, of the first ND axes.
 template <class R, int ND>
 struct Product {
@@ -133,5 +176,58 @@ struct Product<R, 0> {
     return one;
   }
 };
+
+// The share of a sample's weight on taps that read the fill value: all but those inside, and but those that another
+// boundary has. From sums over the taps of each axis, {w, w', w''}.
+template <int ND, class R>
+PYSTN_HD Jet<R, ND> share_outside(const R (*all)[3], const R (*inside)[3]) {
+  return difference(Product<R, ND>::of(all), Product<R, ND>::of(inside));
+}
+
+// by_weight[a][k] += d (sum over taps of value(indices)) / d weight(a, k), over the taps in the image. The taps of a
+// sample have count(a), index(a, k) and weight(a, k).
+template <int ND, class R, int room, class Taps, class Value>
+PYSTN_HD void add_by_weight(const Taps& taps, R (&by_weight)[ND][room], Value&& value) {
+  int tap[ND] = {};
+  for (;;) {
+    Index index[ND];
+    bool inside = true;
+    for (int a = 0; a < ND; ++a) {
+      index[a] = taps.index(a, tap[a]);
+      inside = inside && index[a] >= 0;
+    }
+    if (inside) {
+      const R u = value(index);
+      for (int a = 0; a < ND; ++a) {
+        R others = u;
+        for (int b = 0; b < ND; ++b)
+          if (b != a) others *= taps.weight(b, tap[b]);
+        by_weight[a][tap[a]] += others;
+      }
+    }
+    int a = 0;
+    while (a < ND && ++tap[a] == taps.count(a)) tap[a++] = 0;
+    if (a == ND) return;
+  }
+}
+
+// The same for the taps that read the fill value, of which `fill` is the sum times the cotangent; `fills[a]`: whether
+// those outside on axis a do.
+template <int ND, class R, int room, class Taps>
+PYSTN_HD void add_fill_by_weight(const Taps& taps, const R (*all)[3], const R (*inside)[3], const bool* fills, R fill,
+                                 R (&by_weight)[ND][room]) {
+  for (int a = 0; a < ND; ++a) {
+    R others_all = fill, others_inside = fill;
+    for (int b = 0; b < ND; ++b)
+      if (b != a) {
+        others_all *= all[b][0];
+        others_inside *= inside[b][0];
+      }
+    for (int k = 0; k < taps.count(a); ++k) {
+      const bool in = taps.index(a, k) >= 0;
+      by_weight[a][k] += (in || fills[a] ? others_all : R(0)) - (in ? others_inside : R(0));
+    }
+  }
+}
 
 }  // namespace pystn::PYSTN_LEVEL

@@ -199,7 +199,7 @@ __global__ void projective_grid(LatticeJob job) {
     R* const to = static_cast<R*>(job.grid) + pixel.offset;
     for (int a = 0; a < 2; ++a) {
       R value = pixel.at[a] / pixel.q;
-      if (job.d_theta) value = (pixel.d[a] - value * pixel.d[2]) / pixel.q;
+      if (job.d_theta) value = projected_tangent(value, pixel.d[a], pixel.d[2], pixel.q);
       const R lost = job.d_theta ? R(0) : infinity<R>() - infinity<R>();
       to[a * job.grid_component] = pixel.hidden ? lost : value;
     }
@@ -222,14 +222,17 @@ __global__ void projective_grid_vjp(LatticeJob job) {
     const ProjectedPixel<R, Int> pixel(job, matrix * rows + row, column);
     if (pixel.hidden) continue;
     const R* const g = static_cast<const R*>(job.grid) + pixel.offset;
-    R through[3] = {R(0), R(0), R(0)};
     const R rate = pixel.d[2] * pixel.part;
+    R share[2], at[2], through[3];
     for (int a = 0; a < 2; ++a) {
-      const R share = g[a * job.grid_component] * pixel.part, at = pixel.at[a] * pixel.part;
-      through[a] = job.d_theta ? -rate * share : share;
-      // Both the denominator of a tangent and the coordinate in it hold q.
-      through[2] += share * (job.d_theta ? R(2) * rate * at - pixel.d[a] * pixel.part : -at);
+      share[a] = g[a * job.grid_component] * pixel.part;
+      at[a] = pixel.at[a] * pixel.part;
+      through[a] = job.d_theta ? -rate * share[a] : share[a];
     }
+    through[2] = pulled_to_q(share[0], share[1], at[0], at[1]);
+    if (job.d_theta)
+      through[2] = tangent_pulled_to_q(share[0], at[0], pixel.d[0] * pixel.part, rate) +
+                   tangent_pulled_to_q(share[1], at[1], pixel.d[1] * pixel.part, rate);
     for (int r = 0; r < 3; ++r) {
       sums[r][0] += double(through[r]) * double(pixel.x);
       sums[r][1] += double(through[r]) * double(pixel.y);

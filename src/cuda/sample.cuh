@@ -121,7 +121,7 @@ PYSTN_HD void load_tangents(const SampleJob& job, I n, const Place<I>& place, R*
   PYSTN_UNROLL
   for (int a = 0; a < ND; ++a) {
     const R at = horizon_of<R>(job).project(row(a, point.at[0]), q);
-    to[a] = is_finite(at) ? (to[a] - at * d_q) / q : R(0);
+    to[a] = is_finite(at) ? projected_tangent(at, to[a], d_q, q) : R(0);
   }
 }
 
@@ -250,12 +250,13 @@ struct Sample {
   static PYSTN_HD bool is_cut(const SampleJob& job, int a, R x) {
     if (!is_finite(x)) return true;
     if (Cutoff(job.cutoff) == Cutoff::none) return false;
-    const Coordinates convention = Coordinates(job.coordinates);
-    const R beyond = (Cutoff(job.cutoff) == Cutoff::edge ? R(0.5) : R(0)) +
-                     (convention == Coordinates::pixel ? R(0) : rounding_of_positions<R>(job.full[a]));
-    const R p = Normalization<R>::of(convention, job.full[a])(x), last = R(job.full[a] - 1);
-    return !(p >= -beyond && p <= last + beyond);
+    return CutoffLine<R>(Cutoff(job.cutoff), Coordinates(job.coordinates), job.full[a]).leaves_out(x);
   }
+
+  // What core's functions over taps ask for.
+  PYSTN_HD int count(int a) const { return axis[a].count(); }
+  PYSTN_HD Index index(int a, int k) const { return axis[a].index[k]; }
+  PYSTN_HD R weight(int a, int k) const { return axis[a].w[k]; }
 
   PYSTN_HD void turn(const SampleJob& job, const R* d) {
     PYSTN_UNROLL
@@ -275,8 +276,7 @@ struct Sample {
   }
   PYSTN_HD bool reads_fill(const SampleJob& job) const { return job.fill && !cut && !whole; }
 
-  // The share of the weight on taps that read the fill value: all but those inside, and but those that another
-  // boundary has.
+  // The share of the weight on taps that read the fill value.
   PYSTN_HD Jet<R, ND> outside(const SampleJob& job, int order) const {
     R all[ND][3], inside[ND][3];
     PYSTN_UNROLL
@@ -284,15 +284,7 @@ struct Sample {
       axis[a].sum(true, inside[a], order);
       axis[a].sum(Boundary(job.kernel[a].boundary) != Boundary::constant, all[a], order);
     }
-    Jet<R, ND> share = Product<R, ND>::of(all);
-    const Jet<R, ND> rest = Product<R, ND>::of(inside);
-    share.value -= rest.value;
-    PYSTN_UNROLL
-    for (int a = 0; a < ND; ++a) {
-      share.slope[a] -= rest.slope[a];
-      for (int b = 0; b < ND; ++b) share.curve[a][b] -= rest.curve[a][b];
-    }
-    return share;
+    return share_outside<ND>(all, inside);
   }
 
   PYSTN_HD Jet<R, ND> weight_inside(int order) const {
@@ -305,18 +297,7 @@ struct Sample {
   // Of a sample that is placed by `cover`: the mask, with derivatives to the coordinates.
   PYSTN_HD Jet<R, ND> coverage(int order) const {
     if (cut) return Jet<R, ND>();
-    Jet<R, ND> share = weight_inside(order);
-    if (share.value > R(1) || share.value < R(0)) {  // the weights of some kernels overshoot
-      Jet<R, ND> clipped;
-      clipped.value = share.value < R(0) ? R(0) : R(1);
-      return clipped;
-    }
-    PYSTN_UNROLL
-    for (int a = 0; a < ND; ++a) {
-      share.slope[a] *= axis[a].factor;
-      for (int b = 0; b < ND; ++b) share.curve[a][b] *= axis[a].factor * axis[b].factor;
-    }
-    return share;
+    return coverage_of(weight_inside(order), [&](int a) { return axis[a].factor; });
   }
 
   // The tangent of the position: d_grid, in pixels.

@@ -44,7 +44,7 @@ struct Sampler {
   static PYSTN_HD void store_projected(const SampleJob& job, I n, const Place<I>& place, I depth, I c, I to, R value) {
     if (job.maximum) {
       const R most = depth == 0 ? R(0) : load(job.output, to);
-      if (depth != 0 && !(value > most || (value != value && most == most))) return;
+      if (depth != 0 && !exceeds(value, most)) return;
       chosen_at(job, n, place, c) = int(depth);
       store(job.output, to, value);
     } else if (job.chosen.data) {
@@ -237,20 +237,17 @@ struct Sampler {
       slopes(job, n, place, depth, g);
       g[ND] = R(0);
       const LatticePoint<R, I, ND> point(job, n, place);
-      if (is_projective(job)) {
-        const MatrixRow<R> row = point.under(job, job.source.theta);
-        const R q = row(2, point.at[0]);
-        bool lost = false;
-        R along = R(0);
-        for (int a = 0; a < ND; ++a) {
-          const R at = horizon_of<R>(job).project(row(a, point.at[0]), q);
-          lost = lost || !is_finite(at);
-          g[a] = g[a] / q;
-          along = a == 0 ? g[a] * at : along + g[a] * at;
+      if constexpr (ND == 2)
+        if (is_projective(job)) {
+          const MatrixRow<R> row = point.under(job, job.source.theta);
+          const R q = row(2, point.at[0]);
+          const R x = horizon_of<R>(job).project(row(0, point.at[0]), q);
+          const R y = horizon_of<R>(job).project(row(1, point.at[0]), q);
+          const bool lost = !is_finite(x) || !is_finite(y);
+          g[0] = lost ? R(0) : g[0] / q;
+          g[1] = lost ? R(0) : g[1] / q;
+          g[2] = lost ? R(0) : pulled_to_q(g[0], g[1], x, y);
         }
-        g[ND] = -along;
-        for (int a = 0; lost && a <= ND; ++a) g[a] = R(0);
-      }
       for (int r = 0; r <= ND; ++r) {
         for (int b = 0; b < ND; ++b) sums[r][b] += double(g[r]) * double(point.at[b]);
         sums[r][ND] += double(g[r]);
@@ -496,52 +493,15 @@ struct Sampler {
     }
   }
 
-  // by_weight[a][k] += d (sum over taps of value(indices)) / d w[a][k], over the taps in the image.
-  template <class Value>
-  static PYSTN_HD void add_by_weight(const Taps& taps, R (&by_weight)[ND][room], Value&& value) {
-    int tap[ND] = {};
-    for (;;) {
-      Index index[ND];
-      bool inside = true;
-      for (int a = 0; a < ND; ++a) {
-        index[a] = taps.axis[a].index[tap[a]];
-        inside = inside && index[a] >= 0;
-      }
-      if (inside) {
-        const R u = value(index);
-        for (int a = 0; a < ND; ++a) {
-          R others = u;
-          for (int b = 0; b < ND; ++b)
-            if (b != a) others *= taps.axis[b].w[tap[b]];
-          by_weight[a][tap[a]] += others;
-        }
-      }
-      int a = 0;
-      while (a < ND && ++tap[a] == taps.axis[a].count()) tap[a++] = 0;
-      if (a == ND) return;
-    }
-  }
-
-  // The same for the taps that read the fill value.
   static PYSTN_HD void add_fill(const SampleJob& job, const Taps& taps, R fill, R (&by_weight)[ND][room]) {
     R all[ND][3], inside[ND][3];
+    bool fills[ND];
     for (int a = 0; a < ND; ++a) {
+      fills[a] = Boundary(job.kernel[a].boundary) == Boundary::constant;
       taps.axis[a].sum(true, inside[a], 0);
-      taps.axis[a].sum(Boundary(job.kernel[a].boundary) != Boundary::constant, all[a], 0);
+      taps.axis[a].sum(!fills[a], all[a], 0);
     }
-    for (int a = 0; a < ND; ++a) {
-      R others_all = fill, others_inside = fill;
-      for (int b = 0; b < ND; ++b)
-        if (b != a) {
-          others_all *= all[b][0];
-          others_inside *= inside[b][0];
-        }
-      const bool constant = Boundary(job.kernel[a].boundary) == Boundary::constant;
-      for (int k = 0; k < taps.axis[a].count(); ++k) {
-        const bool in = taps.axis[a].index[k] >= 0;
-        by_weight[a][k] += (in || constant ? others_all : R(0)) - (in ? others_inside : R(0));
-      }
-    }
+    add_fill_by_weight(taps, all, inside, fills, fill, by_weight);
   }
 };
 

@@ -199,7 +199,9 @@ struct ProjectiveLattice {
       const R q = map(2, x[i]), at_x = map(0, x[i]) / q, at_y = map(1, x[i]) / q;
       const bool hidden = horizon.hides(q);
       if constexpr (tangent) {
-        const R d_q = d_map(2, x[i]), d_x = (d_map(0, x[i]) - at_x * d_q) / q, d_y = (d_map(1, x[i]) - at_y * d_q) / q;
+        const R d_q = d_map(2, x[i]);
+        const R d_x = projected_tangent(at_x, d_map(0, x[i]), d_q, q);
+        const R d_y = projected_tangent(at_y, d_map(1, x[i]), d_q, q);
         to_x[i] = hidden ? R(0) : d_x;
         to_y[i] = hidden ? R(0) : d_y;
       } else {
@@ -240,11 +242,11 @@ struct ProjectiveLattice {
       const R q = map(2, x[i]), part = R(1) / q, share_x = g_x[i] * part, share_y = g_y[i] * part;
       const R at_x = map(0, x[i]) * part, at_y = map(1, x[i]) * part;
       const bool hidden = horizon.hides(q);
-      R of_x = share_x, of_y = share_y, of_q = -(share_x * at_x + share_y * at_y);
+      R of_x = share_x, of_y = share_y, of_q = pulled_to_q(share_x, share_y, at_x, at_y);
       if constexpr (second) {
-        // Both the denominator of a tangent and the coordinate in it hold q.
-        const R rate = d_map(2, x[i]) * part, twice = R(2) * rate;
-        of_q = share_x * (twice * at_x - d_map(0, x[i]) * part) + share_y * (twice * at_y - d_map(1, x[i]) * part);
+        const R rate = d_map(2, x[i]) * part;
+        of_q = tangent_pulled_to_q(share_x, at_x, d_map(0, x[i]) * part, rate) +
+               tangent_pulled_to_q(share_y, at_y, d_map(1, x[i]) * part, rate);
         of_x = -rate * share_x;
         of_y = -rate * share_y;
       }

@@ -98,7 +98,7 @@ PYSTN_APART void make_tangents(const SampleJob& job, int64_t n, const Span& span
   const Horizon<R> horizon = horizon_of<R>(job);
   for (int i = 0; i < span.count; ++i) {
     const R q = row(2, to[i]), at = horizon.project(row(a, to[i]), q);
-    const R step = (d_row(a, to[i]) - at * d_row(2, to[i])) / q;
+    const R step = projected_tangent(at, d_row(a, to[i]), d_row(2, to[i]), q);
     to[i] = is_finite(at) ? step : R(0);
   }
 }
@@ -135,7 +135,7 @@ PYSTN_APART void add_to_matrix(const SampleJob& job, int64_t n, int64_t chunk, c
         const R gx = g[0][i] / q, gy = g[1][i] / q;
         through[0][i] = lost ? R(0) : gx;
         through[1][i] = lost ? R(0) : gy;
-        through[2][i] = lost ? R(0) : -(gx * at[0] + gy * at[1]);
+        through[2][i] = lost ? R(0) : pulled_to_q(gx, gy, at[0], at[1]);
       }
     }
   }

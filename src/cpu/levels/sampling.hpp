@@ -70,7 +70,7 @@ struct Sampler {
     const bool first = depth_of(job, span) == 0;
     if (job.maximum) {
       const R most = first ? R(0) : sample(job.output, to);
-      if (!first && !(value > most || (value != value && most == most))) return;
+      if (!first && !exceeds(value, most)) return;
       chosen_at(job, n, span, i, c) = int32_t(depth_of(job, span));
       put(job.output, to, value);
     } else if (job.chosen.data) {
@@ -518,21 +518,20 @@ struct Sampler {
           if (run.cut[i] || job.partial_row == job.channels) continue;
           for (int a = 0; a < ND; ++a)
             for (int k = 0; k < run.axis[a].taps; ++k) by_weight[a][k] = by_cover[a][k] = R(0);
-          add_by_weight(
-              run.axis, i, by_weight,
-              [&](Index offset) {
-                R sum = R(0);
-                for (int64_t c = 0; c < job.channels; ++c)
-                  sum += sample(job.output, at + channel_offset(job, job.output.channel, c)) *
-                         image(channel_offset(job, image.channel, c) + offset);
-                return sum;
-              },
-              image.stride);
+          add_by_weight(PixelTaps{run.axis, i}, by_weight, [&](const Index* index) {
+            R sum = R(0);
+            Index offset = 0;
+            for (int a = 0; a < ND; ++a) offset += index[a] * image.stride[a];
+            for (int64_t c = 0; c < job.channels; ++c)
+              sum += sample(job.output, at + channel_offset(job, job.output.channel, c)) *
+                     image(channel_offset(job, image.channel, c) + offset);
+            return sum;
+          });
           if (fill != 0 && !run.whole[i]) add_fill(job, run, i, R(fill), by_weight);
           if (job.mask.data) {
             const R cover = run.weight_inside(i, 0).value, g = mask_at(job, place_of(job, job.mask, n, span, i));
             if (cover >= R(0) && cover <= R(1))
-              add_by_weight(run.cover, i, by_cover, [&](Index) { return g; }, image.stride);
+              add_by_weight(PixelTaps{run.cover, i}, by_cover, [&](const Index*) { return g; });
           }
           double* to = partial + job.channels;
           for (int a = 0; a < ND; ++a) {
@@ -549,54 +548,25 @@ struct Sampler {
     }
   }
 
-  // by_weight[a][k] += d (sum over taps of value(tap)) / d w[a][k], over the taps in the image.
-  template <class Value>
-  static void add_by_weight(const AxisTable<R>* axis, int i, R (&by_weight)[ND][max_taps], Value&& value,
-                            const Index* stride) {
-    int tap[ND] = {};
-    for (;;) {
-      Index offset = 0;
-      bool inside = true;
-      for (int a = 0; a < ND; ++a) {
-        const Index index = axis[a].index_of(i, tap[a]);
-        inside = inside && index >= 0;
-        offset += index * stride[a];
-      }
-      if (inside) {
-        const R u = value(offset);
-        for (int a = 0; a < ND; ++a) {
-          R others = u;
-          for (int b = 0; b < ND; ++b)
-            if (b != a) others *= axis[b].w[axis[b].entry(i, tap[b])];
-          by_weight[a][tap[a]] += others;
-        }
-      }
-      int a = 0;
-      while (a < ND && ++tap[a] == axis[a].taps) tap[a++] = 0;
-      if (a == ND) return;
-    }
-  }
+  // The taps of one pixel of a run.
+  struct PixelTaps {
+    const AxisTable<R>* axis;
+    int i;
 
-  // The same for the taps that read the fill value.
+    int count(int a) const { return axis[a].taps; }
+    Index index(int a, int k) const { return axis[a].index_of(i, k); }
+    R weight(int a, int k) const { return axis[a].w[axis[a].entry(i, k)]; }
+  };
+
   static void add_fill(const SampleJob& job, const Run<R, ND>& run, int i, R fill, R (&by_weight)[ND][max_taps]) {
     R all[ND][3], inside[ND][3];
+    bool fills[ND];
     for (int a = 0; a < ND; ++a) {
+      fills[a] = Boundary(job.boundary[a]) == Boundary::constant;
       run.axis[a].sum(i, true, inside[a], 0);
-      run.axis[a].sum(i, Boundary(job.boundary[a]) != Boundary::constant, all[a], 0);
+      run.axis[a].sum(i, !fills[a], all[a], 0);
     }
-    for (int a = 0; a < ND; ++a) {
-      R others_all = fill, others_inside = fill;
-      for (int b = 0; b < ND; ++b)
-        if (b != a) {
-          others_all *= all[b][0];
-          others_inside *= inside[b][0];
-        }
-      const bool constant = Boundary(job.boundary[a]) == Boundary::constant;
-      for (int k = 0; k < run.axis[a].taps; ++k) {
-        const bool in = run.axis[a].index_of(i, k) >= 0;
-        by_weight[a][k] += (in || constant ? others_all : R(0)) - (in ? others_inside : R(0));
-      }
-    }
+    add_fill_by_weight(PixelTaps{run.axis, i}, all, inside, fills, fill, by_weight);
   }
 
   // Adds value * w + sum_a slope_a * w_a to the taps of pixel i on the first L axes.

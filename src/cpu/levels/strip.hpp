@@ -437,15 +437,8 @@ struct Run {
   PYSTN_APART void set_cut(const SampleJob& job, int a, int count, const R* __restrict x) {
     for (int i = 0; i < count; ++i) cut[i] |= !is_finite(x[i]);
     if (Cutoff(job.cutoff) == Cutoff::none) return;
-    const Coordinates convention = Coordinates(job.coordinates);
-    const auto normalize = Normalization<R>::of(convention, job.full[a]);
-    const R beyond = (Cutoff(job.cutoff) == Cutoff::edge ? R(0.5) : R(0)) +
-                     (convention == Coordinates::pixel ? R(0) : rounding_of_positions<R>(job.full[a]));
-    const R last = R(job.full[a] - 1);
-    for (int i = 0; i < count; ++i) {
-      const R p = normalize(x[i]);
-      cut[i] |= !(p >= -beyond && p <= last + beyond);
-    }
+    const CutoffLine<R> line(Cutoff(job.cutoff), Coordinates(job.coordinates), job.full[a]);
+    for (int i = 0; i < count; ++i) cut[i] |= line.leaves_out(x[i]);
   }
 
   // Keeps the taps on the slowest axis that are in a band of it.
@@ -458,22 +451,14 @@ struct Run {
     }
   }
 
-  // The share of pixel i's weight on taps that read the fill value: all but those inside, and but
-  // those that another boundary has.
+  // The share of pixel i's weight on taps that read the fill value.
   PYSTN_APART Jet<R, ND> outside(const SampleJob& job, int i, int order) const {
     R all[ND][3], inside[ND][3];
     for (int a = 0; a < ND; ++a) {
       axis[a].sum(i, true, inside[a], order);
       axis[a].sum(i, Boundary(job.boundary[a]) != Boundary::constant, all[a], order);
     }
-    Jet<R, ND> share = Product<R, ND>::of(all);
-    const Jet<R, ND> rest = Product<R, ND>::of(inside);
-    share.value -= rest.value;
-    for (int a = 0; a < ND; ++a) {
-      share.slope[a] -= rest.slope[a];
-      for (int b = 0; b < ND; ++b) share.curve[a][b] -= rest.curve[a][b];
-    }
-    return share;
+    return share_outside<ND>(all, inside);
   }
 
   // d position / d coordinate on an axis.
@@ -542,17 +527,7 @@ struct Run {
   // The mask of pixel i, with derivatives to the coordinates.
   PYSTN_APART Jet<R, ND> coverage(int i, int order) const {
     if (cut[i]) return Jet<R, ND>();
-    Jet<R, ND> share = weight_inside(i, order);
-    if (share.value > R(1) || share.value < R(0)) {  // the weights of some kernels overshoot
-      Jet<R, ND> clipped;
-      clipped.value = share.value < R(0) ? R(0) : R(1);
-      return clipped;
-    }
-    for (int a = 0; a < ND; ++a) {
-      share.slope[a] *= cover[a].factor[i];
-      for (int b = 0; b < ND; ++b) share.curve[a][b] *= cover[a].factor[i] * cover[b].factor[i];
-    }
-    return share;
+    return coverage_of(weight_inside(i, order), [&](int a) { return cover[a].factor[i]; });
   }
 };
 
