@@ -6,6 +6,7 @@ product with its Jacobian's transpose, and ``f_jvp``, the product with its Jacob
 
 from importlib.metadata import version
 
+from pystn import ops
 from pystn.config import show_config
 from pystn.devices import warmup
 from pystn.grids import (
@@ -100,6 +101,7 @@ from pystn.matrices import (
     translation_matrix_jvp,
     translation_matrix_vjp,
 )
+from pystn.ops import jvp, vjp
 from pystn.sampling import (
     grid_gradient,
     grid_gradient_jvp,
@@ -207,6 +209,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "jacobian_determinant",
     "jacobian_determinant_jvp",
     "jacobian_determinant_vjp",
+    "jvp",
     "lie_generator",
     "lie_generator_jvp",
     "lie_generator_vjp",
@@ -224,6 +227,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "normalized_to_pixel_jvp",
     "normalized_to_pixel_vjp",
     "num_threads",
+    "ops",
     "pixel_to_normalized",
     "pixel_to_normalized_jvp",
     "pixel_to_normalized_vjp",
@@ -254,6 +258,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "translation_matrix",
     "translation_matrix_jvp",
     "translation_matrix_vjp",
+    "vjp",
     "warmup",
     "warp_affine",
     "warp_affine_jvp",

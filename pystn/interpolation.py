@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,17 @@ class Interpolation(ABC):
     def parameter_shape(self) -> tuple[int, ...] | None:
         """Shape of the parameters that have a gradient, None without any."""
         return None
+
+    def with_parameters(self, values: Any) -> Interpolation:
+        """The same kernel with other parameters, an array of `parameter_shape`."""
+        expected = self.parameter_shape
+        if expected is None:
+            raise ValueError(f"{self} has no parameters that could be given: got {values!r}")
+        values = np.asarray(values)
+        if values.shape != expected:
+            raise ValueError(f"the parameters of {self} have shape {expected}: got {values.shape}")
+        (name, *_) = (entry.name for entry in fields(self))
+        return replace(self, **{name: values if expected else float(values)})
 
     @abstractmethod
     def plan(self) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +33,20 @@ class Family(Keeper):
     def __init__(self, size: tuple[int, ...], align_corners: bool, ndim: int, theta_shape: tuple[int, ...]) -> None:
         aligned = flag("align_corners", align_corners)
         self._set(size=size, align_corners=aligned, ndim=ndim, theta_shape=theta_shape)
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """What the object is made from that has derivatives too: names that `wrt` may hold beside theta."""
+        return self._state
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor was given."""
+        return {name: getattr(self, name) for name in signature(type(self)).parameters}
+
+    def replace(self, **arguments: Any) -> Family:
+        """The same family, made from other arguments where they are given."""
+        return type(self)(**{**self.arguments, **arguments})
 
     def identity(self, batch: int = 1, dtype: Any = np.float64) -> Array:
         """Parameters (batch, *theta_shape) of the transform that moves nothing."""

@@ -188,6 +188,12 @@ class ThinPlateSpline(Family):
         )
         return f"ThinPlateSpline({len(self.points)} points, {made}, regularization={self.regularization})"
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor was given."""
+        unused = "size" if "targets" in self.state else "targets"
+        return {**super().arguments, unused: None}
+
     def jvp(
         self,
         theta: Array,

@@ -1,0 +1,311 @@
+"""Calls of operations with their arrays taken out: what an adapter keeps between the directions of a derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pystn.ops import Operation, Spec, dimensions
+from pystn.options import interpolation
+from pystn.typing import Array
+from pystn.validation import tangent_dtype
+
+__all__ = ["OUTPUT", "Call", "bind"]
+
+KERNEL = "kernel"
+OUTPUT = -1  # the role of outputs, cotangents of them and tangents of them; that of a primal's kin is its number
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation with its options, as a function of a flat list of arrays and hashable.
+
+    The arrays are the primals, then those options that are arrays. All results are tuples or lists.
+    """
+
+    operation: Operation
+    options: tuple[tuple[str, Any], ...]
+    given: tuple[str, ...] = ()  # options that are arrays; "kernel.1" is that of the second axis
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What each array is."""
+        return (*self.operation.primals, *self.given)
+
+    @cached_property
+    def outputs(self) -> int:
+        return 1 + bool(dict(self.options).get("return_mask", False))
+
+    def forward(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        primals, options = self._split(arrays)
+        return listed(self.operation.forward(*primals, **options))
+
+    def vjp(
+        self, cotangents: Sequence[Array | None], arrays: Sequence[Array], wanted: Sequence[bool]
+    ) -> list[Array | None]:
+        """The gradient to each array, None where not wanted; a cotangent of None is zero."""
+        primals, options = self._split(arrays)
+        cotangent = self._cotangent(cotangents, arrays)
+        gradients = self.operation.vjp(cotangent, *primals, wrt=self._wrt(wanted), **options)
+        return self._gradients(gradients, arrays, wanted)
+
+    def jvp(self, arrays: Sequence[Array], tangents: Sequence[Array | None]) -> tuple[Array, ...]:
+        """The tangent of each output."""
+        primals, options = self._split(arrays)
+        of_primals, of_options = self._tangents(tangents)
+        return listed(
+            self.operation.jvp(*primals, *of_primals, **options, **{f"d_{k}": v for k, v in of_options.items()})
+        )
+
+    def vjp2(
+        self,
+        seconds: Sequence[Array | None],
+        cotangents: Sequence[Array | None],
+        arrays: Sequence[Array],
+        wanted: Sequence[bool],
+    ) -> list[Array | None]:
+        """The VJP of `vjp`, from a cotangent of each of its results: to the cotangents, then to the arrays."""
+        primals, options = self._split(arrays)
+        of_primals, of_options = self._tangents(seconds)
+        count, fixed = len(primals), not self.operation.curved_parameters
+        for k, name in enumerate(self.given):
+            if fixed and (seconds[count + k] is not None or wanted[self.outputs + count + k]):
+                raise NotImplementedError(f"{self.operation.name} has no second-order derivatives to {name}")
+        names = [self.operation.cotangent] if any(wanted[: self.outputs]) else []
+        names += self._wrt(wanted[self.outputs :])
+        cotangent = self._cotangent(cotangents, arrays)
+        more = {f"gg_{name}": value for name, value in of_options.items()}
+        first, *rest = self.operation.vjp2(*of_primals, cotangent, *primals, wrt=names, **options, **more)
+        firsts = [None] * self.outputs if first is None else list(listed(first))
+        return [*firsts, *self._gradients(tuple(rest), arrays, wanted[self.outputs :])]
+
+    def results(self, specs: Sequence[Any]) -> tuple[Spec, ...]:
+        """Shape and dtype of each output, of arrays of these shapes and dtypes."""
+        count = len(self.operation.primals)
+        return self.operation.results(dict(zip(self.operation.primals, specs[:count], strict=True)), dict(self.options))
+
+    def tangents(self, specs: Sequence[Any]) -> tuple[Spec, ...]:
+        """The same of each output's tangent and cotangent."""
+        return tuple(Spec(shape, tangent_dtype(dtype)) for shape, dtype in self.results(specs))
+
+    def folds(self, axes: Sequence[int | None], roles: Sequence[int], targets: Sequence[int]) -> bool:
+        """Whether `fold` can do it: options have no batch."""
+        count = len(self.operation.primals)
+        batched = [role for role, axis in zip(roles, axes, strict=True) if axis is not None]
+        return all(role < count for role in (*batched, *targets))
+
+    def fold(
+        self,
+        xp: Any,
+        batch: int,
+        arrays: Sequence[Any],
+        axes: Sequence[int | None],
+        roles: Sequence[int],
+        targets: Sequence[int],
+    ) -> tuple[Call, list[Any], Callable[[Sequence[Any]], list[Any]]]:
+        """A batch of calls as one call: vmap's rule.
+
+        Parameters
+        ----------
+        xp : module
+            With `moveaxis`, `broadcast_to` and `reshape`: torch, jax.numpy, numpy.
+        batch : int
+            How many calls.
+        arrays : sequence of arrays
+            What a direction takes; the role of each is in `roles`.
+        axes : sequence of int or None
+            The axis of each array along which the calls are; None where they share it.
+        roles, targets : sequence of int
+            Of arrays and of results: the number of the primal whose kin they are, or `OUTPUT`.
+
+        Returns
+        -------
+        call, arrays
+            What to call instead.
+        unfold : callable
+            Turns results of that into results with the batch in front.
+        """
+        count = len(self.operation.primals)
+        first = [a if k is None else xp.moveaxis(a, k, 0) for a, k in zip(arrays, axes, strict=True)]
+        shapes = [tuple(a.shape[k is not None :]) for a, k in zip(first, axes, strict=True)]  # of one call
+        own = dict(zip(roles, shapes, strict=True))
+        if self.operation.leading:
+            rank = max(len(own[role]) for role in own if 0 <= role < count)
+
+            def spread(array: Any, shape: tuple[Any, ...], role: int) -> Any:
+                full = xp.broadcast_to(array, (batch, *shape))
+                return xp.reshape(full, (batch, *[1] * (rank - len(shape)), *shape)) if role != OUTPUT else full
+
+            def unfold(results: Sequence[Any]) -> list[Any]:
+                return [
+                    r if role == OUTPUT else xp.reshape(r, (batch, *own[role]))
+                    for r, role in zip(results, targets, strict=True)
+                ]
+
+            spreads = {*own}
+        else:
+            sizes = [own[role][0] for role in own if role < count]
+            size = next((n for n in sizes if n != 1), 1)
+            batched = {role for role, axis in zip(roles, axes, strict=True) if axis is not None}
+            spreads = {*batched, *targets, *[role for role in own if own[role][:1] != (1,)]}
+
+            def spread(array: Any, shape: tuple[Any, ...], role: int) -> Any:
+                full = xp.broadcast_to(array, (batch, size, *shape[1:]))
+                return xp.reshape(full, (batch * size, *shape[1:]))
+
+            def unfold(results: Sequence[Any]) -> list[Any]:
+                found = []
+                for result, role in zip(results, targets, strict=True):
+                    apart = xp.reshape(result, (batch, size, *result.shape[1:]))
+                    shared = role != OUTPUT and own[role][0] == 1 and size != 1
+                    found.append(apart.sum(1)[:, None] if shared else apart)
+                return found
+
+        folded = [
+            spread(array, shape, role) if role == OUTPUT or (role < count and role in spreads) else array
+            for array, shape, role in zip(first, shapes, roles, strict=True)
+        ]
+        return self._spatial(dict(zip(roles, first, strict=True))), folded, unfold
+
+    def _spatial(self, arrays: dict[int, Any]) -> Call:
+        """The same call with a size that does not tell the batch."""
+        options = dict(self.options)
+        if "size" not in options:
+            return self
+        ndim = dimensions({name: arrays[k] for k, name in enumerate(self.operation.primals)})
+        options["size"] = options["size"][-ndim:]
+        return Call(self.operation, tuple(sorted(options.items())), self.given)
+
+    def _split(self, arrays: Sequence[Array]) -> tuple[Sequence[Array], dict[str, Any]]:
+        """Primals, and options as the functions take them."""
+        count = len(self.operation.primals)
+        options = dict(self.options)
+        kernels = []
+        for name, array in zip(self.given, arrays[count:], strict=True):
+            if name.partition(".")[0] == KERNEL:
+                kernels.append((name, on_host(array)))
+            else:
+                options[name] = array if name == "fill_value" else on_host(array)
+        for name, values in kernels:
+            options["mode"] = with_parameters(options.get("mode", "linear"), name, values)
+        return arrays[:count], options
+
+    def _wrt(self, wanted: Sequence[bool]) -> list[str]:
+        asked = [name.partition(".")[0] for name, is_wanted in zip(self.names, wanted, strict=True) if is_wanted]
+        return list(dict.fromkeys(asked))
+
+    def _cotangent(self, cotangents: Sequence[Array | None], arrays: Sequence[Array]) -> Any:
+        first, *masks = cotangents
+        if first is None:
+            like = next(array for array in (*masks, *arrays) if array is not None)
+            shape, dtype = self.tangents(arrays)[0]
+            first = zeros(like, shape, dtype)
+        return (first, *masks) if masks else first
+
+    def _tangents(self, tangents: Sequence[Array | None]) -> tuple[Sequence[Array | None], dict[str, Any]]:
+        """Tangents of the primals, and those of options by name."""
+        count = len(self.operation.primals)
+        options: dict[str, Any] = {}
+        for name, tangent in zip(self.given, tangents[count:], strict=True):
+            base, _, axis = name.partition(".")
+            if tangent is None:
+                continue
+            if axis:
+                whole = options.setdefault(base, [None] * len(dict(self.options)["mode"]))
+                whole[int(axis)] = tangent
+            else:
+                options[base] = tangent
+        return tangents[:count], {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+
+    def _gradients(self, found: tuple[Any, ...], arrays: Sequence[Array], wanted: Sequence[bool]) -> list[Array | None]:
+        """The gradient to each array, from what the functions return."""
+        count = len(self.operation.primals)
+        gradients = list(found[:count])
+        named = dict(zip(self._wrt([False] * count + list(wanted[count:])), found[count:], strict=True))
+        for name, array, is_wanted in zip(self.given, arrays[count:], wanted[count:], strict=True):
+            base, _, axis = name.partition(".")
+            gradient = named[base] if is_wanted else None
+            if gradient is not None:
+                gradient = (gradient[int(axis)] if axis else gradient).astype(array.dtype).reshape(array.shape)
+            gradients.append(gradient)
+        return gradients
+
+
+def listed(result: Any) -> tuple[Array, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def zeros(like: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Of the kind of another array, NumPy's or CuPy's."""
+    made: Array = (np if isinstance(like, np.ndarray) else __import__("cupy")).zeros(shape, dtype)
+    return made
+
+
+def on_host(array: Any) -> Any:
+    """What a kernel or a family is made from is read on the host; a device is waited for."""
+    return array.get() if hasattr(array, "get") else array
+
+
+def with_parameters(mode: Any, name: str, values: Any) -> Any:
+    """The mode with the parameters of its kernel, or of one axis' kernel, replaced."""
+    axis = name.partition(".")[2]
+    if not axis:
+        if isinstance(mode, (tuple, list)):
+            raise TypeError("kernel must be a tuple of one array or None for each axis, as mode is")
+        return interpolation(mode).with_parameters(values)
+    modes = list(mode)
+    modes[int(axis)] = interpolation(modes[int(axis)]).with_parameters(values)
+    return tuple(modes)
+
+
+def bind(
+    operation: Operation, args: Sequence[Any], options: dict[str, Any], is_array: Callable[[Any], bool]
+) -> tuple[Call, list[Any]]:
+    """What a caller of an adapter gave, as a `Call` and its arrays.
+
+    Options that `parameters` names may be arrays; `kernel` gives the parameters of `mode`, one array, or a tuple of one
+    array or None for each axis.
+    """
+    names = operation.arguments
+    if len(args) > len(names):
+        raise TypeError(f"{operation.name} takes {len(names)} arguments by position, {names}: got {len(args)}")
+    given = dict(zip(names, args, strict=False))
+    twice = sorted(given.keys() & options.keys())
+    if twice:
+        raise TypeError(f"{operation.name} got {', '.join(twice)} twice, by position and by name")
+    given.update(options)
+    missing = [name for name in operation.primals if name not in given]
+    if missing:
+        raise TypeError(
+            f"{operation.name} takes the arrays {', '.join(operation.primals)}: {', '.join(missing)} missing"
+        )
+    arrays = [given.pop(name) for name in operation.primals]
+    of_options = []
+    for name in operation.parameters:
+        value = given.get(name)
+        if name == KERNEL and isinstance(value, (tuple, list)):
+            per_axis = [(f"{KERNEL}.{axis}", array) for axis, array in enumerate(given.pop(name)) if array is not None]
+            of_options += per_axis
+        elif is_array(value):
+            of_options.append((name, given.pop(name)))
+    for name in given:
+        if name not in operation.options:
+            expected = ", ".join((*operation.primals, *operation.options, *operation.parameters))
+            raise TypeError(f"{operation.name} has no argument {name!r}: expected some of {expected}")
+    call = Call(
+        operation,
+        tuple((name, hashable(value)) for name, value in sorted(given.items())),
+        tuple(name for name, _ in of_options),
+    )
+    return call, arrays + [array for _, array in of_options]
+
+
+def hashable(value: Any) -> Any:
+    """The option as a value that can be looked up."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return tuple(map(hashable, value)) if isinstance(value, (tuple, list)) else value
