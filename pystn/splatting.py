@@ -191,9 +191,9 @@ def grid_push_vjp(
 def grid_push_jvp(
     values: Array,
     grid: Array,
-    size: Sequence[int],
     d_values: Array | None,
     d_grid: Array | None,
+    size: Sequence[int],
     mode: Mode = "linear",
     padding_mode: PaddingMode = "zeros",
     align_corners: bool = False,
@@ -241,7 +241,7 @@ def grid_push_jvp(
     >>> import numpy as np
     >>> import pystn
     >>> values, point = np.array([[[8.0]]]), np.array([[[0.25]]])
-    >>> pystn.grid_push_jvp(values, point, (2,), None, np.array([[[0.5]]]), coords="pixel")
+    >>> pystn.grid_push_jvp(values, point, None, np.array([[[0.5]]]), (2,), coords="pixel")
     array([[[-4.,  4.]]])
     """
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
@@ -393,8 +393,8 @@ def grid_count_vjp(
 
 def grid_count_jvp(
     grid: Array,
-    size: Sequence[int],
     d_grid: Array | None,
+    size: Sequence[int],
     mode: Mode = "linear",
     padding_mode: PaddingMode = "zeros",
     align_corners: bool = False,
@@ -439,7 +439,7 @@ def grid_count_jvp(
     --------
     >>> import numpy as np
     >>> import pystn
-    >>> pystn.grid_count_jvp(np.array([[[0.5]]]), (2,), np.array([[[0.1]]]), coords="pixel")
+    >>> pystn.grid_count_jvp(np.array([[[0.5]]]), np.array([[[0.1]]]), (2,), coords="pixel")
     array([[[-0.1,  0.1]]])
     """
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
@@ -639,9 +639,9 @@ def forward_warp_vjp(
 def forward_warp_jvp(
     values: Array,
     grid: Array,
-    size: Sequence[int],
     d_values: Array | None,
     d_grid: Array | None,
+    size: Sequence[int],
     mode: Mode = "linear",
     padding_mode: PaddingMode = "zeros",
     align_corners: bool = False,
@@ -687,7 +687,7 @@ def forward_warp_jvp(
     >>> import numpy as np
     >>> import pystn
     >>> values, grid = np.array([[[2.0, 4.0]]]), np.array([[[1.0], [1.0]]])
-    >>> pystn.forward_warp_jvp(values, grid, (3,), values, None, coords="pixel").round(3)
+    >>> pystn.forward_warp_jvp(values, grid, values, None, (3,), coords="pixel").round(3)
     array([[[0., 3., 0.]]])
     """
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)

@@ -704,7 +704,7 @@ def grid_push_vjp(grad_output, values, grid, size, **options):
     return shared(grad_values, values), shared(grad_grid, grid)
 
 
-def grid_push_jvp(values, grid, size, d_values, d_grid, **options):
+def grid_push_jvp(values, grid, d_values, d_grid, size, **options):
     result = 0.0
     whole, points = pushed(values, grid)
     if d_values is not None:
@@ -728,8 +728,8 @@ def grid_count_vjp(grad_output, grid, size, **options):
     return (grid_push_vjp(grad_output, np.ones((len(grid), 1, *grid.shape[1:-1])), grid, size, **options)[1],)
 
 
-def grid_count_jvp(grid, size, d_grid, **options):
-    return grid_push_jvp(np.ones((len(grid), 1, *grid.shape[1:-1])), grid, size, None, d_grid, **options)
+def grid_count_jvp(grid, d_grid, size, **options):
+    return grid_push_jvp(np.ones((len(grid), 1, *grid.shape[1:-1])), grid, None, d_grid, size, **options)
 
 
 def grid_gradient(input, grid, fill_value=0.0, **options):

@@ -109,12 +109,12 @@ FUNCTIONS = {
     "grid_sample_vjp2": lambda rng, g, u, x: (second_order, (g, u, x)),
     "grid_push": lambda rng, g, u, x: (push(u.shape[2:]), (g, x)),
     "grid_push_jvp": lambda rng, g, u, x: (
-        lambda g, x, **options: pystn.grid_push_jvp(g, x, u.shape[2:], g, x, **options),
+        lambda g, x, **options: pystn.grid_push_jvp(g, x, g, x, u.shape[2:], **options),
         (g, x),
     ),
     "grid_count": lambda rng, g, u, x: (lambda x, **options: pystn.grid_count(x, u.shape[2:], **options), (x,)),
     "grid_count_jvp": lambda rng, g, u, x: (
-        lambda x, **options: pystn.grid_count_jvp(x, u.shape[2:], x, **options),
+        lambda x, **options: pystn.grid_count_jvp(x, x, u.shape[2:], **options),
         (x,),
     ),
     "grid_gradient_vjp": lambda rng, g, u, x: (
@@ -130,7 +130,7 @@ FUNCTIONS = {
         (u, g, x),
     ),
     "forward_warp_jvp": lambda rng, g, u, x: (
-        lambda g, x, **options: pystn.forward_warp_jvp(g, x, u.shape[2:], g, x, eps=0.5, **options),
+        lambda g, x, **options: pystn.forward_warp_jvp(g, x, g, x, u.shape[2:], eps=0.5, **options),
         (g, x),
     ),
     "warp_affine_vjp": lambda rng, g, u, x: (

@@ -51,13 +51,13 @@ def samplers():
         yield f"grid_gradient_jvp-{key}", pystn.grid_gradient_jvp, (IMAGE, GRID, IMAGE, GRID), options
         yield f"grid_push-{key}", pystn.grid_push, (VALUES, GRID, (5, 6)), options
         yield f"grid_push_vjp-{key}", pystn.grid_push_vjp, (IMAGE, VALUES, GRID, (5, 6)), options
-        yield f"grid_push_jvp-{key}", pystn.grid_push_jvp, (VALUES, GRID, (5, 6), VALUES, GRID), options
+        yield f"grid_push_jvp-{key}", pystn.grid_push_jvp, (VALUES, GRID, VALUES, GRID, (5, 6)), options
         yield f"forward_warp-{key}", pystn.forward_warp, (VALUES, GRID, (5, 6)), options
         yield f"forward_warp_vjp-{key}", pystn.forward_warp_vjp, (IMAGE, VALUES, GRID, (5, 6)), options
-        yield f"forward_warp_jvp-{key}", pystn.forward_warp_jvp, (VALUES, GRID, (5, 6), VALUES, GRID), options
+        yield f"forward_warp_jvp-{key}", pystn.forward_warp_jvp, (VALUES, GRID, VALUES, GRID, (5, 6)), options
         yield f"grid_count-{key}", pystn.grid_count, (GRID, (5, 6)), options
         yield f"grid_count_vjp-{key}", pystn.grid_count_vjp, (IMAGE[:, :1], GRID, (5, 6)), options
-        yield f"grid_count_jvp-{key}", pystn.grid_count_jvp, (GRID, (5, 6), GRID), options
+        yield f"grid_count_jvp-{key}", pystn.grid_count_jvp, (GRID, GRID, (5, 6)), options
     yield "grid_sample-filled", pystn.grid_sample, (IMAGE, GRID), FILLED
     everything = {**SAMPLING["table"], **FILLED, "wrt": ("input", "grid", "fill_value", "kernel")}
     yield "grid_sample_vjp-options", pystn.grid_sample_vjp, (VALUES, IMAGE, GRID), everything

@@ -479,6 +479,6 @@ def test_splatting():
         GRID,
         (8, 9),
     )
-    raises(ValueError, "d_values must have the shape of values", pystn.grid_push_jvp, values, GRID, (8, 9), IMAGE, None)
+    raises(ValueError, "d_values must have the shape of values", pystn.grid_push_jvp, values, GRID, IMAGE, None, (8, 9))
     raises(ValueError, "eps must be positive, got 0", pystn.forward_warp, values, GRID, (8, 9), eps=0)
     raises(ValueError, "mode must be one value or one for each of the 2", push, values, GRID, (8, 9), ("linear",) * 3)

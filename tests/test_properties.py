@@ -379,12 +379,12 @@ class Trial:
         pair = [(shape, dtype), grids]
         self.call(pystn.grid_push, (values, grid, size), [image], options, 0)
         self.call(pystn.grid_push_vjp, (cotangent, values, grid, size), pair, options, 2)
-        self.call(pystn.grid_push_jvp, (values, grid, size, d_values, d_grid), [image], options, 0)
+        self.call(pystn.grid_push_jvp, (values, grid, d_values, d_grid, size), [image], options, 0)
         count = (self.laid_out(self.batches[1], size, 1), self.coordinate)
         by_count = self.drawn("grad_count", *count)
         self.call(pystn.grid_count, (grid, size), [count], options, 0)
         self.call(pystn.grid_count_vjp, (by_count, grid, size), [grids], options, 1)
-        self.call(pystn.grid_count_jvp, (grid, size, d_grid), [count], options, 0)
+        self.call(pystn.grid_count_jvp, (grid, d_grid, size), [count], options, 0)
 
     def warp(self, dtype):
         grids = ((self.batches[1], *self.shape, self.ndim), self.coordinate)
@@ -396,7 +396,7 @@ class Trial:
         options = {**self.options, "eps": 1e-3}
         self.call(pystn.forward_warp, (values, grid, size), [image], options)
         self.call(pystn.forward_warp_vjp, (cotangent, values, grid, size), [(shape, dtype), grids], options)
-        self.call(pystn.forward_warp_jvp, (values, grid, size, d_values, d_grid), [image], options)
+        self.call(pystn.forward_warp_jvp, (values, grid, d_values, d_grid, size), [image], options)
 
     def fused(self, name, reduce, full):
         """A warp and its derivatives; the shape is that of the axes K and of the output."""

@@ -342,9 +342,9 @@ def calls_of(rng, size, shape, kind, dtype, channels, mode, **options):
         "push to grid": lambda: pystn.grid_push_vjp(
             d_image.repeat(len(grid), 0), samples, grid, size, wrt="grid", **without_fill
         )[1],
-        "tangent of push": lambda: pystn.grid_push_jvp(samples, grid, size, samples, d_grid, **without_fill),
+        "tangent of push": lambda: pystn.grid_push_jvp(samples, grid, samples, d_grid, size, **without_fill),
         "count": lambda: pystn.grid_count(grid, size, **without_fill),
-        "tangent of count": lambda: pystn.grid_count_jvp(grid, size, d_grid, **without_fill),
+        "tangent of count": lambda: pystn.grid_count_jvp(grid, d_grid, size, **without_fill),
     }
     if parametric:
 

@@ -446,7 +446,7 @@ def test_parts_of_complex_numbers_are_sampled_by_themselves(
             "slopes back to input": by_slopes[0],
             "push": pushed,
             "push back to values": by_push[0],
-            "tangent of push": pystn.grid_push_jvp(cotangent, grid, size, cotangent, d_grid, **options),
+            "tangent of push": pystn.grid_push_jvp(cotangent, grid, cotangent, d_grid, size, **options),
             "coefficients": pystn.spline_filter(input, 3, boundary, channel_axis=channel_axis),
         }
         added = {
@@ -511,7 +511,7 @@ def test_integers_are_not_pushed(backend, name):
     for call in (
         lambda: pystn.grid_push(values, grid, (5,)),
         lambda: pystn.grid_push_vjp(image, values, grid, (5,)),
-        lambda: pystn.grid_push_jvp(values, grid, (5,), values, grid),
+        lambda: pystn.grid_push_jvp(values, grid, values, grid, (5,)),
         lambda: pystn.forward_warp(values, grid, (5,)),
     ):
         with pytest.raises(TypeError, match="values must be one of float16, bfloat16, float32, float64, complex"):

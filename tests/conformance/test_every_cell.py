@@ -306,9 +306,9 @@ def check_push_and_count(asked, backend, channel_axis):
     grad_values, grad_grid = layout.numpy(grad_values), backend.numpy(grad_grid)
     asked.near("grid_push_vjp: grad_values", grad_values, wanted[0])
     asked.near("grid_push_vjp: grad_grid", grad_grid, wanted[1])
-    moved = layout.numpy(pystn.grid_push_jvp(values, grid, size, d_values, d_grid, **options))
+    moved = layout.numpy(pystn.grid_push_jvp(values, grid, d_values, d_grid, size, **options))
     expected = asked.expects(
-        oracle.grid_push_jvp, asked.values, asked.grid, size, asked.d_values, asked.d_grid, **asked.theirs
+        oracle.grid_push_jvp, asked.values, asked.grid, asked.d_values, asked.d_grid, size, **asked.theirs
     )
     asked.near("grid_push_jvp", moved, expected)
     adjoint(
@@ -332,9 +332,9 @@ def check_push_and_count(asked, backend, channel_axis):
     (grad_grid,) = pystn.grid_count_vjp(cotangent, grid, size, **options)
     (wanted,) = asked.expects(oracle.grid_count_vjp, asked.count_cotangent, asked.grid, size, **asked.theirs)
     asked.near("grid_count_vjp", backend.numpy(grad_grid), wanted)
-    moved = layout.numpy(pystn.grid_count_jvp(grid, size, d_grid, **options))
+    moved = layout.numpy(pystn.grid_count_jvp(grid, d_grid, size, **options))
     asked.near(
-        "grid_count_jvp", moved, asked.expects(oracle.grid_count_jvp, asked.grid, size, asked.d_grid, **asked.theirs)
+        "grid_count_jvp", moved, asked.expects(oracle.grid_count_jvp, asked.grid, asked.d_grid, size, **asked.theirs)
     )
     adjoint(asked, "grid_count", [(asked.count_cotangent, moved)], [(backend.numpy(grad_grid), asked.d_grid)])
 

@@ -47,7 +47,7 @@ def test_value_and_derivatives(backend, rng, size, mode, padding_mode, batch, ax
     value = pystn.forward_warp(moved(values), backend.array(grid), size, **options)
     np.testing.assert_allclose(np.moveaxis(backend.numpy(value), axis, 1), wanted, rtol=0, atol=1e-10)
     arrays = (moved(values), backend.array(grid), size)
-    pushed = pystn.forward_warp_jvp(*arrays, moved(d_values), backend.array(d_grid), **options)
+    pushed = pystn.forward_warp_jvp(*arrays[:2], moved(d_values), backend.array(d_grid), size, **options)
     pushed = np.moveaxis(backend.numpy(pushed), axis, 1)
     grad_values, grad_grid = pystn.forward_warp_vjp(moved(cotangent), *arrays, **options)
     grad_values, grad_grid = np.moveaxis(backend.numpy(grad_values), axis, 1), backend.numpy(grad_grid)
