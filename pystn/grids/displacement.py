@@ -603,9 +603,9 @@ def invert_displacement_vjp2(
     >>> import numpy as np
     >>> import pystn
     >>> x = np.arange(4.0)[None, :, None]
-    >>> _, grad_flow = pystn.invert_displacement_vjp2(x, np.ones_like(x), x, coords="pixel")
-    >>> float((grad_flow * x).sum())  # of c x the inverse is -c x / (1 + c): here its second derivative is x / 4
-    1.5
+    >>> _, grad_flow = pystn.invert_displacement_vjp2(x, np.ones_like(x), x / 4, coords="pixel")
+    >>> round(float((grad_flow * x).sum()), 6)  # of c x the inverse is -c x / (1 + c), twice derived 2 x / (1 + c)^3
+    6.144
     """
     backend = backend_of({"grad_inverse": grad_inverse, "flow": flow}, {"gg_flow": gg_flow})
     check_field("flow", flow)
