@@ -116,7 +116,9 @@ class Segment:
 
         What arrives earlier by a distance spends as much of the time at the new slope.
         """
-        return 0.0 if self.before is None else (self.slope - self.before) / self.here
+        if self.before is None:
+            return 0.0
+        return xp.where(self.here == 0, 0.0, (self.slope - self.before) / self.here)
 
 
 class Intervals:
