@@ -403,7 +403,7 @@ def test_matrices_that_are_not_finite_have_no_second_order(backend, rng, name, b
 @pytest.mark.parametrize("warp", ["warp_affine", "warp_projective"])
 @pytest.mark.parametrize("rule", ["right", "left"])
 def test_subgradients_of_the_identity_in_pixels(backend, rng, warp, rule):
-    """Positions are on pixel centres to the bit, and a rule takes the same cell for all: mixed derivatives say which."""
+    """Positions are on pixel centres to the bit, and a rule takes its cell for all: mixed derivatives say which."""
     image, g = rng.standard_normal((1, 1, 7, 9)), np.ones((1, 1, 5, 7))
     rows = 2 if warp == "warp_affine" else 3
     theta, shift = np.eye(rows, 3)[None], np.zeros((1, rows, 3))
