@@ -323,8 +323,8 @@ def grid_push_vjp2(
 
     Notes
     -----
-    The second derivative of linear interpolation is as in `grid_sample_vjp2`. For values that the batch
-    shares the gradient to each is stored before they are added up.
+    The second derivative of linear interpolation is as in `grid_sample_vjp2`. The gradient to the grid is the
+    sum of two arrays; for values that the batch shares the gradient to each is stored before they are added up.
 
     Examples
     --------

@@ -408,10 +408,10 @@ class Operations:
             to_values = delivered(samples.sum(axis=0, keepdims=True), values.dtype, None) if shared else samples
         if wanted[2]:
             along = (None, gg_grid, values, None, grad_output, grid, options, (False, False, True))
-            to_grid = self.grid_sample_vjp2(*along)[-1]
+            bent: Any = self.grid_sample_vjp2(*along)[-1]
             if gg_values is not None:
-                moved: Any = self.grid_push_vjp(grad_output, gg_values, grid, options, (False, True), (None, None))[1]
-                to_grid = moved + to_grid
+                bent += self.grid_push_vjp(grad_output, gg_values, grid, options, (False, True), (None, None))[1]
+            to_grid = bent
         return to_output, to_values, to_grid
 
     def grid_gradient(self, input: Array, grid: Array, options: SamplingOptions, out: Array | None) -> Array:
@@ -569,12 +569,13 @@ class Operations:
         depth, axis = coordinates.size[0], -3 if options.channel_axis == 1 else -4
         if reduce == "mean":
             grad_output = (grad_output / depth).astype(grad_output.dtype, copy=False)
-        spread = self.xp.expand_dims(grad_output, axis)
+        shape, spread = sample_shape(input, coordinates, options), self.xp.expand_dims(grad_output, axis)
         if reduce == "max":
             chosen = self.xp.expand_dims(self.reduce_depth(input, coordinates, reduce, options, None)[1], axis)
             planes = self.xp.arange(depth, dtype=chosen.dtype).reshape(-1, *(1,) * (-1 - axis))
-            spread = self.xp.where(chosen == planes, spread, spread.dtype.type(0))
-        spread = self.xp.broadcast_to(spread, sample_shape(input, coordinates, options))
+            of_all, spread = spread, self.xp.zeros(shape, spread.dtype)
+            self.xp.copyto(spread, of_all, where=chosen == planes)
+        spread = self.xp.broadcast_to(spread, shape)
         to_input, to_theta = self.through_matrices(
             gg_input, gg_theta, spread, None, input, coordinates, options, wanted[1:]
         )
