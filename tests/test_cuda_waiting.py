@@ -52,6 +52,10 @@ def samplers():
         yield f"grid_push-{key}", pystn.grid_push, (VALUES, GRID, (5, 6)), options
         yield f"grid_push_vjp-{key}", pystn.grid_push_vjp, (IMAGE, VALUES, GRID, (5, 6)), options
         yield f"grid_push_jvp-{key}", pystn.grid_push_jvp, (VALUES, GRID, VALUES, GRID, (5, 6)), options
+        second = (VALUES, GRID, IMAGE, VALUES, GRID, (5, 6))
+        yield f"grid_push_vjp2-{key}", pystn.grid_push_vjp2, second, options
+        yield f"forward_warp_vjp2-{key}", pystn.forward_warp_vjp2, second, options
+        yield f"grid_count_vjp2-{key}", pystn.grid_count_vjp2, (GRID, IMAGE[:, :1], GRID, (5, 6)), options
         yield f"forward_warp-{key}", pystn.forward_warp, (VALUES, GRID, (5, 6)), options
         yield f"forward_warp_vjp-{key}", pystn.forward_warp_vjp, (IMAGE, VALUES, GRID, (5, 6)), options
         yield f"forward_warp_jvp-{key}", pystn.forward_warp_jvp, (VALUES, GRID, VALUES, GRID, (5, 6)), options
@@ -84,6 +88,7 @@ def warps():
         yield f"{warp.name}-{name}", warp.forward, (input, theta, size), {}
         yield f"{warp.name}_vjp-{name}", warp.vjp, (cotangent, input, theta, size), {}
         yield f"{warp.name}_jvp-{name}", warp.jvp, (input, theta, input, theta, size), {}
+        yield f"{warp.name}_vjp2-{name}", warp.vjp2, (input, theta, cotangent, input, theta, size), {}
 
 
 def generators():
