@@ -6,7 +6,6 @@ product with its Jacobian's transpose, and ``f_jvp``, the product with its Jacob
 
 from importlib.metadata import version
 
-from pystn import ops
 from pystn.config import show_config
 from pystn.devices import warmup
 from pystn.grids import (
@@ -261,7 +260,6 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "normalized_to_pixel_jvp",
     "normalized_to_pixel_vjp",
     "num_threads",
-    "ops",
     "pixel_to_normalized",
     "pixel_to_normalized_jvp",
     "pixel_to_normalized_vjp",

@@ -52,7 +52,7 @@ def restored(entry: dict[str, Any]) -> Any:
     """Objects again, from an entry of JSON that is a class and its arguments."""
     if len(entry) != 1:
         return entry
-    ((name, arguments),) = entry.items()
+    (name, arguments), *_ = entry.items()
     if name == "complex":
         return complex(*arguments)
     kind = getattr(pystn, name, None)
