@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,12 +30,12 @@ class Call:
     options: tuple[tuple[str, Any], ...]
     given: tuple[str, ...] = ()  # options that are arrays; "kernel.1" is that of the second axis
 
-    @cached_property
+    @property
     def names(self) -> tuple[str, ...]:
         """What each array is."""
         return (*self.operation.primals, *self.given)
 
-    @cached_property
+    @property
     def outputs(self) -> int:
         return 1 + bool(dict(self.options).get("return_mask", False))
 
@@ -303,7 +302,7 @@ def bind(
             raise TypeError(f"{operation.name} has no argument {name!r}: expected some of {expected}")
     call = Call(
         operation,
-        tuple((name, hashable(value)) for name, value in sorted(given.items())),
+        tuple((name, hashable(given[name])) for name in sorted(given)),
         tuple(name for name, _ in of_options),
     )
     return call, arrays + [array for _, array in of_options]
@@ -311,6 +310,6 @@ def bind(
 
 def hashable(value: Any) -> Any:
     """The option as a value that can be looked up."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     return tuple(map(hashable, value)) if isinstance(value, (tuple, list)) else value

@@ -147,6 +147,9 @@ def matrices():
         yield key, operation.value, primals, reason
         yield key.replace(operation.name, f"{operation.name}_vjp", 1), operation.vjp, (value, *primals), reason
         yield key.replace(operation.name, f"{operation.name}_jvp", 1), operation.jvp, (*primals, *primals), reason
+        if operation.curved:
+            twice = key.replace(operation.name, f"{operation.name}_vjp2", 1)
+            yield twice, operation.vjp2, (*primals, value, *primals), reason
 
 
 CALLS = [*samplers(), *warps(), *generators(), *families(), *matrices()]
@@ -160,7 +163,7 @@ def on_device(value):
 
 def waits(name, raises):
     function = name.partition("-")[0]
-    for suffix in ("_vjp", "_jvp"):
+    for suffix in ("_vjp", "_jvp", "_vjp2"):
         function = function.removesuffix(suffix)
     return raises or (function in WAITING and not name.endswith("inverse"))
 

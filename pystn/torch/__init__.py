@@ -1,0 +1,112 @@
+"""pystn on torch tensors, with autograd: every operation, in every direction, to the second order.
+
+A function here takes tensors where the function of pystn of the same name takes arrays, and the same options. Tensors
+and arrays share their memory, on the CPU and, through CuPy, on CUDA devices. Derivatives are pystn's own, in reverse
+and in forward mode, for ``backward``, ``torch.autograd``, ``torch.func`` and ``torch.compile``.
+
+>>> import torch
+>>> import pystn.torch as stn
+>>> image = torch.rand(1, 3, 8, 8)
+>>> theta = torch.eye(2, 3)[None].requires_grad_()
+>>> stn.warp_affine(image, theta, (8, 8)).sum().backward()
+>>> theta.grad.shape
+torch.Size([1, 2, 3])
+
+`grid_sample` and `affine_grid` take the place of those of ``torch.nn.functional``, with their arguments and defaults.
+
+Options that have derivatives may be tensors: `fill_value`, and `kernel`, the parameters of the mode's interpolation
+kernel; for `apply` of a family's object also what it is made from, as `points`.
+
+Tensors of half precision that are no images, as the matrices that a network makes under ``torch.autocast``, are raised
+to float32: coordinates need it. Images keep their dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError('pystn.torch needs PyTorch: pip install "pystn[torch]"') from error
+
+from pystn import ops
+from pystn.calls import bind
+from pystn.torch.functions import Forward
+from pystn.torch.library import call_operator
+from pystn.torch.tensors import check_tensors
+
+__all__ = ["apply", *ops.OPERATIONS]
+
+operation_of = torch.compiler.assume_constant_result(ops.operation)
+IMAGES = ("input", "values")
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def apply(f: Any, *args: Any, **options: Any) -> Any:
+    """Call a function of pystn, or a family's object, on tensors.
+
+    Parameters
+    ----------
+    f : callable or str
+        A differentiable function of pystn, as ``pystn.grid_sample``, its name, or an object of a family of grids, as
+        ``pystn.ThinPlateSpline(...)``.
+    *args, **options
+        As `f` takes them, tensors for arrays.
+
+    Returns
+    -------
+    Tensor, or tuple of Tensor
+        As `f` returns.
+
+    Raises
+    ------
+    TypeError
+        If something else than dense tensors on one device is given for arrays, or a dtype is none of pystn's.
+    NotImplementedError
+        In derivatives of the third order.
+
+    Examples
+    --------
+    >>> import pystn
+    >>> import torch
+    >>> spline = pystn.ThinPlateSpline(pystn.control_points((4, 4)), (28, 28))
+    >>> theta = torch.from_numpy(spline.identity()).requires_grad_()
+    >>> pystn.torch.apply(spline, theta).shape
+    torch.Size([1, 28, 28, 2])
+    """
+    operation = operation_of(f)
+    if options.get("align_corners", False) is None:
+        options["align_corners"] = False
+    if "deterministic" in operation.options and torch.are_deterministic_algorithms_enabled():
+        options.setdefault("deterministic", True)
+    call, tensors = bind(operation, args, options, is_tensor)
+    check_tensors(dict(zip(call.names, tensors, strict=True)))
+    raised = [
+        tensor.float() if tensor.dtype in HALVES and name not in IMAGES else tensor
+        for name, tensor in zip(call.names, tensors, strict=True)
+    ]
+    if torch.compiler.is_compiling():
+        outputs = call_operator(call, raised)
+    else:
+        outputs = Forward.apply(call, (), *raised)
+    return outputs if len(outputs) > 1 else outputs[0]
+
+
+def on_tensors(operation: ops.Operation) -> Callable[..., Any]:
+    """The function of that name on tensors."""
+
+    def function(*args: Any, **options: Any) -> Any:
+        return apply(operation, *args, **options)
+
+    function.__name__ = function.__qualname__ = operation.name
+    function.__doc__ = f"`pystn.{operation.name}` on tensors: the same arguments, but `out`, and the same result."
+    return function
+
+
+globals().update({name: on_tensors(operation) for name, operation in ops.OPERATIONS.items()})
