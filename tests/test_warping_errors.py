@@ -375,7 +375,7 @@ def test_layout_is_named_as_chosen(given):
 
 def test_every_warp_is_public_and_documented():
     for warp in ("warp_affine", "warp_projective", "warp_project"):
-        for name in (warp, f"{warp}_vjp", f"{warp}_jvp"):
+        for name in (warp, f"{warp}_vjp", f"{warp}_jvp", f"{warp}_vjp2"):
             assert name in pystn.__all__
             documentation = getattr(pystn, name).__doc__
             for section in ("Parameters\n", "Returns\n", "Raises\n", "Examples\n"):

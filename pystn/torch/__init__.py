@@ -32,7 +32,7 @@ except ImportError as error:
     raise ImportError('pystn.torch needs PyTorch: pip install "pystn[torch]"') from error
 
 from pystn import ops
-from pystn.calls import bind
+from pystn.calls import Call, bind
 from pystn.torch.functions import Forward
 from pystn.torch.library import call_operator
 from pystn.torch.tensors import check_tensors
@@ -42,6 +42,19 @@ __all__ = ["apply", *ops.OPERATIONS]
 operation_of = torch.compiler.assume_constant_result(ops.operation)
 IMAGES = ("input", "values")
 HALVES = (torch.float16, torch.bfloat16)
+
+
+@torch.compiler.assume_constant_result
+def differentiated() -> bool:
+    """Whether what is compiled is inside a transform of torch.func that differentiates."""
+    levels = torch._C._functorch.get_interpreter_stack() or []
+    return any(level.key() != torch._C._functorch.TransformType.Vmap for level in levels)
+
+
+@torch.compiler.disable(reason="operators have no derivatives inside torch.func.grad, vjp and jvp: call it uncompiled")
+def uncompiled(call: Call, tensors: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    outputs: tuple[torch.Tensor, ...] = Forward.apply(call, (), *tensors)
+    return outputs
 
 
 def is_tensor(value: Any) -> bool:
@@ -91,10 +104,10 @@ def apply(f: Any, *args: Any, **options: Any) -> Any:
         tensor.float() if tensor.dtype in HALVES and name not in IMAGES else tensor
         for name, tensor in zip(call.names, tensors, strict=True)
     ]
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and not differentiated():
         outputs = call_operator(call, raised)
     else:
-        outputs = Forward.apply(call, (), *raised)
+        outputs = uncompiled(call, raised)
     return outputs if len(outputs) > 1 else outputs[0]
 
 

@@ -23,6 +23,9 @@ from pystn.validation import tangent_dtype
 __all__ = ["Forward", "Pull", "batched", "gradient_specs", "placed"]
 
 
+THIRD_ORDER = "pystn has derivatives to the second order: this one is of the third, or the tangent of a tangent"
+
+
 def gradient_specs(tensors: Sequence[Any], wanted: Sequence[bool]) -> list[Spec]:
     specs = [spec(tensor) for tensor, is_wanted in zip(tensors, wanted, strict=True) if is_wanted]
     return [Spec(shape, tangent_dtype(dtype)) for shape, dtype in specs]
@@ -40,10 +43,6 @@ def added(first: Sequence[Any] | None, second: Sequence[Any] | None) -> tuple[An
     return tuple(a + b for a, b in zip(first, second, strict=True))
 
 
-def third_order(*_: Any) -> Any:
-    raise NotImplementedError("pystn has derivatives to the second order: this one is of the third")
-
-
 class Direction(Function):
     """What they share. All take the call, which results are wanted, and tensors, of which some may be None."""
 
@@ -54,6 +53,14 @@ class Direction(Function):
     @staticmethod
     def targets(call: Call, wanted: tuple[bool, ...]) -> list[int]:
         raise NotImplementedError
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        raise NotImplementedError(THIRD_ORDER)
+
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: Any) -> Any:
+        raise NotImplementedError(THIRD_ORDER)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -203,8 +210,6 @@ class Push(Direction):
                 results[n:] = placed(Pull.apply(call, needed[n:], *cotangents, *arrays), needed[n:])
         return (None, None, *results)
 
-    jvp = staticmethod(third_order)
-
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
         return Push.batched(info, in_dims, *arguments)
@@ -232,9 +237,6 @@ class PullTwice(Direction):
             lambda: gradient_specs(tensors[n:], wanted),
         )
 
-    backward = staticmethod(third_order)
-    jvp = staticmethod(third_order)
-
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
         return PullTwice.batched(info, in_dims, *arguments)
@@ -242,4 +244,5 @@ class PullTwice(Direction):
 
 for direction in (Forward, Pull, Push, PullTwice):
     # `apply` asks for it at every call, and it takes longer than a small warp to find out.
-    direction.forward.__signature__ = signature(direction.forward)
+    function: Any = direction.forward
+    function.__signature__ = signature(function)

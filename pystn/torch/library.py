@@ -36,7 +36,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     if isinstance(value, Interpolation):
-        names = type(value).__match_args__  # of a dataclass, those of its fields
+        names: tuple[str, ...] = type(value).__match_args__  # of a dataclass, those of its fields
         return {type(value).__name__: {name: plain(getattr(value, name)) for name in names}}
     return value
 
@@ -52,7 +52,7 @@ def restored(entry: dict[str, Any]) -> Any:
     """Objects again, from an entry of JSON that is a class and its arguments."""
     if len(entry) != 1:
         return entry
-    ((name, arguments),) = entry.items()
+    (name, arguments), *_ = entry.items()
     if name == "complex":
         return complex(*arguments)
     kind = getattr(pystn, name, None)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from pystn.ops import Spec
 
@@ -33,7 +34,8 @@ TO_TORCH = {dtype.name: tensor_dtype for tensor_dtype, dtype in TO_NUMPY.items()
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     if dtype == torch.bfloat16:
-        return np.dtype(extra("ml_dtypes", "torch").bfloat16)
+        found: np.dtype[Any] = np.dtype(extra("ml_dtypes", "torch").bfloat16)
+        return found
     if dtype not in TO_NUMPY:
         expected = ", ".join(str(known) for known in (torch.bfloat16, *TO_NUMPY))
         raise TypeError(f"expected tensors of {expected}: got {dtype}")
@@ -92,7 +94,7 @@ def to_tensor(array: Any) -> Tensor:
     narrow = array.dtype.name == "bfloat16"
     if narrow:
         array = array.view(np.int16)
-    tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
+    tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else from_dlpack(array)
     return tensor.view(torch.bfloat16) if narrow else tensor
 
 
