@@ -5,11 +5,11 @@ families of grids. Both modes, `grad` and `make_jvp`, and derivatives of derivat
 
 >>> import autograd.numpy as np
 >>> from autograd import grad
->>> import pystn.autograd
+>>> import pystn.autograd as stn
 >>> image = np.arange(4.0).reshape(1, 1, 2, 2)
 >>> theta = np.array([[[1.0, 0.0, 0.25], [0.0, 1.0, 0.0]]])
 >>> def loss(theta):
-...     return np.sum(pystn.autograd.warp_affine(image, theta, (1, 1), coords="pixel") ** 2)
+...     return np.sum(stn.warp_affine(image, theta, (1, 1), coords="pixel") ** 2)
 >>> grad(loss)(theta)
 array([[[0. , 0. , 0.5],
         [0. , 0. , 1. ]]])
@@ -27,9 +27,7 @@ try:
     from autograd.extend import defjvp_argnums, defvjp_argnums, primitive, vspace
     from autograd.tracer import getval, isbox
 except ImportError as error:
-    raise ImportError(
-        'pystn.autograd works with autograd, which is not installed: pip install "pystn[autograd]"'
-    ) from (error)
+    raise ImportError('pystn.autograd needs autograd: pip install "pystn[autograd]"') from error
 
 from pystn.calls import Call, bind
 from pystn.ops import OPERATIONS, Operation
@@ -269,9 +267,7 @@ def made(operation: Operation) -> Callable[..., Any]:
 
     parameters = signature(operation.forward).parameters.values()
     call.__name__ = call.__qualname__ = operation.name
-    call.__doc__ = (
-        f"`pystn.{operation.name}`, on arrays that autograd may trace; for its options see there and `apply`."
-    )
+    call.__doc__ = f"`pystn.{operation.name}` on arrays that autograd may trace: all its arguments but `out`."
     vars(call)["__signature__"] = signature(operation.forward).replace(
         parameters=[parameter for parameter in parameters if parameter.name != "out"], return_annotation=Any
     )

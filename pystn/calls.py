@@ -79,10 +79,9 @@ class Call:
         cotangent = self._cotangent(cotangents, arrays)
         more = {f"gg_{name}": value for name, value in of_options.items()}
         first, *rest = self.operation.vjp2(*of_primals, cotangent, *primals, wrt=names, **options, **more)
-        firsts = [] if first is None else listed(first)
+        firsts = () if first is None else listed(first)  # without the mask's, if its cotangent is None
         return [
-            *firsts,
-            *[None] * (self.outputs - len(firsts)),
+            *[*firsts, None, None][: self.outputs],
             *self._gradients(tuple(rest), arrays, wanted[self.outputs :]),
         ]
 

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 
 import pytest
 
@@ -19,6 +20,9 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
+    framework = re.match(r"pystn\.(torch|jax|autograd)\b", name)
+    if framework:
+        pytest.importorskip(framework[1], reason=f"{framework[1]} is not installed")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
