@@ -71,10 +71,7 @@ class Call:
         """The VJP of `vjp`, from a cotangent of each of its results: to the cotangents, then to the arrays."""
         primals, options = self._split(arrays)
         of_primals, of_options = self._tangents(seconds)
-        count, fixed = len(primals), not self.operation.curved_parameters
-        for k, name in enumerate(self.given):
-            if fixed and (seconds[count + k] is not None or wanted[self.outputs + count + k]):
-                raise NotImplementedError(f"{self.operation.name} has no second-order derivatives to {name}")
+        self.check_second_order([second is not None for second in seconds], wanted[self.outputs :])
         names = [self.operation.cotangent] if any(wanted[: self.outputs]) else []
         names += self._wrt(wanted[self.outputs :])
         cotangent = self._cotangent(cotangents, arrays)
@@ -82,6 +79,13 @@ class Call:
         first, *rest = self.operation.vjp2(*of_primals, cotangent, *primals, wrt=names, **options, **more)
         firsts = [None] * self.outputs if first is None else list(listed(first))
         return [*firsts, *self._gradients(tuple(rest), arrays, wanted[self.outputs :])]
+
+    def check_second_order(self, seconds: Sequence[bool], wanted: Sequence[bool]) -> None:
+        """Raise unless there are second-order derivatives of the arrays with seconds to those that are wanted."""
+        self.operation.check_second_order()
+        for k, name in enumerate(self.names):
+            if name in self.given and not self.operation.curved_parameters and (seconds[k] or wanted[k]):
+                raise NotImplementedError(f"{self.operation.name} has no second-order derivatives to {name}")
 
     def results(self, specs: Sequence[Any]) -> tuple[Spec, ...]:
         """Shape and dtype of each output, of arrays of these shapes and dtypes."""
@@ -91,6 +95,17 @@ class Call:
     def tangents(self, specs: Sequence[Any]) -> tuple[Spec, ...]:
         """The same of each output's tangent and cotangent."""
         return tuple(Spec(shape, tangent_dtype(dtype)) for shape, dtype in self.results(specs))
+
+    def check(self, specs: Sequence[Any]) -> None:
+        """Raise what a call of arrays of these shapes and dtypes raises, whatever their values, without computing."""
+        stand_ins = [np.broadcast_to(np.zeros((), spec.dtype), spec.shape) for spec in specs]
+        count = len(self.operation.primals)
+        plain, primals, roles = Call(self.operation, self.options), stand_ins[:count], range(count)
+        try:
+            none, empty, _ = plain.fold(np, 0, primals, [None] * count, roles, roles)  # a batch of no calls
+            none.forward(empty)
+        except Exception:
+            plain.forward(primals)  # the same error, with the shapes that were given
 
     def folds(self, axes: Sequence[int | None], roles: Sequence[int], targets: Sequence[int]) -> bool:
         """Whether `fold` can do it: options have no batch."""

@@ -105,6 +105,12 @@ class Operation:
     def second_order(self) -> bool:
         return self.affine or self.functions[2] is not None
 
+    def check_second_order(self) -> None:
+        if not self.second_order:
+            raise NotImplementedError(
+                f"{self.name} has no second-order derivatives: they are of the third order in the sampler"
+            )
+
     @cached_property
     def _signature(self) -> list[Parameter]:
         return list(signature(self.forward).parameters.values())
@@ -137,11 +143,8 @@ class Operation:
         count = len(self.primals)
         second, (cotangent, *primals) = arrays[:count], arrays[count:]
         if not self.affine:
-            function = self.functions[2]
-            if function is None:
-                raise NotImplementedError(
-                    f"{self.name} has no second-order derivatives: they are of the third order in the sampler"
-                )
+            self.check_second_order()
+            function: Any = self.functions[2]
             names = (self.cotangent, *self.primals) if wrt is None else tuple(wrt)
             found: tuple[Any, ...] = function(*second, cotangent, *primals, wrt=names, **options)
             return found
