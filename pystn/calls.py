@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,12 +30,12 @@ class Call:
     options: tuple[tuple[str, Any], ...]
     given: tuple[str, ...] = ()  # options that are arrays; "kernel.1" is that of the second axis
 
-    @cached_property
+    @property
     def names(self) -> tuple[str, ...]:
         """What each array is."""
         return (*self.operation.primals, *self.given)
 
-    @cached_property
+    @property
     def outputs(self) -> int:
         return 1 + bool(dict(self.options).get("return_mask", False))
 
@@ -77,8 +76,11 @@ class Call:
         cotangent = self._cotangent(cotangents, arrays)
         more = {f"gg_{name}": value for name, value in of_options.items()}
         first, *rest = self.operation.vjp2(*of_primals, cotangent, *primals, wrt=names, **options, **more)
-        firsts = [None] * self.outputs if first is None else list(listed(first))
-        return [*firsts, *self._gradients(tuple(rest), arrays, wanted[self.outputs :])]
+        firsts = () if first is None else listed(first)  # without the mask's, if its cotangent is None
+        return [
+            *[*firsts, None, None][: self.outputs],
+            *self._gradients(tuple(rest), arrays, wanted[self.outputs :]),
+        ]
 
     def check_second_order(self, seconds: Sequence[bool], wanted: Sequence[bool]) -> None:
         """Raise unless there are second-order derivatives of the arrays with seconds to those that are wanted."""
@@ -245,7 +247,8 @@ class Call:
             base, _, axis = name.partition(".")
             gradient = named[base] if is_wanted else None
             if gradient is not None:
-                gradient = (gradient[int(axis)] if axis else gradient).astype(array.dtype).reshape(array.shape)
+                gradient = (gradient[int(axis)] if axis else gradient).reshape(array.shape)
+                gradient = gradient if array.dtype.kind in "iu" else gradient.astype(array.dtype)
             gradients.append(gradient)
         return gradients
 
@@ -282,8 +285,8 @@ def bind(
 ) -> tuple[Call, list[Any]]:
     """What a caller of an adapter gave, as a `Call` and its arrays.
 
-    Options that `parameters` names may be arrays; `kernel` gives the parameters of `mode`, one array, or a tuple of one
-    array or None for each axis.
+    Options that `parameters` names may be arrays; those that only derivatives have always count as such. `kernel` gives
+    the parameters of `mode`, one array, or a tuple of one array or None for each axis.
     """
     names = operation.arguments
     if len(args) > len(names):
@@ -305,7 +308,7 @@ def bind(
         if name == KERNEL and isinstance(value, (tuple, list)):
             per_axis = [(f"{KERNEL}.{axis}", array) for axis, array in enumerate(given.pop(name)) if array is not None]
             of_options += per_axis
-        elif is_array(value):
+        elif is_array(value) or (value is not None and name not in operation.options):
             of_options.append((name, given.pop(name)))
     for name in given:
         if name not in operation.options:
@@ -313,7 +316,7 @@ def bind(
             raise TypeError(f"{operation.name} has no argument {name!r}: expected some of {expected}")
     call = Call(
         operation,
-        tuple((name, hashable(value)) for name, value in sorted(given.items())),
+        tuple((name, hashable(given[name])) for name in sorted(given)),
         tuple(name for name, _ in of_options),
     )
     return call, arrays + [array for _, array in of_options]
@@ -321,6 +324,6 @@ def bind(
 
 def hashable(value: Any) -> Any:
     """The option as a value that can be looked up."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     return tuple(map(hashable, value)) if isinstance(value, (tuple, list)) else value

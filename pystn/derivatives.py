@@ -154,10 +154,10 @@ def check_gradients(
 
 
 def check_tangents(
-    d_input: Array | None, d_other: Array | None, input: Array, other: Array, name: str = "grid"
+    d_input: Array | None, d_other: Array | None, input: Array, other: Array, name: str = "grid", prefix: str = "d"
 ) -> None:
-    """Check the tangents of an image and of what its coordinates come from."""
+    """Check the tangents of an image and of what its coordinates come from, or the cotangents of their gradients."""
     if d_input is not None:
-        check_like("d_input", d_input, input.shape, tangent_dtype(input.dtype), "input")
+        check_like(f"{prefix}_input", d_input, input.shape, tangent_dtype(input.dtype), "input")
     if d_other is not None:
-        check_like(f"d_{name}", d_other, other.shape, other.dtype, name)
+        check_like(f"{prefix}_{name}", d_other, other.shape, other.dtype, name)

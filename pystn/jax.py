@@ -304,7 +304,7 @@ def apply(f: Any, *arrays: Any, **options: Any) -> Any:
     options = {name: static(called, name, value) for name, value in options.items()}
     call, values = bind(called, given, options, is_array)
     for name, value in zip(call.names, values, strict=True):
-        if not is_array(value) and (name in called.primals or not isinstance(value, (int, float, complex))):
+        if not is_array(value) and (name in called.primals or not isinstance(value, (int, float, complex, np.generic))):
             raise foreign(name, value)
     values = [value if isinstance(value, jax.Array) else jnp.asarray(value) for value in values]
     results = derivative_p.bind(*values, of=Derivative(call, (), False, (True,) * call.outputs))

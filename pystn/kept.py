@@ -60,4 +60,4 @@ class Keeper:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled and copied: not what is kept, which may lie on a device."""
-        return {name: value for name, value in vars(self).items() if name != "_casts"}
+        return {name: value for name, value in vars(self).items() if name not in ("_casts", "_operation")}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from inspect import Parameter, signature
 from itertools import zip_longest
 from types import ModuleType
@@ -63,6 +62,8 @@ class Operation:
         Names of options that have derivatives; "kernel" stands for the parameters of `mode`.
     cotangent : str
         What the derivatives call the cotangent of the output.
+    arguments : tuple of str
+        Names of primals and options that may be given by position, in their order.
     options : tuple of str
         Names of all options, in their order.
     forward : callable
@@ -83,23 +84,26 @@ class Operation:
     leading: bool = field(default=False, compare=False)
     affine: bool = field(default=False, compare=False)  # has no vjp2: the second derivatives are zero
     curved_parameters: bool = field(default=False, compare=False)  # vjp2 knows the parameters
+    arguments: tuple[str, ...] = field(init=False, compare=False)
+    options: tuple[str, ...] = field(init=False, compare=False)
+    cotangent: str = field(init=False, compare=False)
+    _selects: bool = field(init=False, compare=False)  # vjp is told what is wanted
+
+    def __post_init__(self) -> None:
+        vjp: Any = self.functions[0]
+        parameters = list(signature(self.forward).parameters.values())
+        left_out = (*self.primals, "out")
+        derived = {
+            "arguments": tuple(p.name for p in parameters if p.kind is Parameter.POSITIONAL_OR_KEYWORD),
+            "options": tuple(p.name for p in parameters if p.name not in left_out and p.kind is not p.VAR_KEYWORD),
+            "cotangent": next(iter(signature(vjp).parameters)),
+            "_selects": "wrt" in signature(vjp).parameters,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         return self.name
-
-    @cached_property
-    def arguments(self) -> tuple[str, ...]:
-        """Names of primals and options that may be given by position, in their order."""
-        return tuple(p.name for p in self._signature if p.kind is Parameter.POSITIONAL_OR_KEYWORD)
-
-    @cached_property
-    def options(self) -> tuple[str, ...]:
-        left_out = (*self.primals, "out")
-        return tuple(p.name for p in self._signature if p.name not in left_out and p.kind is not Parameter.VAR_KEYWORD)
-
-    @cached_property
-    def cotangent(self) -> str:
-        return next(iter(signature(self.functions[0]).parameters))  # type: ignore[arg-type]
 
     @property
     def second_order(self) -> bool:
@@ -110,15 +114,6 @@ class Operation:
             raise NotImplementedError(
                 f"{self.name} has no second-order derivatives: they are of the third order in the sampler"
             )
-
-    @cached_property
-    def _signature(self) -> list[Parameter]:
-        return list(signature(self.forward).parameters.values())
-
-    @cached_property
-    def _selects(self) -> bool:
-        """Whether `vjp` is told what is wanted."""
-        return "wrt" in signature(self.functions[0]).parameters  # type: ignore[arg-type]
 
     def vjp(self, cotangent: Any, *primals: Array, wrt: Sequence[str] | None = None, **options: Any) -> tuple[Any, ...]:
         """Gradients to all primals, None where `wrt` does not name one, then to each parameter that `wrt` names."""
@@ -401,7 +396,10 @@ def operation(f: Any) -> Operation:
     if isinstance(f, Operation):
         return f
     if isinstance(f, Family):
-        return of_family(f)
+        if "_operation" not in vars(f):
+            vars(f)["_operation"] = of_family(f)
+        found: Operation = vars(f)["_operation"]
+        return found
     try:
         return OPERATIONS[f] if isinstance(f, str) else BY_FUNCTION[f]
     except (KeyError, TypeError):

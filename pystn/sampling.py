@@ -539,10 +539,7 @@ def grid_sample_vjp2(
     )
     check_sampling(input, grid, options)
     check_cotangents(grad_output, grad_mask, input, grid, options)
-    if gg_input is not None:
-        check_like("gg_input", gg_input, input.shape, tangent_dtype(input.dtype), "input")
-    if gg_grid is not None:
-        check_like("gg_grid", gg_grid, grid.shape, grid.dtype, "grid")
+    check_tangents(gg_input, gg_grid, input, grid, prefix="gg")
     to_output, to_mask, to_input, to_grid = backend.grid_sample_vjp2(
         gg_input, gg_grid, grad_output, grad_mask, input, grid, options, wanted
     )

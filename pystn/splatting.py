@@ -31,12 +31,15 @@ __all__ = [
     "forward_warp",
     "forward_warp_jvp",
     "forward_warp_vjp",
+    "forward_warp_vjp2",
     "grid_count",
     "grid_count_jvp",
     "grid_count_vjp",
+    "grid_count_vjp2",
     "grid_push",
     "grid_push_jvp",
     "grid_push_vjp",
+    "grid_push_vjp2",
 ]
 
 
@@ -89,6 +92,7 @@ def grid_push(
 
     See Also
     --------
+    grid_push_vjp, grid_push_jvp, grid_push_vjp2 : its derivatives.
     grid_count : the weight that each pixel received.
     forward_warp : the one divided by the other.
 
@@ -188,6 +192,13 @@ def grid_push_vjp(
     return backend.grid_push_vjp(grad_output, values, grid, options, wanted, tuple(given.values()))
 
 
+def check_alike(given: dict[str, Array | None], *primals: Array) -> None:
+    """Check tangents or cotangents, named after their primals, that may each be None."""
+    for (name, array), primal in zip(given.items(), primals, strict=True):
+        if array is not None:
+            check_like(name, array, primal.shape, primal.dtype, name.partition("_")[2])
+
+
 def grid_push_jvp(
     values: Array,
     grid: Array,
@@ -247,13 +258,94 @@ def grid_push_jvp(
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     backend = backend_of({"values": values, "grid": grid}, {"d_values": d_values, "d_grid": d_grid, "out": out})
     shape = check_splatting(values, grid, size, options)
-    if d_values is not None:
-        check_like("d_values", d_values, values.shape, values.dtype, "values")
-    if d_grid is not None:
-        check_like("d_grid", d_grid, grid.shape, grid.dtype, "grid")
+    check_alike({"d_values": d_values, "d_grid": d_grid}, values, grid)
     if out is not None:
         check_out("out", out, shape, values.dtype, (values, grid, d_values, d_grid))
     return backend.grid_push(d_values, values, grid, d_grid, shape, values.dtype, options, out)
+
+
+def grid_push_vjp2(
+    gg_values: Array | None,
+    gg_grid: Array | None,
+    grad_output: Array,
+    values: Array,
+    grid: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    deterministic: bool = False,
+    wrt: str | Sequence[str] = ("grad_output", "values", "grid"),
+) -> tuple[Array | None, Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `grid_push_vjp`.
+
+    With cotangents :math:`\bar{\bar V}`, :math:`\bar{\bar x}` of the two gradients, and :math:`S_i` the samples of the
+    cotangent :math:`\bar U`,
+
+    .. math::
+        \bar g &= \mathrm{jvp}(\bar{\bar V}, \bar{\bar x}) \\
+        \bar V_i &= \sum_a \bar{\bar x}_{ia} \, \partial_a S_i \\
+        \bar x_{ia} &= \sum_c \Bigl( \bar{\bar V}_{ci} \, \partial_a S_{ci} +
+            V_{ci} \sum_b \bar{\bar x}_{ib} \, \partial_a \partial_b S_{ci} \Bigr)
+
+    Parameters
+    ----------
+    gg_values, gg_grid : ndarray or None
+        Cotangents of grad_values and grad_grid: shapes and dtypes of `values` and `grid`. None is zero.
+    grad_output, values, grid, size
+        As given to `grid_push_vjp`.
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    wrt : sequence of {"grad_output", "values", "grid"}, default all
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_output, grad_values, grad_grid : ndarray or None
+        Shapes and dtypes of `grad_output`, `values` and `grid`; None where not in `wrt`. What the batch
+        shares receives the sum over it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `grid_push_vjp`.
+
+    See Also
+    --------
+    grid_push_vjp, grid_push_jvp
+
+    Notes
+    -----
+    The second derivative of linear interpolation is as in `grid_sample_vjp2`. The gradient to the grid is the
+    sum of two arrays; for values that the batch shares the gradient to each is stored before they are added up.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> slope, values = np.array([[0.0, 1.0], [2.0, 5.0]]).reshape(1, 1, 2, 2), np.array([[[8.0]]])
+    >>> point, direction = np.array([[[0.25, 0.5]]]), np.array([[[1.0, 0.0]]])
+    >>> _, grad_values, grad_point = pystn.grid_push_vjp2(
+    ...     None, direction, slope, values, point, (2, 2), coords="pixel"
+    ... )
+    >>> grad_values, grad_point
+    (array([[[2.]]]), array([[[ 0., 16.]]]))
+    """
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
+    wanted = check_wrt(wrt, ("grad_output", "values", "grid"))
+    arrays = {"grad_output": grad_output, "values": values, "grid": grid}
+    backend = backend_of(arrays, {"gg_values": gg_values, "gg_grid": gg_grid})
+    shape = check_splatting(values, grid, size, options)
+    check_like("grad_output", grad_output, shape, values.dtype, "the output")
+    check_alike({"gg_values": gg_values, "gg_grid": gg_grid}, values, grid)
+    return backend.grid_push_vjp2(gg_values, gg_grid, grad_output, values, grid, options, wanted)
 
 
 def ones_for(backend: Operations, grid: Array, options: SamplingOptions) -> Array:
@@ -306,6 +398,7 @@ def grid_count(
 
     See Also
     --------
+    grid_count_vjp, grid_count_jvp, grid_count_vjp2 : its derivatives.
     grid_push, forward_warp
 
     Examples
@@ -445,11 +538,78 @@ def grid_count_jvp(
     options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
     backend = backend_of({"grid": grid}, {"d_grid": d_grid, "out": out})
     shape = image_shape(grid.shape[0], 1, check_target(grid, size, options), options)
-    if d_grid is not None:
-        check_like("d_grid", d_grid, grid.shape, grid.dtype, "grid")
+    check_alike({"d_grid": d_grid}, grid)
     if out is not None:
         check_out("out", out, shape, grid.dtype, (grid, d_grid))
     return backend.grid_push(None, ones_for(backend, grid, options), grid, d_grid, shape, grid.dtype, options, out)
+
+
+def grid_count_vjp2(
+    gg_grid: Array | None,
+    grad_output: Array,
+    grid: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    deterministic: bool = False,
+    wrt: str | Sequence[str] = ("grad_output", "grid"),
+) -> tuple[Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `grid_count_vjp`.
+
+    That of `grid_push_vjp` for values of one.
+
+    Parameters
+    ----------
+    gg_grid : ndarray or None
+        Cotangent of grad_grid: shape and dtype of `grid`. None is zero.
+    grad_output, grid, size
+        As given to `grid_count_vjp`.
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    wrt : sequence of {"grad_output", "grid"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_output, grad_grid : ndarray or None
+        Shapes and dtypes of `grad_output` and `grid`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `grid_count_vjp`.
+
+    See Also
+    --------
+    grid_count_vjp, grid_count_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> slope = np.array([[0.0, 1.0], [2.0, 5.0]]).reshape(1, 1, 2, 2)
+    >>> point, direction = np.array([[[0.25, 0.5]]]), np.array([[[1.0, 0.0]]])
+    >>> _, grad_point = pystn.grid_count_vjp2(direction, slope, point, (2, 2), coords="pixel")
+    >>> grad_point
+    array([[[0., 2.]]])
+    """
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
+    to_output, to_grid = check_wrt(wrt, ("grad_output", "grid"))
+    backend = backend_of({"grad_output": grad_output, "grid": grid}, {"gg_grid": gg_grid})
+    shape = image_shape(grid.shape[0], 1, check_target(grid, size, options), options)
+    check_like("grad_output", grad_output, shape, grid.dtype, "the output")
+    check_alike({"gg_grid": gg_grid}, grid)
+    ones, wanted = ones_for(backend, grid, options), (to_output, False, to_grid)
+    found = backend.grid_push_vjp2(None, gg_grid, grad_output, ones, grid, options, wanted)
+    return found[0], found[2]
 
 
 def check_eps(eps: float) -> float:
@@ -487,6 +647,32 @@ def warp_and_count(
     count += count.dtype.type(eps)
     backend.xp.divide(warped, count, out=warped, casting="same_kind")
     return warped, count
+
+
+def count_cotangent(to_sum: Array, warped: Array, grid: Array, options: SamplingOptions) -> Array:
+    """The cotangent of the count, -sum_c to_sum_c warped_c; that of one grid is for all of the batch."""
+    product = (to_sum.conj() * warped).real.sum(axis=1 if options.channel_axis == 1 else -1, keepdims=True)
+    if warped.shape[0] != grid.shape[0]:
+        product = product.sum(axis=0, keepdims=True)
+    cotangent: Array = (-product).astype(grid.dtype, copy=False)
+    return cotangent
+
+
+def parts_vjp(
+    backend: Operations,
+    to_sum: Array,
+    to_count: Array | None,
+    values: Array,
+    grid: Array,
+    options: SamplingOptions,
+    wanted: tuple[bool, ...],
+) -> tuple[Array | None, Array | None]:
+    """Gradients to values and grid of cotangents of sum and count; the latter's may be missing if the grid's is."""
+    grad_values, grad_grid = backend.grid_push_vjp(to_sum, values, grid, options, wanted, (None, None))
+    if grad_grid is not None and to_count is not None:
+        ones = ones_for(backend, grid, options)
+        grad_grid += backend.grid_push_vjp(to_count, ones, grid, options, (False, True), (None, None))[1]
+    return grad_values, grad_grid
 
 
 def forward_warp(
@@ -531,12 +717,13 @@ def forward_warp(
 
     See Also
     --------
+    forward_warp_vjp, forward_warp_jvp, forward_warp_vjp2 : its derivatives.
     grid_push, grid_count
 
     Notes
     -----
     Beyond the result it takes the count, one channel; the derivatives take up to six arrays of the
-    result's size.
+    result's size, those of second order up to twelve.
 
     Examples
     --------
@@ -622,17 +809,11 @@ def forward_warp_vjp(
     backend = backend_of({"grad_output": grad_output, "values": values, "grid": grid})
     shape = check_splatting(values, grid, size, options)
     check_like("grad_output", grad_output, shape, values.dtype, "the output")
-    wide, ones, nowhere = widened(values), ones_for(backend, grid, options), (None, None)
+    wide = widened(values)
     warped, count = warp_and_count(backend, wide, grid, shape, options, eps)
     to_sum = (widened(grad_output) / count).astype(wide.dtype, copy=False)
-    grad_values, grad_grid = backend.grid_push_vjp(to_sum, wide, grid, options, wanted, nowhere)
-    if grad_grid is not None:
-        product = (to_sum.conj() * warped).real.sum(axis=1 if options.channel_axis == 1 else -1, keepdims=True)
-        if warped.shape[0] != grid.shape[0]:  # one grid for the batch
-            product = product.sum(axis=0, keepdims=True)
-        to_count = (-product).astype(grid.dtype, copy=False)
-        _, through_count = backend.grid_push_vjp(to_count, ones, grid, options, (False, True), nowhere)
-        grad_grid += through_count
+    to_count = count_cotangent(to_sum, warped, grid, options) if wanted[1] else None
+    grad_values, grad_grid = parts_vjp(backend, to_sum, to_count, wide, grid, options, wanted)
     return rounded(grad_values, values), grad_grid
 
 
@@ -694,10 +875,7 @@ def forward_warp_jvp(
     eps = check_eps(eps)
     backend = backend_of({"values": values, "grid": grid}, {"d_values": d_values, "d_grid": d_grid})
     shape = check_splatting(values, grid, size, options)
-    if d_values is not None:
-        check_like("d_values", d_values, values.shape, values.dtype, "values")
-    if d_grid is not None:
-        check_like("d_grid", d_grid, grid.shape, grid.dtype, "grid")
+    check_alike({"d_values": d_values, "d_grid": d_grid}, values, grid)
     wide, ones = widened(values), ones_for(backend, grid, options)
     warped, count = warp_and_count(backend, wide, grid, shape, options, eps)
     change = backend.grid_push(widened(d_values), wide, grid, d_grid, shape, wide.dtype, options, None)
@@ -705,3 +883,107 @@ def forward_warp_jvp(
     d_count = backend.grid_push(None, ones, grid, d_grid, of_count, grid.dtype, options, None)
     d_warped: Array = rounded((change - warped * d_count) / count, values)
     return d_warped
+
+
+def forward_warp_vjp2(
+    gg_values: Array | None,
+    gg_grid: Array | None,
+    grad_output: Array,
+    values: Array,
+    grid: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    deterministic: bool = False,
+    eps: float = 1e-6,
+    wrt: str | Sequence[str] = ("grad_output", "values", "grid"),
+) -> tuple[Array | None, Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `forward_warp_vjp`.
+
+    With the tangents :math:`dW` and :math:`dn` of warp and count along the cotangents of the two gradients, and
+    :math:`\bar S` and :math:`\bar n` of `forward_warp_vjp`, what the sum and the count get is
+
+    .. math::
+        \bar{\bar S} = -\frac{dn}{n + \epsilon} \, \bar S, \qquad
+        \bar{\bar n} = -\sum_c \bar S_c \Bigl( dW_c - \frac{dn}{n + \epsilon} \, W_c \Bigr)
+
+    and goes back through `grid_push` and `grid_count`, beside their own second order at :math:`\bar S` and
+    :math:`\bar n`.
+
+    Parameters
+    ----------
+    gg_values, gg_grid : ndarray or None
+        Cotangents of grad_values and grad_grid: shapes and dtypes of `values` and `grid`. None is zero.
+    grad_output, values, grid, size, eps
+        As given to `forward_warp_vjp`.
+    mode, padding_mode, align_corners, cutoff, coords, channel_axis, deterministic
+        As in `grid_sample`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    wrt : sequence of {"grad_output", "values", "grid"}, default all
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_output, grad_values, grad_grid : ndarray or None
+        Shapes and dtypes of `grad_output`, `values` and `grid`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `forward_warp_vjp`.
+
+    See Also
+    --------
+    forward_warp_vjp, forward_warp_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> values, grid = np.array([[[2.0, 4.0]]]), np.array([[[0.5], [0.5]]])
+    >>> cotangent, direction = np.array([[[1.0, 0.0]]]), np.array([[[1.0], [0.0]]])
+    >>> _, _, grad_grid = pystn.forward_warp_vjp2(
+    ...     None, direction, cotangent, values, grid, (2,), coords="pixel", eps=1e-9
+    ... )
+    >>> grad_grid.round(3) + 0.0
+    array([[[2.],
+            [0.]]])
+    """
+    options = resolve(mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff)
+    eps = check_eps(eps)
+    wanted = check_wrt(wrt, ("grad_output", "values", "grid"))
+    arrays = {"grad_output": grad_output, "values": values, "grid": grid}
+    backend = backend_of(arrays, {"gg_values": gg_values, "gg_grid": gg_grid})
+    shape = check_splatting(values, grid, size, options)
+    check_like("grad_output", grad_output, shape, values.dtype, "the output")
+    check_alike({"gg_values": gg_values, "gg_grid": gg_grid}, values, grid)
+    wide, gg_wide, ones = widened(values), widened(gg_values), ones_for(backend, grid, options)
+    warped, count = warp_and_count(backend, wide, grid, shape, options, eps)
+    to_sum = (widened(grad_output) / count).astype(wide.dtype, copy=False)
+    to_count = count_cotangent(to_sum, warped, grid, options)
+    # The sum and the count, each with its second order: grad_grad_output of theirs are their tangents.
+    d_sum, to_values, to_grid = backend.grid_push_vjp2(
+        gg_wide, gg_grid, to_sum, wide, grid, options, (True, *wanted[1:])
+    )
+    d_count, _, through_count = backend.grid_push_vjp2(
+        None, gg_grid, to_count, ones, grid, options, (True, False, wanted[2])
+    )
+    rate = d_count / count
+    d_warped = d_sum / count - warped * rate
+    more_values, more_grid = None, None
+    if any(wanted[1:]):
+        bent = (-rate * to_sum).astype(wide.dtype, copy=False)
+        bent_count = count_cotangent(to_sum, d_warped - warped * rate, grid, options)
+        more_values, more_grid = parts_vjp(backend, bent, bent_count, wide, grid, options, wanted[1:])
+    return (
+        rounded(d_warped, values) if wanted[0] else None,
+        rounded(to_values + more_values, values) if wanted[1] else None,
+        to_grid + through_count + more_grid if wanted[2] else None,
+    )

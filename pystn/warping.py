@@ -37,12 +37,15 @@ __all__ = [
     "warp_affine",
     "warp_affine_jvp",
     "warp_affine_vjp",
+    "warp_affine_vjp2",
     "warp_project",
     "warp_project_jvp",
     "warp_project_vjp",
+    "warp_project_vjp2",
     "warp_projective",
     "warp_projective_jvp",
     "warp_projective_vjp",
+    "warp_projective_vjp2",
 ]
 
 REDUCTIONS = ("sum", "mean", "max")
@@ -116,6 +119,28 @@ def warp_jvp(
     return d_output if d_mask is None else (d_output, d_mask)
 
 
+def warp_vjp2(
+    gg_input: Array | None,
+    gg_theta: Array | None,
+    grad_output: Any,
+    input: Array,
+    coordinates: MatrixCoordinates,
+    options: SamplingOptions,
+    return_mask: Any,
+    wrt: Any,
+) -> tuple[Any, Any, Any]:
+    wanted = check_wrt(wrt, ("grad_output", "input", "theta"))
+    grad_output, grad_mask = cotangents(grad_output, return_mask)
+    others = {"grad_mask": grad_mask, "gg_input": gg_input, "gg_theta": gg_theta}
+    backend = backend_of({"grad_output": grad_output, "input": input}, others)
+    check_cotangents(grad_output, grad_mask, input, coordinates, options)
+    check_tangents(gg_input, gg_theta, input, coordinates.theta, "theta", "gg")
+    to_output, to_mask, to_input, to_theta = backend.grid_sample_vjp2(
+        gg_input, gg_theta, grad_output, grad_mask, input, coordinates, options, wanted
+    )
+    return (to_output if to_mask is None else (to_output, to_mask)), to_input, to_theta
+
+
 def warp_affine(
     input: Array,
     theta: Array,
@@ -179,7 +204,7 @@ def warp_affine(
 
     See Also
     --------
-    warp_affine_vjp, warp_affine_jvp : its derivatives.
+    warp_affine_vjp, warp_affine_jvp, warp_affine_vjp2 : its derivatives.
     grid_sample, affine_grid : the same in two steps.
     warp_projective : the same for homographies.
 
@@ -376,6 +401,86 @@ def warp_affine_jvp(
     return warp_jvp(input, coordinates, d_input, d_theta, options, return_mask, d_fill_value, d_kernel, out)
 
 
+def warp_affine_vjp2(
+    gg_input: Array | None,
+    gg_theta: Array | None,
+    grad_output: Array | tuple[Array, Array],
+    input: Array,
+    theta: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    fill_value: FillValue = 0.0,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    deterministic: bool = False,
+    return_mask: bool = False,
+    wrt: str | Sequence[str] = ("grad_output", "input", "theta"),
+) -> tuple[Any, Any, Any]:
+    r"""Second order: the vector-Jacobian product of `warp_affine_vjp`.
+
+    That of `grid_sample_vjp` with the cotangent of the grid's gradient, :math:`\bar{\bar x} = \bar{\bar A} \,
+    (x_t, y_t, 1)^T`, whose gradient to the grid goes back to the matrix as in `warp_affine_vjp`.
+
+    Parameters
+    ----------
+    gg_input, gg_theta : ndarray or None
+        Cotangents of grad_input and grad_theta: shapes and dtypes of these. None is zero.
+    grad_output, input, theta, size
+        As given to `warp_affine_vjp`.
+    mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic, return_mask
+        As given to `warp_affine`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    wrt : sequence of {"grad_output", "input", "theta"}, default all
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_output, grad_input, grad_theta : ndarray or None
+        Shapes and dtypes of `grad_output` (a tuple with `return_mask`), of the gradient to `input`,
+        and of `theta`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `warp_affine_vjp`.
+
+    See Also
+    --------
+    warp_affine_vjp, warp_affine_jvp
+
+    Notes
+    -----
+    For the gradients to `input` and `theta` the grid, its cotangent and its gradient are stored, in the dtype of
+    the arithmetic, and the target's coordinates. The second derivative of linear interpolation is as in
+    `grid_sample_vjp2`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> image = np.array([[0.0, 1.0], [2.0, 5.0]]).reshape(1, 1, 2, 2)
+    >>> theta, shift = np.array([[[1.0, 0.0, 0.25], [0.0, 1.0, 0.5]]]), np.array([[[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]])
+    >>> _, _, grad_theta = pystn.warp_affine_vjp2(
+    ...     None, shift, np.ones((1, 1, 1, 1)), image, theta, (1, 1), coords="pixel"
+    ... )
+    >>> grad_theta
+    array([[[0., 0., 0.],
+            [0., 0., 2.]]])
+    """
+    backend_of({"input": input, "theta": theta})
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
+    coordinates = affine(input, theta, size, options)
+    return warp_vjp2(gg_input, gg_theta, grad_output, input, coordinates, options, return_mask, wrt)
+
+
 def warp_projective(
     input: Array,
     theta: Array,
@@ -443,7 +548,7 @@ def warp_projective(
 
     See Also
     --------
-    warp_projective_vjp, warp_projective_jvp : its derivatives.
+    warp_projective_vjp, warp_projective_jvp, warp_projective_vjp2 : its derivatives.
     warp_affine : the same for affine maps.
 
     Examples
@@ -626,6 +731,90 @@ def warp_projective_jvp(
     return warp_jvp(input, coordinates, d_input, d_theta, options, return_mask, d_fill_value, d_kernel, out)
 
 
+def warp_projective_vjp2(
+    gg_input: Array | None,
+    gg_theta: Array | None,
+    grad_output: Array | tuple[Array, Array],
+    input: Array,
+    theta: Array,
+    size: Sequence[int],
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    fill_value: FillValue = 0.0,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    deterministic: bool = False,
+    min_denominator: float | None = None,
+    cull_behind: bool = False,
+    return_mask: bool = False,
+    wrt: str | Sequence[str] = ("grad_output", "input", "theta"),
+) -> tuple[Any, Any, Any]:
+    r"""Second order: the vector-Jacobian product of `warp_projective_vjp`.
+
+    That of `grid_sample_vjp` with the cotangent of the grid's gradient, :math:`\bar{\bar x} = d(q_1, q_2) / q_3` along
+    :math:`dq = \bar{\bar H} \, (x_t, y_t, 1)^T`; its gradient to the grid goes back to the matrix as in
+    `warp_projective_vjp`, and beside it the first gradient to the grid as in `projective_grid_vjp2`.
+
+    Parameters
+    ----------
+    gg_input, gg_theta : ndarray or None
+        Cotangents of grad_input and grad_theta: shapes and dtypes of these. None is zero.
+    grad_output, input, theta, size
+        As given to `warp_projective_vjp`.
+    mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic
+        As given to `warp_projective`.
+    min_denominator, cull_behind, return_mask
+        As given to `warp_projective`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    wrt : sequence of {"grad_output", "input", "theta"}, default all
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_output, grad_input, grad_theta : ndarray or None
+        Shapes and dtypes of `grad_output` (a tuple with `return_mask`), of the gradient to `input`,
+        and of `theta`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `warp_projective_vjp`.
+
+    See Also
+    --------
+    warp_projective_vjp, warp_projective_jvp
+
+    Notes
+    -----
+    As for `warp_affine_vjp2`; of homogeneous coordinates there are as many arrays again.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> image = np.arange(4.0).reshape(1, 1, 2, 2)
+    >>> theta = np.array([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 2.0]]])
+    >>> _, _, grad_theta = pystn.warp_projective_vjp2(
+    ...     None, theta, np.ones((1, 1, 1, 1)), image, theta, (1, 1), coords="pixel"
+    ... )
+    >>> grad_theta + 0.0  # minus the gradient itself, as that is of degree -1 in theta
+    array([[[ 0.   ,  0.   , -0.5  ],
+            [ 0.   ,  0.   , -1.   ],
+            [ 0.   ,  0.   ,  0.375]]])
+    """
+    backend_of({"input": input, "theta": theta})
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
+    coordinates = projective(input, theta, size, options, min_denominator, cull_behind)
+    return warp_vjp2(gg_input, gg_theta, grad_output, input, coordinates, options, return_mask, wrt)
+
+
 def volume(input: Array, theta: Array, size: Sequence[int], reduce: Any, options: SamplingOptions) -> MatrixCoordinates:
     coordinates = affine(input, theta, size, options)
     if len(coordinates.size) != 3:
@@ -694,7 +883,7 @@ def warp_project(
 
     See Also
     --------
-    warp_project_vjp, warp_project_jvp : its derivatives.
+    warp_project_vjp, warp_project_jvp, warp_project_vjp2 : its derivatives.
     warp_affine : the volume itself.
 
     Examples
@@ -876,3 +1065,88 @@ def warp_project_jvp(
         shape, dtype = projected_shape(input, coordinates, options), tangent_dtype(input.dtype)
         check_out("out", out, shape, dtype, (input, theta, d_input, d_theta))
     return backend.warp_project_jvp(input, coordinates, d_input, d_theta, reduce, options, out)
+
+
+def warp_project_vjp2(
+    gg_input: Array | None,
+    gg_theta: Array | None,
+    grad_output: Array,
+    input: Array,
+    theta: Array,
+    size: Sequence[int],
+    reduce: str = "sum",
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
+    align_corners: bool = False,
+    *,
+    fill_value: FillValue = 0.0,
+    cutoff: str | None = None,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    channel_axis: int = 1,
+    deterministic: bool = False,
+    wrt: str | Sequence[str] = ("grad_output", "input", "theta"),
+) -> tuple[Array | None, Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `warp_project_vjp`.
+
+    That of `warp_affine_vjp`, with the cotangent of each sample that `warp_project_vjp` names: which sample attains a
+    maximum does not change.
+
+    Parameters
+    ----------
+    gg_input, gg_theta : ndarray or None
+        Cotangents of grad_input and grad_theta: shapes and dtypes of these. None is zero.
+    grad_output, input, theta, size
+        As given to `warp_project_vjp`.
+    reduce, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic
+        As given to `warp_project`.
+    subgradient : {"right", "left", "central", "zero"}, default "right"
+        As in `grid_sample_vjp`.
+    wrt : sequence of {"grad_output", "input", "theta"}, default all
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_output, grad_input, grad_theta : ndarray or None
+        Shapes and dtypes of `grad_output`, of the gradient to `input`,
+        and of `theta`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `warp_project_vjp`.
+
+    See Also
+    --------
+    warp_project_vjp, warp_project_jvp
+
+    Notes
+    -----
+    As for `warp_affine_vjp2` of the volume; for ``reduce="max"`` the cotangent of every sample is stored too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> volume, theta = np.arange(8.0).reshape(1, 1, 2, 2, 2) ** 2, np.eye(3, 4)[None]
+    >>> shift = np.zeros_like(theta)
+    >>> shift[..., 0, 3] = 1.0
+    >>> *_, grad_theta = pystn.warp_project_vjp2(
+    ...     None, shift, np.ones((1, 1, 1, 1)), volume, theta, (2, 1, 1), "max", coords="pixel"
+    ... )
+    >>> grad_theta
+    array([[[ 0.,  0.,  0.,  0.],
+            [ 0.,  0.,  4.,  4.],
+            [ 0.,  0., -9., -9.]]])
+    """
+    arrays = {"grad_output": grad_output, "input": input, "theta": theta}
+    backend = backend_of(arrays, {"gg_input": gg_input, "gg_theta": gg_theta})
+    options = resolve(
+        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
+    )
+    coordinates = volume(input, theta, size, reduce, options)
+    wanted = check_wrt(wrt, ("grad_output", "input", "theta"))
+    shape, dtype = projected_shape(input, coordinates, options), tangent_dtype(input.dtype)
+    check_like("grad_output", grad_output, shape, dtype, "the output")
+    check_tangents(gg_input, gg_theta, input, theta, "theta", "gg")
+    return backend.warp_project_vjp2(gg_input, gg_theta, grad_output, input, coordinates, reduce, options, wanted)

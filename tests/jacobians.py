@@ -28,3 +28,29 @@ def assert_close(found, expected, tolerance=1e-6):
     """To a tolerance relative to the largest entry."""
     scale = max(np.abs(expected).max(initial=0), 1e-300)
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+
+
+def assert_second_order(vjp, vjp2, cotangent, primals, along, across, h=1e-6, tolerance=1e-6):
+    """That vjp2(*along, cotangent, *primals) is the product of the derivatives of vjp(cotangent, *primals) with along.
+
+    To the primals it is the difference of the gradients along it, as second derivatives are symmetric, which is asked
+    too, of the other directions `across`. Entries of either may be None for zero.
+    """
+    to_cotangent, *to_primals = vjp2(*along, cotangent, *primals)
+    for u in (cotangent, np.cos(np.arange(cotangent.size)).reshape(cotangent.shape)):  # gradients are linear in it
+        assert_adjoint(to_cotangent, u, *zip(*given(vjp(u, *primals), along), strict=True))
+    moved = [
+        vjp(cotangent, *(p if d is None else p + sign * h * d for p, d in zip(primals, along, strict=True)))
+        for sign in (1, -1)
+    ]
+    for found, after, before in zip(to_primals, *moved, strict=True):
+        assert_close(found, (after - before) / (2 * h), tolerance)
+    _, *to_others = vjp2(*across, cotangent, *primals)
+    one, other = given(to_primals, across), given(to_others, along)
+    scale = sum(np.abs(a * b).sum() for a, b in (*one, *other))
+    assert abs(sum((a * b).sum() for a, b in one) - sum((a * b).sum() for a, b in other)) <= 1e-12 * scale
+
+
+def given(gradients, directions):
+    """The pairs of those whose direction is not None."""
+    return [(g, d) for g, d in zip(gradients, directions, strict=True) if d is not None]

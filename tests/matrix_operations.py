@@ -7,6 +7,18 @@ import numpy as np
 
 import pystn
 
+# Affine in their primals, or piecewise: these have no second order.
+FLAT = {
+    "attention_matrix",
+    "lie_generator",
+    "lie_parameters",
+    "normalized_to_pixel",
+    "pixel_to_normalized",
+    "projective_matrix",
+    "theta_to_box",
+    "translation_matrix",
+}
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -21,6 +33,10 @@ class Operation:
     def __str__(self):
         return "-".join([self.name, *[str(value) for value in self.options.values()]])
 
+    @property
+    def curved(self):
+        return self.name not in FLAT
+
     def value(self, *primals):
         return getattr(pystn, self.name)(*primals, **self.options)
 
@@ -29,6 +45,9 @@ class Operation:
 
     def jvp(self, *primals_and_tangents):
         return getattr(pystn, f"{self.name}_jvp")(*primals_and_tangents, **self.options)
+
+    def vjp2(self, *tangents_cotangent_and_primals, **more):
+        return getattr(pystn, f"{self.name}_vjp2")(*tangents_cotangent_and_primals, **self.options, **more)
 
 
 def params(count):

@@ -112,6 +112,10 @@ FUNCTIONS = {
         lambda g, x, **options: pystn.grid_push_jvp(g, x, g, x, u.shape[2:], **options),
         (g, x),
     ),
+    "grid_push_vjp2": lambda rng, g, u, x: (
+        lambda u, g, x, **options: pystn.grid_push_vjp2(g, x, u, g, x, u.shape[2:], **options),
+        (u, g, x),
+    ),
     "grid_count": lambda rng, g, u, x: (lambda x, **options: pystn.grid_count(x, u.shape[2:], **options), (x,)),
     "grid_count_jvp": lambda rng, g, u, x: (
         lambda x, **options: pystn.grid_count_jvp(x, x, u.shape[2:], **options),
@@ -133,8 +137,16 @@ FUNCTIONS = {
         lambda g, x, **options: pystn.forward_warp_jvp(g, x, g, x, u.shape[2:], eps=0.5, **options),
         (g, x),
     ),
+    "forward_warp_vjp2": lambda rng, g, u, x: (
+        lambda u, g, x, **options: pystn.forward_warp_vjp2(g, x, u, g, x, u.shape[2:], eps=0.5, **options),
+        (u, g, x),
+    ),
     "warp_affine_vjp": lambda rng, g, u, x: (
         lambda *arrays, **options: pystn.warp_affine_vjp(*arrays, LARGE, **options),
+        (g, u, matrix(rng, u, 2)),
+    ),
+    "warp_affine_vjp2": lambda rng, g, u, x: (
+        lambda g, u, theta, **options: pystn.warp_affine_vjp2(u, theta, g, u, theta, LARGE, **options),
         (g, u, matrix(rng, u, 2)),
     ),
     "warp_projective_vjp": lambda rng, g, u, x: (

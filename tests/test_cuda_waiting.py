@@ -52,6 +52,10 @@ def samplers():
         yield f"grid_push-{key}", pystn.grid_push, (VALUES, GRID, (5, 6)), options
         yield f"grid_push_vjp-{key}", pystn.grid_push_vjp, (IMAGE, VALUES, GRID, (5, 6)), options
         yield f"grid_push_jvp-{key}", pystn.grid_push_jvp, (VALUES, GRID, VALUES, GRID, (5, 6)), options
+        second = (VALUES, GRID, IMAGE, VALUES, GRID, (5, 6))
+        yield f"grid_push_vjp2-{key}", pystn.grid_push_vjp2, second, options
+        yield f"forward_warp_vjp2-{key}", pystn.forward_warp_vjp2, second, options
+        yield f"grid_count_vjp2-{key}", pystn.grid_count_vjp2, (GRID, IMAGE[:, :1], GRID, (5, 6)), options
         yield f"forward_warp-{key}", pystn.forward_warp, (VALUES, GRID, (5, 6)), options
         yield f"forward_warp_vjp-{key}", pystn.forward_warp_vjp, (IMAGE, VALUES, GRID, (5, 6)), options
         yield f"forward_warp_jvp-{key}", pystn.forward_warp_jvp, (VALUES, GRID, VALUES, GRID, (5, 6)), options
@@ -84,6 +88,7 @@ def warps():
         yield f"{warp.name}-{name}", warp.forward, (input, theta, size), {}
         yield f"{warp.name}_vjp-{name}", warp.vjp, (cotangent, input, theta, size), {}
         yield f"{warp.name}_jvp-{name}", warp.jvp, (input, theta, input, theta, size), {}
+        yield f"{warp.name}_vjp2-{name}", warp.vjp2, (input, theta, cotangent, input, theta, size), {}
 
 
 def generators():
@@ -110,14 +115,17 @@ def generators():
     yield "invert_displacement", pystn.invert_displacement, (FIELD,), {}
     yield "invert_displacement_vjp", pystn.invert_displacement_vjp, (FIELD, FIELD), {}
     yield "invert_displacement_jvp", pystn.invert_displacement_jvp, (FIELD, FIELD), {}
+    yield "invert_displacement_vjp2", pystn.invert_displacement_vjp2, (FIELD, FIELD, FIELD), {}
     yield "compose_grids", pystn.compose_grids, (FIELD, GRID), {}
     yield "compose_grids_vjp", pystn.compose_grids_vjp, (GRID, FIELD, GRID), {}
     yield "compose_grids_jvp", pystn.compose_grids_jvp, (FIELD, GRID, FIELD, GRID), {}
+    yield "compose_grids_vjp2", pystn.compose_grids_vjp2, (FIELD, GRID, GRID, FIELD, GRID), {}
     volume = rng.standard_normal((2, 3, 4, 2, 3))
     for key, field in (("", FIELD), ("-3d", volume)):
         yield f"jacobian_determinant{key}", pystn.jacobian_determinant, (field,), {}
         yield f"jacobian_determinant_vjp{key}", pystn.jacobian_determinant_vjp, (field[..., 0], field), {}
         yield f"jacobian_determinant_jvp{key}", pystn.jacobian_determinant_jvp, (field, field), {}
+        yield f"jacobian_determinant_vjp2{key}", pystn.jacobian_determinant_vjp2, (field, field[..., 0], field), {}
 
 
 def families():
@@ -129,6 +137,8 @@ def families():
         yield key, family, (theta,), {}
         yield f"{key}-vjp", family.vjp, (u, theta), {"wrt": ("theta", *family._state)}
         yield f"{key}-jvp", family.jvp, (theta, theta), {f"d_{n}": getattr(family, n) for n in family._state}
+        along = {f"gg_{n}": getattr(family, n) for n in family._state}
+        yield f"{key}-vjp2", family.vjp2, (theta, u, theta), {"wrt": ("grad_grid", "theta", *family._state), **along}
         for more in ("folded", "inverse", "jacobian_determinant"):
             # Without a method of that name there is none of its base class either, or it raises what it says.
             if more in vars(type(family)):
@@ -147,6 +157,9 @@ def matrices():
         yield key, operation.value, primals, reason
         yield key.replace(operation.name, f"{operation.name}_vjp", 1), operation.vjp, (value, *primals), reason
         yield key.replace(operation.name, f"{operation.name}_jvp", 1), operation.jvp, (*primals, *primals), reason
+        if operation.curved:
+            twice = key.replace(operation.name, f"{operation.name}_vjp2", 1)
+            yield twice, operation.vjp2, (*primals, value, *primals), reason
 
 
 CALLS = [*samplers(), *warps(), *generators(), *families(), *matrices()]
@@ -160,7 +173,7 @@ def on_device(value):
 
 def waits(name, raises):
     function = name.partition("-")[0]
-    for suffix in ("_vjp", "_jvp"):
+    for suffix in ("_vjp", "_jvp", "_vjp2"):
         function = function.removesuffix(suffix)
     return raises or (function in WAITING and not name.endswith("inverse"))
 
@@ -168,7 +181,7 @@ def waits(name, raises):
 @pytest.mark.parametrize("name, function, arguments, options", CALLS, ids=[call[0] for call in CALLS])
 def test_only_what_has_to_waits(name, function, arguments, options):
     cuda_host.install()
-    options = {key: on_device(value) if key.startswith("d_") else value for key, value in options.items()}
+    options = {key: on_device(value) if key.startswith(("d_", "gg_")) else value for key, value in options.items()}
     expected = waits(name, options.pop("raises", False))
     arguments = on_device(arguments)
     function(*arguments, **options)  # what is kept is copied to the device, once

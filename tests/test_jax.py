@@ -286,7 +286,9 @@ def test_equal_options_are_one_compilation():
 
     text = f.lower(np.ones((1, 2, 3))).as_text("hlo")
     assert 1 <= text.count("custom-call(") <= 2
-    first, second = [equation.params for equation in jax.make_jaxpr(f)(np.ones((1, 2, 3))).eqns[0].params["jaxpr"].eqns[:2]]
+    first, second = [
+        equation.params for equation in jax.make_jaxpr(f)(np.ones((1, 2, 3))).eqns[0].params["jaxpr"].eqns[:2]
+    ]
     assert first == second
     assert hash(first["of"]) == hash(second["of"])
 

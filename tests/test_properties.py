@@ -380,11 +380,14 @@ class Trial:
         self.call(pystn.grid_push, (values, grid, size), [image], options, 0)
         self.call(pystn.grid_push_vjp, (cotangent, values, grid, size), pair, options, 2)
         self.call(pystn.grid_push_jvp, (values, grid, d_values, d_grid, size), [image], options, 0)
+        second = (d_values, d_grid, cotangent, values, grid, size)
+        self.call(pystn.grid_push_vjp2, second, [image, *pair], options)
         count = (self.laid_out(self.batches[1], size, 1), self.coordinate)
         by_count = self.drawn("grad_count", *count)
         self.call(pystn.grid_count, (grid, size), [count], options, 0)
         self.call(pystn.grid_count_vjp, (by_count, grid, size), [grids], options, 1)
         self.call(pystn.grid_count_jvp, (grid, d_grid, size), [count], options, 0)
+        self.call(pystn.grid_count_vjp2, (d_grid, by_count, grid, size), [count, grids], options)
 
     def warp(self, dtype):
         grids = ((self.batches[1], *self.shape, self.ndim), self.coordinate)
@@ -397,6 +400,8 @@ class Trial:
         self.call(pystn.forward_warp, (values, grid, size), [image], options)
         self.call(pystn.forward_warp_vjp, (cotangent, values, grid, size), [(shape, dtype), grids], options)
         self.call(pystn.forward_warp_jvp, (values, grid, d_values, d_grid, size), [image], options)
+        second = (d_values, d_grid, cotangent, values, grid, size)
+        self.call(pystn.forward_warp_vjp2, second, [image, (shape, dtype), grids], options)
 
     def fused(self, name, reduce, full):
         """A warp and its derivatives; the shape is that of the axes K and of the output."""
@@ -412,7 +417,7 @@ class Trial:
         options = {**self.options, **self.sampling, **({} if reduce is None else {"reduce": reduce})}
         if full:
             size = (self.batches[1], self.channels, *size)
-        forward, vjp, jvp = (getattr(pystn, name + derivative) for derivative in ("", "_vjp", "_jvp"))
+        forward, vjp, jvp, vjp2 = (getattr(pystn, name + of) for of in ("", "_vjp", "_jvp", "_vjp2"))
         pair = [(images, tangent), thetas]
         # A quotient may be as large as numbers are, and then its derivative larger.
         finite = not (projective and self.special)
@@ -422,6 +427,8 @@ class Trial:
         self.checked(f"{name}_vjp to the input", gradient, *pair[0])
         assert nothing is None
         self.call(jvp, (input, theta, d_input, d_theta, size), [(samples, tangent)], options, 0, finite)
+        second = (d_input, d_theta, cotangent, input, theta, size)
+        self.call(vjp2, second, [(samples, tangent), *pair], options, finite=finite)
         if reduce is not None:
             return
         masked = {**options, "return_mask": True}
@@ -434,6 +441,9 @@ class Trial:
         for gradient in found[2:]:
             for part in gradient if isinstance(gradient, tuple) else (gradient,):
                 assert part is None or np.isfinite(part).all()
+        to_output, *rest = vjp2(d_input, d_theta, (cotangent, d_mask), input, theta, size, **masked)
+        for result, expected in zip((*to_output, *rest), ((samples, tangent), masks, *pair), strict=True):
+            self.checked(f"{name}_vjp2 with the mask", result, *expected, finite)
         of_options = {"d_fill_value": 0.5, **masked}
         if self.kernel_wrt():
             of_options["d_kernel"] = found[3]

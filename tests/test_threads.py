@@ -343,6 +343,9 @@ def calls_of(rng, size, shape, kind, dtype, channels, mode, **options):
             d_image.repeat(len(grid), 0), samples, grid, size, wrt="grid", **without_fill
         )[1],
         "tangent of push": lambda: pystn.grid_push_jvp(samples, grid, samples, d_grid, size, **without_fill),
+        "vjp2 of push to grid": lambda: pystn.grid_push_vjp2(
+            samples, d_grid, d_image.repeat(len(grid), 0), samples, grid, size, wrt="grid", **without_fill
+        )[2],
         "count": lambda: pystn.grid_count(grid, size, **without_fill),
         "tangent of count": lambda: pystn.grid_count_jvp(grid, d_grid, size, **without_fill),
     }
@@ -476,6 +479,8 @@ def warp_calls(rng, warp, batch, size, leading, shape, scale, dtype, mode, **opt
         "both, grad_input": lambda: warp.vjp(samples, *read, shape, **options)[0],
         "both, grad_theta": lambda: warp.vjp(samples, *read, shape, **options)[1],
         "tangent": lambda: warp.jvp(*read, d_image, d_theta, shape, **options),
+        "second order, to input": lambda: warp.vjp2(d_image, d_theta, samples, *read, shape, **options)[1],
+        "second order, to theta": lambda: warp.vjp2(d_image, d_theta, samples, *read, shape, **options)[2],
     }
     if warp.reduce is not None:
         return calls

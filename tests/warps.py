@@ -34,6 +34,10 @@ class Warp:
     def jvp(self, input, theta, d_input, d_theta, size, **options):
         return getattr(pystn, f"{self.name}_jvp")(input, theta, d_input, d_theta, size, **self.given(options))
 
+    def vjp2(self, gg_input, gg_theta, grad_output, input, theta, size, **options):
+        second = getattr(pystn, f"{self.name}_vjp2")
+        return second(gg_input, gg_theta, grad_output, input, theta, size, **self.given(options))
+
     def given(self, options):
         return options if self.reduce is None else {"reduce": self.reduce, **options}
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions, SplineAxis
+from pystn.perspective import Horizon, divide, divide_jvp, divide_vjp, divide_vjp2
 from pystn.typing import Array
 from pystn.validation import (
     batch_of,
@@ -226,11 +227,11 @@ class Operations:
         grad_output: Array,
         grad_mask: Array | None,
         input: Array,
-        grid: Array,
+        grid: Coordinates,
         options: SamplingOptions,
         wanted: tuple[bool, ...],
     ) -> tuple[Array | None, Array | None, Array | None, Array | None]:
-        """Gradients to grad_output, grad_mask, input and grid."""
+        """Gradients to grad_output, grad_mask, input and grid, or the matrices that the coordinates are made from."""
         if options.flat:
             gg_grid = None
         none: list[Array | None] = [None] * (input.ndim - 2)
@@ -240,6 +241,11 @@ class Operations:
             to_output, to_mask = self.grid_sample_jvp(
                 input, grid, gg_input, gg_grid, None, none, options, has_mask, None
             )
+        if isinstance(grid, MatrixCoordinates):
+            to_input, to_theta = self.through_matrices(
+                gg_input, gg_grid, grad_output, grad_mask, input, grid, options, wanted[1:]
+            )
+            return to_output, to_mask, to_input, to_theta
         if wanted[1]:
             tangent = tangent_dtype(input.dtype)
             if gg_grid is None:
@@ -268,6 +274,60 @@ class Operations:
                     options,
                 )
         return to_output, to_mask, to_input, to_grid
+
+    def through_matrices(
+        self,
+        gg_input: Array | None,
+        gg_theta: Array | None,
+        grad_output: Array,
+        grad_mask: Array | None,
+        input: Array,
+        coordinates: MatrixCoordinates,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+    ) -> tuple[Array | None, Array | None]:
+        """Gradients of second order to input and matrices, by way of the grid of these, which is stored."""
+        if not any(wanted):
+            return None, None
+        xp, dtype = self.xp, mask_dtype(depth_dtype(input.dtype, coordinates))
+        theta, points = coordinates.theta.astype(dtype, copy=False), self.target_points(coordinates, dtype, options)
+        grid = q = self.linear_grid(theta, points, None)
+        gg_grid = gg_q = None
+        if gg_theta is not None:
+            gg_grid = gg_q = self.linear_grid(gg_theta.astype(dtype, copy=False), points, None)
+        horizon = Horizon(coordinates.min_denominator, coordinates.cull_behind)
+        if coordinates.projective:
+            grid = divide(xp, q, horizon)
+            gg_grid = None if gg_q is None else divide_jvp(xp, q, gg_q, horizon)
+        _, _, to_input, to_grid = self.grid_sample_vjp2(
+            gg_input, gg_grid, grad_output, grad_mask, input, grid, options, (False, *wanted)
+        )
+        if to_grid is None:
+            return to_input, None
+        to_q = to_grid
+        if coordinates.projective:
+            to_q = divide_vjp(xp, to_grid, q, horizon)
+            if gg_q is not None:
+                first: Any
+                _, first = self.grid_sample_vjp(
+                    grad_output, grad_mask, input, grid, options, (False, True), (None, None)
+                )
+                to_q += divide_vjp2(xp, gg_q, first, q, horizon)[1]
+            # Zero times infinity, where a coordinate is infinite.
+            xp.copyto(to_q, 0, where=~xp.isfinite(grid).all(axis=-1, keepdims=True))
+        return to_input, self.linear_grid_vjp(to_q, theta, points).astype(coordinates.dtype, copy=False)
+
+    def target_points(self, coordinates: MatrixCoordinates, dtype: np.dtype[Any], options: SamplingOptions) -> Array:
+        """What matrices are applied to, (1, ndim + 1, *size): the coordinates (x[, y[, z]], 1) of the output."""
+        xp, size = self.xp, coordinates.size
+        points = xp.ones((1, len(size) + 1, *size), dtype)
+        for a, length in enumerate(size):
+            at = xp.arange(length)
+            if options.coords == "normalized":  # one rounding, as in the kernels
+                aligned = options.align_corners
+                at = (2 * at - (length - 1)).astype(dtype) / dtype.type(max(length - aligned, 1))
+            points[:, len(size) - 1 - a] = at.reshape(-1, *(1,) * (len(size) - 1 - a))
+        return points
 
     def grid_push(
         self,
@@ -323,6 +383,36 @@ class Operations:
             else:
                 self.run(self.kernels.grid_sample_vjp, values, None, image, grid, None, grad_grid, False, options)
         return grad_values, grad_grid
+
+    def grid_push_vjp2(
+        self,
+        gg_values: Array | None,
+        gg_grid: Array | None,
+        grad_output: Array,
+        values: Array,
+        grid: Array,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+    ) -> tuple[Any, Any, Any]:
+        """Gradients to grad_output, values and grid: those of sampling, image and cotangent in each other's place."""
+        to_output, to_values, to_grid = None, None, None
+        if wanted[0]:
+            shape, dtype = grad_output.shape, values.dtype
+            to_output = self.grid_push(gg_values, values, grid, gg_grid, shape, dtype, options, None)
+        if wanted[1]:
+            shape = sample_shape(grad_output, grid, options)
+            shared = values.shape[0] != shape[0]
+            samples = self.xp.empty(shape, sum_dtype(values.dtype) if shared else values.dtype)
+            none: list[Array | None] = [None] * (grad_output.ndim - 2)
+            self.grid_sample_jvp(grad_output, grid, None, gg_grid, None, none, options, False, samples)
+            to_values = delivered(samples.sum(axis=0, keepdims=True), values.dtype, None) if shared else samples
+        if wanted[2]:
+            along = (None, gg_grid, values, None, grad_output, grid, options, (False, False, True))
+            bent: Any = self.grid_sample_vjp2(*along)[-1]
+            if gg_values is not None:
+                bent += self.grid_push_vjp(grad_output, gg_values, grid, options, (False, True), (None, None))[1]
+            to_grid = bent
+        return to_output, to_values, to_grid
 
     def grid_gradient(self, input: Array, grid: Array, options: SamplingOptions, out: Array | None) -> Array:
         shape = (*sample_shape(input, grid, options), grid.shape[-1])
@@ -458,6 +548,38 @@ class Operations:
         if grad_theta is not None:
             grad_theta[...] = sums[0] if moving else 0
         return grad_input, grad_theta
+
+    def warp_project_vjp2(
+        self,
+        gg_input: Array | None,
+        gg_theta: Array | None,
+        grad_output: Array,
+        input: Array,
+        coordinates: MatrixCoordinates,
+        reduce: str,
+        options: SamplingOptions,
+        wanted: tuple[bool, ...],
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Gradients to grad_output, input and theta: those of the volume, of which each sample has its cotangent."""
+        to_output = None
+        if wanted[0]:
+            to_output = self.warp_project_jvp(input, coordinates, gg_input, gg_theta, reduce, options, None)
+        if not any(wanted[1:]):
+            return to_output, None, None
+        depth, axis = coordinates.size[0], -3 if options.channel_axis == 1 else -4
+        if reduce == "mean":
+            grad_output = (grad_output / depth).astype(grad_output.dtype, copy=False)
+        shape, spread = sample_shape(input, coordinates, options), self.xp.expand_dims(grad_output, axis)
+        if reduce == "max":
+            chosen = self.xp.expand_dims(self.reduce_depth(input, coordinates, reduce, options, None)[1], axis)
+            planes = self.xp.arange(depth, dtype=chosen.dtype).reshape(-1, *(1,) * (-1 - axis))
+            of_all, spread = spread, self.xp.zeros(shape, spread.dtype)
+            self.xp.copyto(spread, of_all, where=chosen == planes)
+        spread = self.xp.broadcast_to(spread, shape)
+        to_input, to_theta = self.through_matrices(
+            gg_input, gg_theta, spread, None, input, coordinates, options, wanted[1:]
+        )
+        return to_output, to_input, to_theta
 
     def warp_project_jvp(
         self,

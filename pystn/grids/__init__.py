@@ -1,7 +1,7 @@
 """Grid generators, one family a file: parameters in, coordinates out, derivatives beside them."""
 
 from pystn.grids.affine import affine_grid, affine_grid_jvp, affine_grid_vjp
-from pystn.grids.composition import compose_grids, compose_grids_jvp, compose_grids_vjp
+from pystn.grids.composition import compose_grids, compose_grids_jvp, compose_grids_vjp, compose_grids_vjp2
 from pystn.grids.cpab import CPAB
 from pystn.grids.displacement import (
     displacement_grid,
@@ -10,9 +10,15 @@ from pystn.grids.displacement import (
     invert_displacement,
     invert_displacement_jvp,
     invert_displacement_vjp,
+    invert_displacement_vjp2,
 )
 from pystn.grids.free_form import FreeFormDeformation
-from pystn.grids.jacobian import jacobian_determinant, jacobian_determinant_jvp, jacobian_determinant_vjp
+from pystn.grids.jacobian import (
+    jacobian_determinant,
+    jacobian_determinant_jvp,
+    jacobian_determinant_vjp,
+    jacobian_determinant_vjp2,
+)
 from pystn.grids.linear import linear_grid, linear_grid_jvp, linear_grid_vjp, linear_grid_vjp2
 from pystn.grids.piecewise import PiecewiseAffine
 from pystn.grids.polynomial import Polynomial
@@ -38,6 +44,7 @@ __all__ = [
     "compose_grids",
     "compose_grids_jvp",
     "compose_grids_vjp",
+    "compose_grids_vjp2",
     "control_points",
     "displacement_grid",
     "displacement_grid_jvp",
@@ -45,9 +52,11 @@ __all__ = [
     "invert_displacement",
     "invert_displacement_jvp",
     "invert_displacement_vjp",
+    "invert_displacement_vjp2",
     "jacobian_determinant",
     "jacobian_determinant_jvp",
     "jacobian_determinant_vjp",
+    "jacobian_determinant_vjp2",
     "linear_grid",
     "linear_grid_jvp",
     "linear_grid_vjp",

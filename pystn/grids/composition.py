@@ -13,7 +13,7 @@ from pystn.options import SamplingOptions
 from pystn.typing import Array
 from pystn.validation import check_batch, check_float, check_like, check_out, check_wrt, sample_shape
 
-__all__ = ["compose_grids", "compose_grids_jvp", "compose_grids_vjp"]
+__all__ = ["compose_grids", "compose_grids_jvp", "compose_grids_vjp", "compose_grids_vjp2"]
 
 
 def check_composition(
@@ -236,3 +236,83 @@ def compose_grids_jvp(
     if d_second is not None:
         d_grid += d_second
     return d_grid
+
+
+def compose_grids_vjp2(
+    gg_first: Array | None,
+    gg_second: Array | None,
+    grad_grid: Array,
+    first: Array,
+    second: Array,
+    align_corners: bool = False,
+    padding_mode: str = "border",
+    *,
+    coords: str = "normalized",
+    subgradient: str = "right",
+    wrt: str | Sequence[str] = ("grad_grid", "first", "second"),
+) -> tuple[Array | None, Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `compose_grids_vjp`.
+
+    With cotangents :math:`\bar{\bar f}`, :math:`\bar{\bar s}` of the two gradients and g that of the grid,
+
+    .. math::
+        \bar g &= \mathrm{jvp}(\bar{\bar f}, \bar{\bar s}) \\
+        \bar f_j &= \sum_t \bigl(Dk(s(t) - t_j) \, \bar{\bar s}(t)\bigr) \, g(t) \\
+        \bar s(t) &= D\bar{\bar f}(s(t))^T \, g(t) + D^2 \langle g(t), u \rangle (s(t)) \, \bar{\bar s}(t)
+
+    with u the displacements of the first, :math:`\bar{\bar f}` interpolated as they are.
+
+    Parameters
+    ----------
+    gg_first, gg_second : ndarray or None
+        Cotangents of grad_first and grad_second: shapes and dtypes of `first` and `second`. None is zero.
+    grad_grid, first, second, align_corners, padding_mode, coords, subgradient
+        As given to `compose_grids_vjp`.
+    wrt : sequence of {"grad_grid", "first", "second"}, default all
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_grid, grad_first, grad_second : ndarray or None
+        Shapes and dtypes of `grad_grid`, `first` and `second`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `compose_grids_vjp`.
+
+    See Also
+    --------
+    compose_grids_vjp, compose_grids_jvp
+
+    Notes
+    -----
+    As in `grid_sample_vjp2`, the second derivative of linear interpolation is 0 along an axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> first, second = np.array([[[0.0], [1.0]]]), np.array([[[0.5]]])
+    >>> one = np.ones_like(second)
+    >>> _, grad_first, _ = pystn.compose_grids_vjp2(None, one, one, first, second, coords="pixel")
+    >>> grad_first  # of the slope between the two pixels
+    array([[[-1.],
+            [ 1.]]])
+    """
+    arrays = {"grad_grid": grad_grid, "first": first, "second": second}
+    backend = backend_of(arrays, {"gg_first": gg_first, "gg_second": gg_second})
+    options = check_composition(first, second, align_corners, padding_mode, coords, subgradient)
+    wanted = check_wrt(wrt, ("grad_grid", "first", "second"))
+    check_like("grad_grid", grad_grid, sample_shape(first, second, options), first.dtype, "the grid")
+    for name, cotangent, primal in (("first", gg_first, first), ("second", gg_second, second)):
+        if cotangent is not None:
+            check_like(f"gg_{name}", cotangent, primal.shape, primal.dtype, name)
+    displacements = subtract_lattice(backend.xp, first, options.align_corners, coords)
+    # The second is added to what is sampled, which has no second derivative of its own.
+    to_grid, _, to_first, to_second = backend.grid_sample_vjp2(
+        gg_first, gg_second, grad_grid, None, displacements, second, options, wanted
+    )
+    if to_grid is not None and gg_second is not None:
+        to_grid += gg_second
+    return to_grid, to_first, to_second

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,8 @@ class CPAB(Family):
     dimensions of a triangle of the nearest rectangle, continued. Grids are computed in float64 and cast to the dtype of
     theta. The derivatives are those of what is computed; in two dimensions a step that ends on an edge has a kink (of
     measure zero), which is left out. `vjp` keeps the way of every point: in one dimension a few numbers for every cell
-    that it visits, in two its position before each step, `steps` float64 arrays as large as the grid.
+    that it visits, in two its position before each step, `steps` float64 arrays as large as the grid; `vjp2` twice as
+    much, the tangents too.
 
     Examples
     --------
@@ -201,10 +203,26 @@ class CPAB(Family):
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Array | None]:
         if not wanted[0]:
             return (None,)
-        points, velocities = self._cast(xp, "_points", np.dtype(np.float64)), self._velocities(xp, theta)
-        adjoint = grad_grid.reshape(len(velocities), len(points), self.ndim)
-        free = self._cast(xp, "_free", np.dtype(np.int64))
+        return (self._pulled(xp, self._tessellation.flow_vjp, grad_grid, theta, self._velocities(xp, theta)),)
+
+    def _vjp2(
+        self,
+        xp: ModuleType,
+        grad_grid: Array,
+        theta: Array,
+        gg_theta: Array | None,
+        gg_state: dict[str, Array | None],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Array | None]:
+        assert gg_theta is not None
+        fields = self._velocities(xp, theta), self._velocities(xp, gg_theta)
+        return (self._pulled(xp, self._tessellation.flow_vjp2, grad_grid, theta, *fields),)
+
+    def _pulled(self, xp: ModuleType, function: Any, grad_grid: Array, theta: Array, *fields: Array) -> Array:
+        """A cotangent of theta, of what a function of the tessellation makes of that of the grid."""
+        points, free = self._cast(xp, "_points", np.dtype(np.float64)), self._cast(xp, "_free", np.dtype(np.int64))
+        count = len(fields[0])
         with np.errstate(all="ignore"):
-            gradient = self._tessellation.flow_vjp(xp, adjoint, velocities, points)
-            flat = gradient.reshape(len(velocities), self.vertices.size)
-            return (flat[:, free].reshape(theta.shape).astype(theta.dtype),)
+            gradient = function(xp, grad_grid.reshape(count, len(points), self.ndim), *fields, points)
+            flat: Array = gradient.reshape(count, self.vertices.size)
+            return flat[:, free].reshape(theta.shape).astype(theta.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from pystn.grids.fields import (
 )
 from pystn.options import CHANNEL_AXES, one_of
 from pystn.typing import Array
-from pystn.validation import check_float, check_like, check_out, count
+from pystn.validation import check_float, check_like, check_out, check_wrt, count
 
 __all__ = [
     "displacement_grid",
@@ -29,6 +30,7 @@ __all__ = [
     "invert_displacement",
     "invert_displacement_jvp",
     "invert_displacement_vjp",
+    "invert_displacement_vjp2",
 ]
 
 
@@ -255,6 +257,20 @@ class Inversion:
             by_entry = cofactors(xp, jacobian)
             return by_entry, determinant(entries(jacobian))
 
+    def tangent(self, v: Array, inverse: Array, d_flow: Array) -> Array:
+        """That of v, with the inverse of its Jacobian."""
+        pulled, _ = self.backend.grid_sample(d_flow, self.points(v), self.options, False, None)
+        with np.errstate(all="ignore"):
+            tangent: Array = -self.backend.xp.einsum("...ij,...j->...i", inverse, pulled)
+        return tangent
+
+    def pushed(self, v: Array, values: Array) -> Array:
+        """Values at x + v, pushed to the pixels that they are interpolated from."""
+        points, wanted = self.points(v), (True, False)
+        image, _ = self.backend.grid_sample_vjp(values, None, self.flow, points, self.options, wanted, (None, None))
+        assert image is not None
+        return image
+
     def solve(self, iterations: int, limit: float) -> tuple[Array, Array]:
         """v and the lengths of its residuals, after that many iterations; pixels stop where they are within the limit.
 
@@ -331,6 +347,13 @@ def regular(problem: Inversion, v: Array, leading: tuple[int, ...]) -> Array:
         )
     with np.errstate(all="ignore"):
         return problem.backend.xp.swapaxes(by_entry, -1, -2) / det[..., None, None]
+
+
+def transposed(backend: Operations, matrices: Array, vectors: Array) -> Array:
+    """The transposes of matrices times vectors."""
+    with np.errstate(all="ignore"):  # of what is not finite
+        product: Array = backend.xp.einsum("...ij,...i->...j", matrices, vectors)
+    return product
 
 
 def invert_displacement(
@@ -464,12 +487,7 @@ def invert_displacement_vjp(
     if flow.size == 0:
         return (v.reshape(flow.shape),)
     inverse = regular(problem, v, flow.shape[: -1 - flow.shape[-1]])
-    with np.errstate(all="ignore"):
-        adjoint = -backend.xp.einsum("...ij,...i->...j", inverse, stacked(grad_inverse))
-    points, wanted = problem.points(v), (True, False)
-    grad_flow, _ = backend.grid_sample_vjp(adjoint, None, problem.flow, points, problem.options, wanted, (None, None))
-    assert grad_flow is not None
-    return (grad_flow.reshape(flow.shape),)
+    return (problem.pushed(v, -transposed(backend, inverse, stacked(grad_inverse))).reshape(flow.shape),)
 
 
 def invert_displacement_jvp(
@@ -527,6 +545,86 @@ def invert_displacement_jvp(
     if d_flow is None or flow.size == 0:
         return backend.xp.zeros(flow.shape, flow.dtype)
     inverse = regular(problem, v, flow.shape[: -1 - flow.shape[-1]])
-    pulled, _ = backend.grid_sample(stacked(d_flow), problem.points(v), problem.options, False, None)
-    with np.errstate(all="ignore"):
-        return -backend.xp.einsum("...ij,...j->...i", inverse, pulled).reshape(flow.shape)
+    return problem.tangent(v, inverse, stacked(d_flow)).reshape(flow.shape)
+
+
+def invert_displacement_vjp2(
+    gg_flow: Array | None,
+    grad_inverse: Array,
+    flow: Array,
+    align_corners: bool = False,
+    *,
+    coords: str = "normalized",
+    iterations: int = 50,
+    tolerance: float | None = None,
+    subgradient: str = "right",
+    wrt: str | Sequence[str] = ("grad_inverse", "flow"),
+) -> tuple[Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `invert_displacement_vjp`.
+
+    With the cotangent e of its gradient, the Jacobian :math:`J = I + Du(x + v)`, the tangent
+    :math:`dv = -J^{-1} \, e(x + v)` and :math:`a = -J^{-T} g`,
+
+    .. math::
+        \bar g &= dv, \qquad b = -J^{-T} \bigl(De(x + v)^T a + D^2 \langle a, u \rangle (x + v) \, dv \bigr) \\
+        \bar u &= \sum_i k(x_i + v_i) \, b_i + \bigl(Dk(x_i + v_i) \, dv_i\bigr) \, a_i
+
+    by the implicit function theorem once more.
+
+    Parameters
+    ----------
+    gg_flow : ndarray or None
+        Cotangent of grad_flow: shape and dtype of `flow`. None is zero.
+    grad_inverse, flow, align_corners, coords, iterations, tolerance, subgradient
+        As given to `invert_displacement_vjp`.
+    wrt : sequence of {"grad_inverse", "flow"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_inverse, grad_flow : ndarray or None
+        Shapes and dtypes of `grad_inverse` and `flow`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `invert_displacement_vjp`.
+
+    See Also
+    --------
+    invert_displacement_vjp, invert_displacement_jvp
+
+    Notes
+    -----
+    As in `grid_sample_vjp2`, the second derivative of linear interpolation is 0 along an axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> x = np.arange(4.0)[None, :, None]
+    >>> _, grad_flow = pystn.invert_displacement_vjp2(x, np.ones_like(x), x / 4, coords="pixel")
+    >>> round(float((grad_flow * x).sum()), 6)  # of c x the inverse is -c x / (1 + c), twice derived 2 x / (1 + c)^3
+    6.144
+    """
+    backend = backend_of({"grad_inverse": grad_inverse, "flow": flow}, {"gg_flow": gg_flow})
+    check_field("flow", flow)
+    for name, array in (("grad_inverse", grad_inverse), ("gg_flow", gg_flow)):
+        if array is not None:
+            check_like(name, array, flow.shape, flow.dtype, "flow")
+    to_grad, to_flow = check_wrt(wrt, ("grad_inverse", "flow"))
+    problem, v = inversion(backend, flow, align_corners, coords, iterations, tolerance, subgradient)
+    if gg_flow is None or flow.size == 0:
+        zeros, dtype = backend.xp.zeros, flow.dtype
+        return zeros(flow.shape, dtype) if to_grad else None, zeros(flow.shape, dtype) if to_flow else None
+    inverse = regular(problem, v, flow.shape[: -1 - flow.shape[-1]])
+    along = stacked(gg_flow)
+    dv, grad_flow = problem.tangent(v, inverse, along), None
+    if to_flow:
+        adjoint = -transposed(backend, inverse, stacked(grad_inverse))
+        _, _, to_values, to_points = backend.grid_sample_vjp2(
+            along, dv, adjoint, None, problem.flow, problem.points(v), problem.options, (False, True, True)
+        )
+        assert to_points is not None
+        grad_flow = to_values + problem.pushed(v, -transposed(backend, inverse, to_points))
+    return dv.reshape(flow.shape) if to_grad else None, None if grad_flow is None else grad_flow.reshape(flow.shape)

@@ -20,7 +20,8 @@ __all__ = ["Family"]
 class Family(Keeper):
     """A generator with precomputed state: parameters in, coordinates out.
 
-    A subclass gives `theta_shape`, and `_identity`, `_grid`, `_vjp` and `_jvp`, which work on checked arrays.
+    A subclass gives `theta_shape`, and `_identity`, `_grid`, `_vjp` and `_jvp`, which work on checked arrays; `_vjp2`
+    too if it is not linear in all that it has derivatives to, and `_jvp_state` if `wrt` may name some of its state.
     An object is not changed after its construction, but for the casts of its state that it keeps.
     """
 
@@ -73,12 +74,61 @@ class Family(Keeper):
 
     def jvp(self, theta: Array, d_theta: Array | None) -> Array:
         """How the grid moves with the parameters; a tangent of None is zero."""
-        xp = backend_of({"theta": theta}, {"d_theta": d_theta}).xp
+        return self._pushed(theta, d_theta, {})
+
+    def vjp2(
+        self, gg_theta: Array | None, grad_grid: Array, theta: Array, *, wrt: Any = ("grad_grid", "theta")
+    ) -> tuple[Array | None, ...]:
+        """Second order, the vector-Jacobian product of `vjp`: gradients to grad_grid and theta (None if not in `wrt`).
+
+        `gg_theta` is the cotangent of the gradient to theta, of its shape and dtype; None is zero.
+        """
+        return self._pulled_twice(gg_theta, {}, grad_grid, theta, wrt)
+
+    def _pushed(self, theta: Array, d_theta: Array | None, d_state: dict[str, Array | None]) -> Array:
+        """The tangent of the grid, with those of the state by name."""
+        xp = backend_of({"theta": theta}, prefixed("d_", d_theta, d_state)).xp
         shape = self._check(theta)
-        if d_theta is None:
-            return xp.zeros(shape, theta.dtype)
-        check_like("d_theta", d_theta, theta.shape, theta.dtype, "theta")
-        return self._jvp(xp, theta, d_theta)
+        self._check_directions("d_", theta, d_theta, d_state)
+        d_grid = xp.zeros(shape, theta.dtype) if d_theta is None else self._jvp(xp, theta, d_theta)
+        if all(tangent is None for tangent in d_state.values()):
+            return d_grid
+        return d_grid + self._jvp_state(xp, theta, **d_state)
+
+    def _pulled_twice(
+        self,
+        gg_theta: Array | None,
+        gg_state: dict[str, Array | None],
+        grad_grid: Array,
+        theta: Array,
+        wrt: Any,
+    ) -> tuple[Array | None, ...]:
+        """Gradients to grad_grid, theta (None if `wrt` does not name them) and to the state that `wrt` names."""
+        given = prefixed("gg_", gg_theta, gg_state)
+        xp = backend_of({"grad_grid": grad_grid, "theta": theta}, given).xp
+        check_like("grad_grid", grad_grid, self._check(theta), theta.dtype, "the grid")
+        self._check_directions("gg_", theta, gg_theta, gg_state)
+        wanted = check_wrt(wrt, ("grad_grid", "theta", *self._state))
+        gradients: list[Array | None] = [None] * len(wanted)
+        if wanted[0]:
+            gradients[0] = self._pushed(theta, gg_theta, gg_state)
+        if any(wanted[1:]) and any(array is not None for array in given.values()):
+            gradients[1:] = self._vjp2(xp, grad_grid, theta, gg_theta, gg_state, wanted[1:])
+        for k, primal in enumerate((theta, *(getattr(self, name) for name in self._state)), start=1):
+            if not wanted[k]:
+                gradients[k] = None
+            elif gradients[k] is None:
+                gradients[k] = xp.zeros(primal.shape, primal.dtype)
+        return (*gradients[:2], *(g for g, named in zip(gradients[2:], wanted[2:], strict=True) if named))
+
+    def _check_directions(
+        self, prefix: str, theta: Array, of_theta: Array | None, of_state: dict[str, Array | None]
+    ) -> None:
+        """Check what has the shapes and dtypes of theta and the state, or is None."""
+        for name, direction in {"theta": of_theta, **of_state}.items():
+            if direction is not None:
+                like = theta if name == "theta" else getattr(self, name)
+                check_like(f"{prefix}{name}", direction, like.shape, like.dtype, name)
 
     def _identity(self) -> Array:
         """Parameters (*theta_shape) of the identity, float64."""
@@ -94,6 +144,22 @@ class Family(Keeper):
     def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
         raise NotImplementedError
 
+    def _jvp_state(self, xp: ModuleType, theta: Array, **d_state: Array | None) -> Array:
+        """The tangent of the grid for those of the state, by name."""
+        raise NotImplementedError
+
+    def _vjp2(
+        self,
+        xp: ModuleType,
+        grad_grid: Array,
+        theta: Array,
+        gg_theta: Array | None,
+        gg_state: dict[str, Array | None],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Array | None, ...]:
+        """What `_vjp` returns, differentiated along gg_theta and gg_state, which are not all None; None is zero."""
+        return (None,) * len(wanted)
+
     def _check(self, theta: Array) -> tuple[int, ...]:
         """Check theta; returns the shape of its grid."""
         leading = check_parameters("theta", theta, self.theta_shape)
@@ -108,3 +174,8 @@ class Family(Keeper):
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: cannot set {name}")
+
+
+def prefixed(prefix: str, of_theta: Array | None, of_state: dict[str, Array | None]) -> dict[str, Array | None]:
+    """Directions of theta and of the state, by the names that they are given by."""
+    return {f"{prefix}{name}": direction for name, direction in {"theta": of_theta, **of_state}.items()}

@@ -21,6 +21,7 @@ __all__ = [
     "check_convention",
     "check_field",
     "cofactors",
+    "cofactors_jvp",
     "determinant",
     "entries",
     "field_sampling",
@@ -103,11 +104,27 @@ def cofactors(xp: ModuleType, matrices: Array) -> Any:
     ndim = matrices.shape[-1]
     if ndim == 1:
         return xp.ones_like(matrices)
+    return turned(xp, matrices) if ndim == 2 else crossed(xp, matrices, matrices)
+
+
+def cofactors_jvp(xp: ModuleType, matrices: Array, d_matrices: Array) -> Any:
+    """The tangents of `cofactors`, which are of degree ndim - 1 in the entries."""
+    ndim = matrices.shape[-1]
+    if ndim == 1:
+        return xp.zeros_like(matrices)
     if ndim == 2:
-        turned = matrices[..., ::-1, ::-1]
-        return turned * xp.asarray([[1, -1], [-1, 1]], matrices.dtype)
-    rows = [xp.cross(matrices[..., i - 2, :], matrices[..., i - 1, :]) for i in range(3)]
-    return xp.stack(rows, axis=-2)
+        return turned(xp, d_matrices)
+    return crossed(xp, d_matrices, matrices) + crossed(xp, matrices, d_matrices)
+
+
+def turned(xp: ModuleType, matrices: Array) -> Any:
+    """The cofactors of (..., 2, 2)."""
+    return matrices[..., ::-1, ::-1] * xp.asarray([[1, -1], [-1, 1]], matrices.dtype)
+
+
+def crossed(xp: ModuleType, a: Array, b: Array) -> Any:
+    """Of (..., 3, 3), the cross products of the rows of a with the next ones of b: of one matrix, its cofactors."""
+    return xp.stack([xp.cross(a[..., i - 2, :], b[..., i - 1, :]) for i in range(3)], axis=-2)
 
 
 def entries(matrices: Array) -> list[list[Array]]:

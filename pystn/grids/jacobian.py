@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from pystn.backends import backend_of
-from pystn.grids.fields import check_convention, check_field, cofactors, determinant, entries, target_axis
+from pystn.grids.fields import (
+    check_convention,
+    check_field,
+    cofactors,
+    cofactors_jvp,
+    determinant,
+    entries,
+    target_axis,
+)
 from pystn.typing import Array
-from pystn.validation import check_like
+from pystn.validation import check_like, check_wrt
 
-__all__ = ["jacobian_determinant", "jacobian_determinant_jvp", "jacobian_determinant_vjp"]
+__all__ = [
+    "jacobian_determinant",
+    "jacobian_determinant_jvp",
+    "jacobian_determinant_vjp",
+    "jacobian_determinant_vjp2",
+]
 
 
 def slope(xp: ModuleType, values: Array, axis: int, spacing: float) -> Any:
@@ -210,3 +224,72 @@ def jacobian_determinant_jvp(
     check_like("d_grid", d_grid, grid.shape, grid.dtype, "grid")
     by_entry = cofactors(xp, differences.jacobian(grid))
     return (by_entry * differences.jacobian(d_grid, 0.0)).sum(axis=(-2, -1))
+
+
+def jacobian_determinant_vjp2(
+    gg_grid: Array | None,
+    grad_determinant: Array,
+    grid: Array,
+    align_corners: bool = False,
+    *,
+    coords: str = "normalized",
+    wrt: str | Sequence[str] = ("grad_determinant", "grid"),
+) -> tuple[Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `jacobian_determinant_vjp`.
+
+    With P the differences of the cotangent :math:`\bar{\bar x}` of its gradient,
+
+    .. math::
+        \bar g = \langle \mathrm{cof} J, P \rangle, \qquad
+        \bar J = g \; D \, \mathrm{cof}(J)[P]
+
+    and from there through the transposed differences.
+
+    Parameters
+    ----------
+    gg_grid : ndarray or None
+        Cotangent of grad_grid: shape and dtype of `grid`. None is zero.
+    grad_determinant, grid, align_corners, coords
+        As given to `jacobian_determinant_vjp`.
+    wrt : sequence of {"grad_determinant", "grid"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_determinant, grad_grid : ndarray or None
+        Shapes and dtypes of `grad_determinant` and `grid`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `jacobian_determinant_vjp`.
+
+    See Also
+    --------
+    jacobian_determinant_vjp, jacobian_determinant_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> grid = pystn.affine_grid(np.eye(2, 3)[None], (2, 2))
+    >>> to_grad, _ = pystn.jacobian_determinant_vjp2(grid, np.ones((1, 2, 2)), grid)
+    >>> to_grad  # of degree 2 in the grid
+    array([[[2., 2.],
+            [2., 2.]]])
+    """
+    xp = backend_of({"grad_determinant": grad_determinant, "grid": grid}, {"gg_grid": gg_grid}).xp
+    differences = Differences(xp, grid, align_corners, coords)
+    check_like("grad_determinant", grad_determinant, grid.shape[:-1], grid.dtype, "the determinant")
+    to_grad, to_grid = check_wrt(wrt, ("grad_determinant", "grid"))
+    if gg_grid is None:
+        zeros, dtype = xp.zeros, grid.dtype
+        return zeros(grid.shape[:-1], dtype) if to_grad else None, zeros(grid.shape, dtype) if to_grid else None
+    check_like("gg_grid", gg_grid, grid.shape, grid.dtype, "grid")
+    jacobian, along = differences.jacobian(grid), differences.jacobian(gg_grid, 0.0)
+    return (
+        (cofactors(xp, jacobian) * along).sum(axis=(-2, -1)) if to_grad else None,
+        differences.jacobian_vjp(cofactors_jvp(xp, jacobian, along) * grad_determinant[..., None, None])
+        if to_grid
+        else None,
+    )

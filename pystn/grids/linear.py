@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pystn.backends import backend_of
-from pystn.grids.perspective import Horizon, divide, divide_jvp, divide_vjp, divide_vjp2
 from pystn.options import flag, least_denominator
+from pystn.perspective import Horizon, divide, divide_jvp, divide_vjp, divide_vjp2
 from pystn.typing import Array
 from pystn.validation import batch_of, check_basis, check_like, check_out, check_wrt
 

@@ -18,7 +18,7 @@ from pystn.grids.runs import LabelledSums
 from pystn.interpolation import check_host
 from pystn.options import one_of
 from pystn.typing import Array
-from pystn.validation import check_distinct, check_like, check_points, check_spanning, output_size
+from pystn.validation import check_distinct, check_points, check_spanning, output_size
 
 __all__ = ["PiecewiseAffine"]
 
@@ -170,12 +170,23 @@ class PiecewiseAffine(Family):
 
     def jvp(self, theta: Array, d_theta: Array | None, *, d_points: Array | None = None) -> Array:
         """How the grid moves with the parameters and, in float64, with the control points; None is zero."""
-        d_grid = super().jvp(theta, d_theta)
-        if d_points is None:
-            return d_grid
-        xp = backend_of({"theta": theta, "d_points": d_points}).xp
-        check_like("d_points", d_points, self.points.shape, self.points.dtype, "points")
-        return d_grid + self._jvp_points(xp, theta, d_points)
+        return self._pushed(theta, d_theta, {"points": d_points})
+
+    def vjp2(
+        self,
+        gg_theta: Array | None,
+        grad_grid: Array,
+        theta: Array,
+        *,
+        gg_points: Array | None = None,
+        wrt: Any = ("grad_grid", "theta"),
+    ) -> tuple[Array | None, ...]:
+        """Second order, the vector-Jacobian product of `vjp`: gradients to grad_grid and theta (None if not in `wrt`).
+
+        Then, if `wrt` names "points", that to the control points. The cotangents of the gradients to theta and, in
+        float64, to the control points have the shapes of these; None is zero.
+        """
+        return self._pulled_twice(gg_theta, {"points": gg_points}, grad_grid, theta, wrt)
 
     def folded(self, theta: Array) -> Array:
         """Whether each triangle is turned over, or loses its area: bool, (N, ..., *theta_shape) to (N, ..., T)."""
@@ -206,12 +217,13 @@ class PiecewiseAffine(Family):
         return d_grid.reshape(*theta.shape[:-2], *self.size, 2)
 
     @quiet
-    def _jvp_points(self, xp: ModuleType, theta: Array, d_points: Array) -> Array:
+    def _jvp_state(self, xp: ModuleType, theta: Array, **d_state: Array | None) -> Array:
         """A control point that moves by dc is one that stays and samples J dc less, in each of its triangles."""
-        where = self._stacked(theta).astype(FLOAT64, copy=False)
+        where, d_points = self._stacked(theta).astype(FLOAT64, copy=False), d_state["points"]
+        assert d_points is not None
         moved = self._corners(xp, d_points[None])[0]
         values = -xp.einsum("mtab,bvt->mavt", self._slopes(xp, where), moved)
-        d_fit = fit_jvp(xp, *self._least_squares(xp), where, d_points)
+        d_fit = fit_jvp(*self._least_squares(xp), where, along_points(xp, d_points))
         d_grid = self._spread(xp, values, d_fit, 0.0).astype(theta.dtype, copy=False)
         return d_grid.reshape(*theta.shape[:-2], *self.size, 2)
 
@@ -225,11 +237,50 @@ class PiecewiseAffine(Family):
             to_corners = -xp.einsum("mtab,mavt->bvt", self._slopes(xp, where), moments)
             to_points = self._at_points(xp, to_corners).T
         if self.outside == "affine":
-            to_fit = self._cast(xp, "_strays", FLOAT64).T @ gradient[:, self._cast(xp, "_stray", INDEX)]
+            to_fit = self._to_fit(xp, gradient)
             by_theta, by_points = fit_vjp(*self._least_squares(xp), where, to_fit)
             to_theta = to_theta + by_theta
             to_points = None if to_points is None else to_points + by_points
         return (to_theta.reshape(theta.shape).astype(theta.dtype, copy=False) if wanted[0] else None, to_points)
+
+    @quiet
+    def _vjp2(
+        self,
+        xp: ModuleType,
+        grad_grid: Array,
+        theta: Array,
+        gg_theta: Array | None,
+        gg_state: dict[str, Array | None],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Array | None, ...]:
+        """The slopes J and the moments differentiated, and what `_vjp` makes of them.
+
+        The weights of a pixel move as the coordinates of one that samples their slopes: by less, of where dc takes it.
+        """
+        d_points = gg_state["points"]
+        if d_points is None and not wanted[1]:
+            return None, None  # linear in theta alone
+        where = self._stacked(theta).astype(FLOAT64, copy=False)
+        d_points = xp.zeros(self.points.shape) if d_points is None else d_points
+        d_where = xp.zeros_like(where) if gg_theta is None else self._stacked(gg_theta).astype(FLOAT64, copy=False)
+        gradient = grad_grid.reshape(len(where), math.prod(self.size), 2)
+        slopes, moments = self._slopes(xp, where), self._moments(xp, gradient)
+        d_slopes = self._slopes(xp, d_where) - slopes @ self._slopes(xp, d_points[None])
+        others = self._cast(xp, "_inverses", FLOAT64)
+        of_weights = xp.concatenate([-others.sum(axis=1, keepdims=True), others], axis=1)  # their slopes (T, 3, 2)
+        carried = xp.einsum("mawt,bwt->matb", moments, self._corners(xp, d_points[None])[0])
+        d_moments = -xp.einsum("matb,tvb->mavt", carried, of_weights)
+        to_theta, to_points = self._at_points(xp, d_moments).swapaxes(1, 2), None
+        if wanted[1]:
+            to_corners = xp.einsum("mtab,mavt->bvt", d_slopes, moments)
+            to_corners = to_corners + xp.einsum("mtab,mavt->bvt", slopes, d_moments)
+            to_points = -self._at_points(xp, to_corners).T
+        if self.outside == "affine":
+            along = along_points(xp, d_points)
+            by_theta, by_points = fit_vjp2(*self._least_squares(xp), where, d_where, along, self._to_fit(xp, gradient))
+            to_theta = to_theta + by_theta
+            to_points = None if to_points is None else to_points + by_points
+        return to_theta.reshape(theta.shape).astype(theta.dtype, copy=False), to_points
 
     def _stacked(self, theta: Array) -> Array:
         return theta.reshape(math.prod(theta.shape[:-2]), *self.theta_shape)
@@ -259,6 +310,11 @@ class PiecewiseAffine(Family):
             grid[:, self._cast(xp, "_stray", INDEX)] = hidden
         return grid
 
+    def _to_fit(self, xp: ModuleType, gradient: Array) -> Array:
+        """Cotangents (M, 3, 2) of the affine maps that the pixels in no triangle follow."""
+        cotangent: Array = self._cast(xp, "_strays", FLOAT64).T @ gradient[:, self._cast(xp, "_stray", INDEX)]
+        return cotangent
+
     def _at_points(self, xp: ModuleType, corners: Array) -> Array:
         """Sums (..., P) over the corners (..., 3, T) that are at each control point."""
         return self._by_point(xp, corners.reshape(*corners.shape[:-2], corners.shape[-2] * corners.shape[-1]))
@@ -280,8 +336,13 @@ def fit(homogeneous: Array, normal: Array, where: Array) -> Array:
     return solution
 
 
-def fit_jvp(xp: ModuleType, homogeneous: Array, normal: Array, where: Array, d_points: Array) -> Array:
-    along = xp.concatenate([d_points, xp.zeros((len(d_points), 1))], axis=1)
+def along_points(xp: ModuleType, d_points: Array) -> Array:
+    """The tangent (P, 3) of (x, y, 1)."""
+    along: Array = xp.concatenate([d_points, xp.zeros((len(d_points), 1))], axis=1)
+    return along
+
+
+def fit_jvp(homogeneous: Array, normal: Array, where: Array, along: Array) -> Array:
     solution = fit(homogeneous, normal, where)
     residual = where - homogeneous @ solution
     tangent: Array = normal @ (along.T @ residual - homogeneous.T @ (along @ solution))
@@ -295,6 +356,21 @@ def fit_vjp(homogeneous: Array, normal: Array, where: Array, gradient: Array) ->
     residual = where - homogeneous @ solution
     to_homogeneous = residual @ pulled.swapaxes(1, 2) - to_where @ solution.swapaxes(1, 2)
     return to_where, to_homogeneous.sum(axis=0)[:, :2]
+
+
+def fit_vjp2(
+    homogeneous: Array, normal: Array, where: Array, d_where: Array, along: Array, gradient: Array
+) -> tuple[Array, Array]:
+    """`fit_vjp`, differentiated along d_where and the tangent of (x, y, 1)."""
+    solution, pulled = fit(homogeneous, normal, where), normal @ gradient
+    d_solution = fit(homogeneous, normal, d_where) + fit_jvp(homogeneous, normal, where, along)
+    d_pulled = -normal @ (along.T @ (homogeneous @ pulled) + homogeneous.T @ (along @ pulled))
+    to_where, d_to_where = homogeneous @ pulled, along @ pulled + homogeneous @ d_pulled
+    residual = where - homogeneous @ solution
+    d_residual = d_where - along @ solution - homogeneous @ d_solution
+    to_homogeneous = d_residual @ pulled.swapaxes(1, 2) + residual @ d_pulled.swapaxes(1, 2)
+    to_homogeneous -= d_to_where @ solution.swapaxes(1, 2) + to_where @ d_solution.swapaxes(1, 2)
+    return d_to_where, to_homogeneous.sum(axis=0)[:, :2]
 
 
 def triangulation(points: Array) -> Array:

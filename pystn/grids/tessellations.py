@@ -19,8 +19,11 @@ from pystn.typing import Array
 
 __all__ = ["Intervals", "Triangles"]
 
-# (e^z - 1) / z = 1 + z / 2! + z^2 / 3! + ..., differentiated term by term.
+Pair = tuple[Array, Array]  # x and y
+
+# (e^z - 1) / z = 1 + z / 2! + z^2 / 3! + ..., differentiated term by term, once and twice.
 SLOPE_SERIES = tuple((k + 1) / math.factorial(k + 2) for k in range(20))
+BEND_SERIES = tuple((k + 1) * (k + 2) / math.factorial(k + 3) for k in range(20))
 
 
 def growth(xp: Any, z: Array) -> Any:
@@ -30,12 +33,23 @@ def growth(xp: Any, z: Array) -> Any:
 
 def growth_slope(xp: Any, z: Array) -> Any:
     """The derivative of `growth`, which cancels near 0: there its series."""
-    near = abs(z) < 1
-    small, large = xp.where(near, z, 0.0), xp.where(near, 1.0, z)
-    series = xp.zeros_like(z)
-    for coefficient in reversed(SLOPE_SERIES):
-        series = series * small + coefficient
+    near, series, large = near_zero(xp, z, SLOPE_SERIES)
     return xp.where(near, series, ((large - 1) * xp.exp(large) + 1) / large**2)
+
+
+def growth_bend(xp: Any, z: Array) -> Any:
+    """The second derivative of `growth`, in the same way."""
+    near, series, large = near_zero(xp, z, BEND_SERIES)
+    return xp.where(near, series, ((large * (large - 2) + 2) * xp.exp(large) - 2) / large**3)
+
+
+def near_zero(xp: Any, z: Array, coefficients: tuple[float, ...]) -> tuple[Array, Array, Array]:
+    """Where |z| < 1, the series there, and what z is elsewhere."""
+    near = abs(z) < 1
+    small, series = xp.where(near, z, 0.0), xp.zeros_like(z)
+    for coefficient in reversed(coefficients):
+        series = series * small + coefficient
+    return near, series, xp.where(near, 1.0, z)
 
 
 def delay(xp: Any, z: Array) -> Any:
@@ -73,6 +87,7 @@ class Segment:
     time: Array  # spent in it
     here: Array  # velocity on entry
     slope: Array  # of the velocity
+    before: Array | None  # that in the cell they come from, but for the first
     step: Array  # how far they go
 
     def derivatives(self, xp: Any) -> tuple[Array, Array, Array]:
@@ -84,6 +99,26 @@ class Segment:
         level = self.time * growth(xp, z)
         tilt = xp.where(self.here == 0, 0.0, self.here * self.time**2 * growth_slope(xp, z))
         return xp.exp(z), level * (1 - self.place) - tilt, level * self.place + tilt
+
+    def derivatives_jvp(self, xp: Any, d_place: Array, d_left: Array, d_right: Array) -> tuple[Array, Array, Array]:
+        """How `derivatives` move with the place on entry and the velocities, all in cells."""
+        z, d_slope = self.slope * self.time, d_right - d_left
+        d_here = (1 - self.place) * d_left + self.place * d_right + self.slope * d_place
+        d_level = self.time**2 * growth_slope(xp, z) * d_slope
+        bend = xp.where(self.here == 0, 0.0, self.here * self.time**3 * growth_bend(xp, z))
+        d_tilt = d_here * self.time**2 * growth_slope(xp, z) + bend * d_slope
+        turned = d_place * self.time * growth(xp, z)
+        d_by_left = d_level * (1 - self.place) - turned - d_tilt
+        return xp.exp(z) * self.time * d_slope, d_by_left, d_level * self.place + turned + d_tilt
+
+    def kink(self, xp: Any) -> Any:
+        """The second derivative of the place on entry to the one that the cell before would have led to.
+
+        What arrives earlier by a distance spends as much of the time at the new slope.
+        """
+        if self.before is None:
+            return 0.0
+        return xp.where(self.here == 0, 0.0, (self.slope - self.before) / self.here)
 
 
 class Intervals:
@@ -110,11 +145,8 @@ class Intervals:
 
     def flow_jvp(self, xp: Any, velocities: Array, d_velocities: Array, points: Array) -> Any:
         moved = xp.zeros(len(velocities) * len(points))
-        d = d_velocities.reshape(-1)
-        for segment in self.segments(xp, velocities, points):
-            by_place, by_left, by_right = segment.derivatives(xp)
-            earlier = by_place * moved[segment.which]
-            moved[segment.which] = earlier + by_left * d[segment.vertex] + by_right * d[segment.vertex + 1]
+        for _ in self.tangents(xp, velocities, d_velocities, points, moved):
+            pass
         return moved.reshape(len(velocities), len(points), 1)
 
     def flow_vjp(self, xp: Any, grad: Array, velocities: Array, points: Array) -> Any:
@@ -128,13 +160,42 @@ class Intervals:
             adjoint[segment.which] = by_place * ahead
         return grad_velocities.reshape(velocities.shape)
 
+    def flow_vjp2(self, xp: Any, grad: Array, velocities: Array, d_velocities: Array, points: Array) -> Any:
+        """The derivative of `flow_vjp` along d_velocities."""
+        adjoint = grad.reshape(-1).astype(np.float64)
+        bent = xp.zeros_like(adjoint)  # the derivative of the adjoint
+        to_velocities = xp.zeros(velocities.size)
+        in_cells, moved = d_velocities * (self.count / 2), xp.zeros_like(adjoint)
+        for segment, tangents in reversed(list(self.tangents(xp, velocities, in_cells, points, moved))):
+            by_place, by_left, by_right = segment.derivatives(xp)
+            d_by_place, d_by_left, d_by_right = segment.derivatives_jvp(xp, *tangents)
+            ahead, bent_ahead = adjoint[segment.which], bent[segment.which]
+            to_left, to_right = by_left * bent_ahead + d_by_left * ahead, by_right * bent_ahead + d_by_right * ahead
+            to_velocities += sums(xp, segment.vertex, to_left, velocities.size)
+            to_velocities += sums(xp, segment.vertex + 1, to_right, velocities.size)
+            adjoint[segment.which] = by_place * ahead
+            turned = by_place * segment.kink(xp) * tangents[0] + d_by_place
+            bent[segment.which] = by_place * bent_ahead + turned * ahead
+        return to_velocities.reshape(velocities.shape)
+
+    def tangents(
+        self, xp: Any, velocities: Array, d_velocities: Array, points: Array, moved: Array
+    ) -> Iterator[tuple[Segment, tuple[Array, Array, Array]]]:
+        """The segments with the tangents of the place on entry and of both velocities; of all places to `moved`."""
+        d = d_velocities.reshape(-1)
+        for segment in self.segments(xp, velocities, points):
+            by_place, by_left, by_right = segment.derivatives(xp)
+            tangents = moved[segment.which], d[segment.vertex], d[segment.vertex + 1]
+            moved[segment.which] = by_place * tangents[0] + by_left * tangents[1] + by_right * tangents[2]
+            yield segment, tangents
+
     def segments(self, xp: Any, velocities: Array, points: Array) -> Iterator[Segment]:
         """The ways of all points through their first cell, of those that leave it through their second, and so on."""
         flat = velocities.reshape(-1) * (self.count / 2)
         cell, place = (xp.tile(a, len(velocities)) for a in cell_along(xp, points[:, 0], self.count))
         which = xp.arange(len(cell))
         vertex = which // max(1, len(points)) * (self.count + 1) + cell
-        time = xp.ones(len(cell))
+        time, before = xp.ones(len(cell)), None
         while len(which):
             left, right = flat[vertex], flat[vertex + 1]
             slope = right - left
@@ -148,11 +209,12 @@ class Intervals:
             leaves = has_next & arrives & (needed < time)
             spent = xp.where(leaves, needed, time)
             inside = xp.where(here == 0, 0.0, here * spent * growth(xp, slope * spent))
-            yield Segment(which, vertex, place, spent, here, slope, xp.where(leaves, end - place, inside))
+            step = xp.where(leaves, end - place, inside)
+            yield Segment(which, vertex, place, spent, here, slope, before, step)
             left_over = xp.flatnonzero(leaves)  # their number has to be known: this waits for the device
             onward = xp.where(forward, 1, -1)[left_over]
             which, cell, vertex = which[left_over], cell[left_over] + onward, vertex[left_over] + onward
-            place, time = 1 - end[left_over], (time - spent)[left_over]
+            place, time, before = 1 - end[left_over], (time - spent)[left_over], slope[left_over]
 
 
 class Triangles(Keeper):
@@ -231,14 +293,9 @@ class Triangles(Keeper):
         generators, tangents = (self.generators(xp, v) for v in (velocities, d_velocities))
         steps = expm(generators)[..., :2, :].reshape(-1, 2, 3)
         d_steps = expm_jvp(generators, tangents)[..., :2, :].reshape(-1, 2, 3)
-        x, y = start(xp, velocities, points)
-        dx = dy = xp.zeros_like(x)
-        for _ in range(self.steps):
-            key = self.keys(xp, x, y)
-            step, turned = steps[key], moved(d_steps[key], x, y)
-            dx, dy = (a + b for a, b in zip(turned, moved(step, dx, dy, 0.0), strict=True))
-            x, y = moved(step, x, y)
-        return xp.stack([dx, dy], axis=-1)
+        for _, tangent in self.tangents(xp, steps, d_steps, start(xp, velocities, points)):  # noqa: B007
+            pass
+        return xp.stack(tangent, axis=-1)
 
     def flow_vjp(self, xp: Any, grad: Array, velocities: Array, points: Array) -> Any:
         generators = self.generators(xp, velocities)
@@ -248,27 +305,84 @@ class Triangles(Keeper):
         for _ in range(self.steps):
             way.append((x, y))
             x, y = moved(steps[self.keys(xp, x, y)], x, y)
-        grad_x, grad_y = grad[..., 0].astype(np.float64), grad[..., 1].astype(np.float64)
+        adjoint = grad[..., 0].astype(np.float64), grad[..., 1].astype(np.float64)
         grad_steps = xp.zeros((3, 3, len(steps)))
         for x, y in reversed(way):
             key = self.keys(xp, x, y)
-            for row, g in enumerate((grad_x, grad_y)):
-                for column, weights in enumerate((g * x, g * y, g)):
-                    grad_steps[row, column] += sums(xp, key, weights, len(steps))
-            step = steps[key]
-            grad_x, grad_y = (step[..., 0, a] * grad_x + step[..., 1, a] * grad_y for a in range(2))
+            add_products(xp, grad_steps, key, adjoint, (x, y))
+            adjoint = moved_vjp(steps[key], *adjoint)
         grad_steps = xp.moveaxis(grad_steps, -1, 0).reshape(generators.shape)
         (grad_generators,) = expm_vjp(grad_steps, generators)
         return self.matrices_vjp(xp, grad_generators[..., :2, :] / self.steps, velocities.shape[1])
 
+    def flow_vjp2(self, xp: Any, grad: Array, velocities: Array, d_velocities: Array, points: Array) -> Any:
+        """The derivative of `flow_vjp` along d_velocities.
 
-def start(xp: Any, velocities: Array, points: Array) -> tuple[Array, Array]:
+        A matrix X and its derivative are the blocks of [[X, dX], [0, X]], of which a function f makes f(X) and its
+        derivative (Higham, Functions of Matrices, 2008); here of [[X, 0], [dX, X]], as the adjoint is at the transpose.
+        """
+        generators, tangents = (self.generators(xp, v) for v in (velocities, d_velocities))
+        steps = expm(generators)[..., :2, :].reshape(-1, 2, 3)
+        d_steps = expm_jvp(generators, tangents)[..., :2, :].reshape(-1, 2, 3)
+        way = list(self.tangents(xp, steps, d_steps, start(xp, velocities, points)))[:-1]
+        adjoint = grad[..., 0].astype(np.float64), grad[..., 1].astype(np.float64)
+        bent = xp.zeros_like(adjoint[0]), xp.zeros_like(adjoint[1])  # the derivative of the adjoint
+        grad_steps, d_grad_steps = xp.zeros((2, 3, 3, len(steps)))
+        for (x, y), tangent in reversed(way):
+            key = self.keys(xp, x, y)
+            add_products(xp, grad_steps, key, adjoint, (x, y))
+            add_products(xp, d_grad_steps, key, bent, (x, y))
+            add_products(xp, d_grad_steps, key, adjoint, tangent, 0.0)
+            bent = plus(moved_vjp(steps[key], *bent), moved_vjp(d_steps[key], *adjoint))
+            adjoint = moved_vjp(steps[key], *adjoint)
+        cotangents = [xp.moveaxis(a, -1, 0).reshape(generators.shape) for a in (grad_steps, d_grad_steps)]
+        none = xp.zeros_like(generators)
+        (both,) = expm_vjp(
+            blocks(xp, [[cotangents[0], cotangents[1]], [none, cotangents[0]]]),
+            blocks(xp, [[generators, none], [tangents, generators]]),
+        )
+        return self.matrices_vjp(xp, both[..., :2, 3:] / self.steps, velocities.shape[1])
+
+    def tangents(self, xp: Any, steps: Array, d_steps: Array, at: Pair) -> Iterator[tuple[Pair, Pair]]:
+        """The points and their tangents, before each step and after the last."""
+        along = xp.zeros_like(at[0]), xp.zeros_like(at[1])
+        yield at, along
+        for _ in range(self.steps):
+            key = self.keys(xp, *at)
+            step = steps[key]
+            along, at = plus(moved(d_steps[key], *at), moved(step, *along, 0.0)), moved(step, *at)
+            yield at, along
+
+
+def start(xp: Any, velocities: Array, points: Array) -> Pair:
     """Coordinates (M, P) of the points for each field."""
     x, y = (xp.broadcast_to(points[:, a], (len(velocities), len(points))) for a in range(2))
     return x, y
 
 
-def moved(steps: Array, x: Array, y: Array, one: float = 1.0) -> tuple[Array, Array]:
+def moved(steps: Array, x: Array, y: Array, one: float = 1.0) -> Pair:
     """Points (x, y, one) under matrices (..., 2, 3)."""
     new_x, new_y = (steps[..., a, 0] * x + steps[..., a, 1] * y + steps[..., a, 2] * one for a in range(2))
     return new_x, new_y
+
+
+def moved_vjp(steps: Array, x: Array, y: Array) -> Pair:
+    """The transpose of `moved`, as far as it concerns the points."""
+    to_x, to_y = (steps[..., 0, a] * x + steps[..., 1, a] * y for a in range(2))
+    return to_x, to_y
+
+
+def plus(a: Pair, b: Pair) -> Pair:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def add_products(xp: Any, total: Array, key: Array, adjoint: Pair, at: Pair, one: float = 1.0) -> None:
+    """Add to matrices (3, 3, count), by key, the products of cotangents with points (x, y, one)."""
+    for row, g in enumerate(adjoint):
+        for column, weights in enumerate((g * at[0], g * at[1], g * one)[: 3 if one else 2]):
+            total[row, column] += sums(xp, key, weights, total.shape[-1])
+
+
+def blocks(xp: Any, rows: list[list[Array]]) -> Any:
+    """One matrix of blocks (..., n, n)."""
+    return xp.concatenate([xp.concatenate(row, axis=-1) for row in rows], axis=-2)

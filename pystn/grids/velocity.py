@@ -117,27 +117,39 @@ class StationaryVelocity(Family):
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Array | None]:
         if not wanted[0]:
             return (None,)
-        backend = backend_of({"theta": theta})
-        options, adjoint = field_sampling("border", self.align_corners), stacked(grad_grid)
+        backend, adjoint = backend_of({"theta": theta}), stacked(grad_grid)
         *fields, _ = self._fields(backend, theta)
         for u in reversed(fields):
-            points = add_lattice(xp, u, self.align_corners)
-            both: Any = backend.grid_sample_vjp(adjoint, None, u, points, options, (True, True), (None, None))
-            with np.errstate(invalid="ignore"):
-                adjoint = adjoint + both[0] + both[1]
+            adjoint = self._squared_vjp(backend, adjoint, u)
         return ((adjoint * 0.5**self.steps).reshape(theta.shape),)
+
+    def _vjp2(
+        self,
+        xp: ModuleType,
+        grad_grid: Array,
+        theta: Array,
+        gg_theta: Array | None,
+        gg_state: dict[str, Array | None],
+        wanted: tuple[bool, ...],
+    ) -> tuple[Array | None]:
+        assert gg_theta is not None
+        backend, options = backend_of({"theta": theta}), field_sampling("border", self.align_corners)
+        adjoint = stacked(grad_grid)
+        bent = xp.zeros_like(adjoint)  # the derivative of the adjoint
+        *fields, _ = self._fields(backend, theta)
+        for u, du in reversed(list(zip(fields, self._tangents(backend, fields, gg_theta), strict=False))):
+            points = add_lattice(xp, u, self.align_corners)
+            both: Any = backend.grid_sample_vjp2(du, du, adjoint, None, u, points, options, (False, True, True))
+            with np.errstate(invalid="ignore"):
+                bent = self._squared_vjp(backend, bent, u) + both[2] + both[3]
+            adjoint = self._squared_vjp(backend, adjoint, u)
+        return ((bent * 0.5**self.steps).reshape(theta.shape),)
 
     def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
         backend = backend_of({"theta": theta})
-        options = field_sampling("border", self.align_corners)
-        none: list[Array | None] = [None] * self.ndim
-        du = stacked(d_theta) * 0.5**self.steps
         *fields, _ = self._fields(backend, theta)
-        for u in fields:
-            points = add_lattice(xp, u, self.align_corners)
-            moved, _ = backend.grid_sample_jvp(u, points, du, du, None, none, options, False, None)
-            with np.errstate(invalid="ignore"):
-                du = du + moved
+        for du in self._tangents(backend, fields, d_theta):  # noqa: B007
+            pass
         return du.reshape(theta.shape)
 
     def _fields(self, backend: Operations, theta: Array) -> Iterator[Array]:
@@ -150,3 +162,23 @@ class StationaryVelocity(Family):
             with np.errstate(invalid="ignore"):
                 u = u + pulled
             yield u
+
+    def _tangents(self, backend: Operations, fields: list[Array], d_theta: Array) -> Iterator[Array]:
+        """The tangents of the fields before each squaring, and after the last."""
+        options, du = field_sampling("border", self.align_corners), stacked(d_theta) * 0.5**self.steps
+        none: list[Array | None] = [None] * self.ndim
+        yield du
+        for u in fields:
+            points = add_lattice(backend.xp, u, self.align_corners)
+            moved, _ = backend.grid_sample_jvp(u, points, du, du, None, none, options, False, None)
+            with np.errstate(invalid="ignore"):
+                du = du + moved
+            yield du
+
+    def _squared_vjp(self, backend: Operations, adjoint: Array, u: Array) -> Array:
+        """The cotangent before a squaring of u, from that after it."""
+        options, points = field_sampling("border", self.align_corners), add_lattice(backend.xp, u, self.align_corners)
+        both: Any = backend.grid_sample_vjp(adjoint, None, u, points, options, (True, True), (None, None))
+        with np.errstate(invalid="ignore"):
+            total: Array = adjoint + both[0] + both[1]
+        return total

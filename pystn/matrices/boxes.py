@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
-from pystn.matrices.mapping import Mapping
+from pystn.matrices.mapping import Curved, Mapping
 from pystn.typing import Array
 from pystn.validation import check_length
 
@@ -13,6 +14,7 @@ __all__ = [
     "box_iou",
     "box_iou_jvp",
     "box_iou_vjp",
+    "box_iou_vjp2",
     "theta_to_box",
     "theta_to_box_jvp",
     "theta_to_box_vjp",
@@ -32,30 +34,72 @@ def box(xp: Any, theta: Any) -> tuple[Any, Any]:
 
 
 def overlap(xp: Any, first: Any, second: Any) -> tuple[Any, Any, Any]:
-    n = first.shape[-1] // 2
-    sides = xp.minimum(first[..., n:], second[..., n:]) - xp.maximum(first[..., :n], second[..., :n])
-    shared, slopes = volume(xp, sides)
-    (of_first, first_slopes), (of_second, second_slopes) = (
-        volume(xp, corners[..., n:] - corners[..., :n]) for corners in (first, second)
-    )
+    corners, shares = intersection(xp, first, second)
+    shared, slopes = volume(xp, corners)
+    (of_first, first_slopes), (of_second, second_slopes) = (volume(xp, box) for box in (first, second))
     union = of_first + of_second - shared
     union = xp.where(union == 0, 1.0, union)[..., None]
-    # Which of the two has the side of the intersection: half each where they agree.
-    upper, lower = (xp.sign(second[..., part] - first[..., part]) / 2 for part in (slice(n, None), slice(n)))
-    jacobians = []
-    for own, sign in ((first_slopes, 1), (second_slopes, -1)):
-        d_shared = xp.concatenate([-slopes * (0.5 - sign * lower), slopes * (0.5 + sign * upper)], axis=-1)
-        d_own = xp.concatenate([-own, own], axis=-1)
-        jacobians.append((d_shared * (union + shared[..., None]) - shared[..., None] * d_own) / union**2)
-    return shared / union[..., 0], jacobians[0], jacobians[1]
+    of_one, of_other = (
+        (share * slopes * (union + shared[..., None]) - shared[..., None] * own) / union**2
+        for own, share in zip((first_slopes, second_slopes), shares, strict=True)
+    )
+    return shared / union[..., 0], of_one, of_other
 
 
-def volume(xp: Any, sides: Any) -> tuple[Any, Any]:
-    """The product of sides, none of them negative, and its slopes: 0 to a side that is not positive."""
-    n = sides.shape[-1]
-    positive = xp.maximum(sides, 0.0)
+def bent_overlap(xp: Any, along: Any, first: Any, second: Any) -> list[Any]:
+    value, *jacobians = overlap(xp, first, second)
+    corners, shares = intersection(xp, first, second)
+    moved = shares[0] * along[0] + shares[1] * along[1]
+    boxes = ((corners, moved), (first, along[0]), (second, along[1]))
+    volumes, slopes = zip(*[volume(xp, box) for box, _ in boxes], strict=True)
+    bents = [bent_volume(xp, box, tangent) for box, tangent in boxes]
+    shared_step, *steps = ((slope * tangent).sum(axis=-1) for slope, (_, tangent) in zip(slopes, boxes, strict=True))
+    union, d_union = volumes[1] + volumes[2] - volumes[0], steps[0] + steps[1] - shared_step
+    union = xp.where(union == 0, 1.0, union)
+    d_value = (shared_step - value * d_union) / union
+    value, d_value, union, d_union = (each[..., None] for each in (value, d_value, union, d_union))
+    # Of J union = slopes of the intersection (1 + value) - slopes of the box value.
+    return [
+        (share * ((1 + value) * bents[0] + d_value * slopes[0]) - value * bent - d_value * slope - jacobian * d_union)
+        / union
+        for share, bent, slope, jacobian in zip(shares, bents[1:], slopes[1:], jacobians, strict=True)
+    ]
+
+
+def intersection(xp: Any, first: Any, second: Any) -> tuple[Any, tuple[Any, Any]]:
+    """Its corners, and how much each of the two boxes moves them: half where they agree."""
+    n = first.shape[-1] // 2
+    lower, upper = xp.maximum(first[..., :n], second[..., :n]), xp.minimum(first[..., n:], second[..., n:])
+    half = xp.sign(second - first) / 2
+    share = xp.concatenate([0.5 - half[..., :n], 0.5 + half[..., n:]], axis=-1)
+    return xp.concatenate([lower, upper], axis=-1), (share, 1 - share)
+
+
+def sides(corners: Any) -> Any:
+    n = corners.shape[-1] // 2
+    return corners[..., n:] - corners[..., :n]
+
+
+def volume(xp: Any, corners: Any) -> tuple[Any, Any]:
+    """The product of sides, none of them negative, and its slopes to the corners: 0 by a side that is not positive."""
+    lengths = sides(corners)
+    n = lengths.shape[-1]
+    positive = xp.maximum(lengths, 0.0)
     others = [positive[..., [j for j in range(n) if j != i]].prod(axis=-1) for i in range(n)]
-    return positive.prod(axis=-1), xp.where(sides > 0, xp.stack(others, axis=-1), 0.0)
+    slopes = xp.where(lengths > 0, xp.stack(others, axis=-1), 0.0)
+    return positive.prod(axis=-1), xp.concatenate([-slopes, slopes], axis=-1)
+
+
+def bent_volume(xp: Any, corners: Any, along: Any) -> Any:
+    """How the slopes move with the corners."""
+    lengths = sides(corners)
+    n = lengths.shape[-1]
+    positive, moved = xp.maximum(lengths, 0.0), xp.where(lengths > 0, sides(along), 0.0)
+    bent = xp.zeros(lengths.shape)
+    for i, j in permutations(range(n), 2):
+        bent[..., i] += moved[..., j] * positive[..., [k for k in range(n) if k not in (i, j)]].prod(axis=-1)
+    bent = xp.where(lengths > 0, bent, 0.0)
+    return xp.concatenate([-bent, bent], axis=-1)
 
 
 def check_theta(theta: Array) -> None:
@@ -69,7 +113,7 @@ def check_boxes(first: Array, second: Array) -> None:
 
 
 BOX = Mapping(box, check_theta, ("theta",), "grad_box", core=2)
-OVERLAP = Mapping(overlap, check_boxes, ("first", "second"), "grad_iou", core=1)
+OVERLAP = Curved(overlap, check_boxes, ("first", "second"), "grad_iou", core=1, bend=bent_overlap)
 
 
 def theta_to_box(theta: Array) -> Array:
@@ -205,7 +249,7 @@ def box_iou(first: Array, second: Array) -> Array:
 
     See Also
     --------
-    box_iou_vjp, box_iou_jvp : its derivatives.
+    box_iou_vjp, box_iou_jvp, box_iou_vjp2 : its derivatives.
     theta_to_box
 
     Examples
@@ -293,3 +337,52 @@ def box_iou_jvp(first: Array, second: Array, d_first: Array | None, d_second: Ar
     array([0.4444])
     """
     return OVERLAP.jvp((first, second), (d_first, d_second))
+
+
+def box_iou_vjp2(
+    gg_first: Array | None,
+    gg_second: Array | None,
+    grad_iou: Array,
+    first: Array,
+    second: Array,
+    *,
+    wrt: Sequence[str] = ("grad_iou", "first", "second"),
+) -> tuple[Array | None, Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `box_iou_vjp`.
+
+    With V the union and J the slopes of the ratio, :math:`J V = S (1 + \mathrm{iou}) - T \, \mathrm{iou}` for slopes S
+    of the intersection and T of a box. Along cotangents of its gradients all of these move; their kinks have no part.
+
+    Parameters
+    ----------
+    gg_first, gg_second : ndarray or None
+        Cotangents of grad_first and grad_second: shapes and dtypes of these. None is zero.
+    grad_iou, first, second
+        As given to `box_iou_vjp`.
+    wrt : sequence of {"grad_iou", "first", "second"}, default all
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_iou, grad_first, grad_second : ndarray or None
+        Shapes and dtypes of `grad_iou`, `first` and `second`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `box_iou_vjp`, and if a cotangent or `wrt` does not fit.
+
+    See Also
+    --------
+    box_iou_vjp, box_iou_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> first, second = np.array([[0.0, 2.0]]), np.array([[0.5, 1.0]])
+    >>> _, grad_first, _ = pystn.box_iou_vjp2(np.array([[0.0, 1.0]]), None, np.ones(1), first, second)
+    >>> grad_first  # of 0.5 / (x1 - x0)
+    array([[-0.125,  0.125]])
+    """
+    return OVERLAP.vjp2((gg_first, gg_second), grad_iou, first, second, wrt=wrt)

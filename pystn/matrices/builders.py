@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite, log
 from typing import Any
 
 import numpy as np
 
 from pystn.kept import kept
-from pystn.matrices.mapping import Mapping
-from pystn.matrices.rotations import generators, rotation
+from pystn.matrices.mapping import Curved, Mapping
+from pystn.matrices.rotations import bent_rotation, generators, rotation
 from pystn.options import one_of
 from pystn.typing import Array
 from pystn.validation import check_entries, check_length
@@ -24,12 +25,15 @@ __all__ = [
     "rigid_matrix",
     "rigid_matrix_jvp",
     "rigid_matrix_vjp",
+    "rigid_matrix_vjp2",
     "rotation_matrix",
     "rotation_matrix_jvp",
     "rotation_matrix_vjp",
+    "rotation_matrix_vjp2",
     "similarity_matrix",
     "similarity_matrix_jvp",
     "similarity_matrix_vjp",
+    "similarity_matrix_vjp2",
     "translation_matrix",
     "translation_matrix_jvp",
     "translation_matrix_vjp",
@@ -50,6 +54,14 @@ def placed(xp: Any, linear: Any, d_linear: Any, shift: Any, scaled: bool = False
     if scaled:
         jacobian[..., n, :p] = xp.einsum("...ijk,...j->...ik", d_linear, shift)
     return theta, jacobian
+
+
+def bent_placed(xp: Any, bent: Any) -> Any:
+    """How the Jacobians of `placed` bend where that of the linear part does; but for a scaled shift."""
+    n, p = bent.shape[-2:]
+    jacobian = xp.zeros((*bent.shape[:-2], n + 1, p + n))
+    jacobian[..., :n, :p] = bent
+    return jacobian
 
 
 # Scaled and shifted: linear in the parameters.
@@ -98,9 +110,19 @@ def turned(xp: Any, params: Any) -> tuple[Any, Any]:
     return theta, jacobian[..., : params.shape[-1]]
 
 
+def bent_turned(xp: Any, along: Any, params: Any) -> tuple[Any]:
+    bent = bent_rotation(xp, params, along[0])
+    return (bent_placed(xp, bent)[..., : params.shape[-1]],)
+
+
 def rigid(xp: Any, params: Any) -> tuple[Any, Any]:
     n = 2 if params.shape[-1] == 3 else 3
     return placed(xp, *rotation(xp, params[..., :-n]), params[..., -n:])
+
+
+def bent_rigid(xp: Any, along: Any, params: Any) -> tuple[Any]:
+    n = 2 if params.shape[-1] == 3 else 3
+    return (bent_placed(xp, bent_rotation(xp, params[..., :-n], along[0][..., :-n])),)
 
 
 def check_rotation(params: Any, lengths: tuple[int, ...], quaternion: int) -> None:
@@ -110,8 +132,16 @@ def check_rotation(params: Any, lengths: tuple[int, ...], quaternion: int) -> No
         check_entries("params", params, (params[..., :4] == 0).all(axis=-1), "has a quaternion of norm 0")
 
 
-ROTATION = Mapping(turned, lambda params: check_rotation(params, (1, 3, 4), 4), ("params",), "grad_theta", core=1)
-RIGID = Mapping(rigid, lambda params: check_rotation(params, (3, 6, 7), 7), ("params",), "grad_theta", core=1)
+def check_turned(params: Any) -> None:
+    check_rotation(params, (1, 3, 4), 4)
+
+
+def check_rigid(params: Any) -> None:
+    check_rotation(params, (3, 6, 7), 7)
+
+
+ROTATION = Curved(turned, check_turned, ("params",), "grad_theta", core=1, bend=bent_turned)
+RIGID = Curved(rigid, check_rigid, ("params",), "grad_theta", core=1, bend=bent_rigid)
 
 
 # Scaled, rotated and shifted.
@@ -125,13 +155,41 @@ def similarity(xp: Any, params: Any, form: str) -> tuple[Any, Any]:
         linear = xp.eye(2) + (basis @ first[..., None, :, None])[..., 0]
         return placed(xp, linear, basis, shift)
     turn, d_turn = rotation(xp, first[..., :-1])
-    scale = first[..., -1, None, None]
-    slope = 1.0
-    if form == "log2":
-        scale = xp.exp2(scale)
-        slope = log(2) * scale
+    scale, slope, _ = scales(xp, first[..., -1, None, None], form)
     d_linear = xp.concatenate([scale[..., None] * d_turn, (slope * turn)[..., None]], axis=-1)
     return placed(xp, scale * turn, d_linear, shift, scaled=form == "log2")
+
+
+def scales(xp: Any, param: Any, form: str) -> tuple[Any, Any, Any]:
+    """The scale, its slope and the slope of that."""
+    if form == "angle":
+        return param, 1.0, 0.0
+    scale = xp.exp2(param)
+    return scale, log(2) * scale, log(2) ** 2 * scale
+
+
+def bent_similarity(xp: Any, along: Any, params: Any, form: str) -> tuple[Any]:
+    _, jacobian = similarity(xp, params, form)
+    if form == "linear":
+        return (xp.zeros_like(jacobian),)
+    n = jacobian.shape[-3]
+    (first, shift), (d_first, d_shift) = ((array[..., :-n], array[..., -n:]) for array in (params, along[0]))
+    turn, d_turn = rotation(xp, first[..., :-1])
+    bent_turn = bent_rotation(xp, first[..., :-1], d_first[..., :-1])
+    moved = (d_turn @ d_first[..., None, :-1, None])[..., 0]
+    scale, slope, bend = scales(xp, first[..., -1, None, None], form)
+    d_scale = d_first[..., -1, None, None]
+    of_turn = scale[..., None] * bent_turn + (slope * d_scale)[..., None] * d_turn
+    of_scale = slope * moved + bend * d_scale * turn
+    bent = xp.concatenate([of_turn, of_scale[..., None]], axis=-1)
+    result = bent_placed(xp, bent)
+    if form == "log2":  # the shift goes through the linear part, which moves
+        d_linear = jacobian[..., :n, :-n]
+        result[..., n, -n:] = (d_linear @ d_first[..., None, :, None])[..., 0]
+        result[..., n, :-n] = sum(
+            xp.einsum("...ijk,...j->...ik", *pair) for pair in ((bent, shift), (d_linear, d_shift))
+        )
+    return (result,)
 
 
 def check_similarity(params: Any, form: str) -> None:
@@ -139,7 +197,7 @@ def check_similarity(params: Any, form: str) -> None:
     check_rotation(params, (4,) if form == "linear" else (4, 7, 8), 8)
 
 
-SIMILARITY = Mapping(similarity, check_similarity, ("params",), "grad_theta", core=1)
+SIMILARITY = Curved(similarity, check_similarity, ("params",), "grad_theta", core=1, bend=bent_similarity)
 
 
 @kept
@@ -408,7 +466,7 @@ def rotation_matrix(params: Array) -> Array:
 
     See Also
     --------
-    rotation_matrix_vjp, rotation_matrix_jvp : its derivatives.
+    rotation_matrix_vjp, rotation_matrix_jvp, rotation_matrix_vjp2 : its derivatives.
     rigid_matrix, similarity_matrix : with a translation, and with a scale.
 
     Notes
@@ -497,6 +555,57 @@ def rotation_matrix_jvp(params: Array, d_params: Array | None) -> Array:
     return ROTATION.jvp((params,), (d_params,))
 
 
+def rotation_matrix_vjp2(
+    gg_params: Array | None,
+    grad_theta: Array,
+    params: Array,
+    *,
+    wrt: Sequence[str] = ("grad_theta", "params"),
+) -> tuple[Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `rotation_matrix_vjp`.
+
+    With the cotangent v of its gradient, :math:`\bar{\bar\theta} = \mathrm{jvp}(v)` and
+
+    .. math::
+
+        \bar p_k = \sum_{ij} \bar\theta_{ij}
+        \sum_l \frac{\partial^2 \theta_{ij}}{\partial p_k \, \partial p_l} \, v_l
+
+    Parameters
+    ----------
+    gg_params : ndarray or None
+        Cotangent of grad_params: shape and dtype of `params`. None is zero.
+    grad_theta, params
+        As given to `rotation_matrix_vjp`.
+    wrt : sequence of {"grad_theta", "params"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_theta, grad_params : ndarray or None
+        Shapes and dtype of `grad_theta` and `params`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `rotation_matrix_vjp`, and if `gg_params` or `wrt` does not fit.
+
+    See Also
+    --------
+    rotation_matrix_vjp, rotation_matrix_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> gg_params, grad_theta = np.array([2.0]), np.eye(2, 3)
+    >>> _, grad_params = pystn.rotation_matrix_vjp2(gg_params, grad_theta, np.zeros(1))
+    >>> grad_params  # of the trace 2 cos(angle)
+    array([-4.])
+    """
+    return ROTATION.vjp2((gg_params,), grad_theta, params, wrt=wrt)
+
+
 def rigid_matrix(params: Array) -> Array:
     r"""Matrices of rigid (Euclidean) transforms: a rotation and a translation.
 
@@ -522,7 +631,7 @@ def rigid_matrix(params: Array) -> Array:
 
     See Also
     --------
-    rigid_matrix_vjp, rigid_matrix_jvp : its derivatives.
+    rigid_matrix_vjp, rigid_matrix_jvp, rigid_matrix_vjp2 : its derivatives.
     lie_generator : the groups "se2" and "se3" by their exponential, where rotation and translation mix.
 
     Examples
@@ -605,6 +714,55 @@ def rigid_matrix_jvp(params: Array, d_params: Array | None) -> Array:
     return RIGID.jvp((params,), (d_params,))
 
 
+def rigid_matrix_vjp2(
+    gg_params: Array | None,
+    grad_theta: Array,
+    params: Array,
+    *,
+    wrt: Sequence[str] = ("grad_theta", "params"),
+) -> tuple[Array | None, Array | None]:
+    """Second order: the vector-Jacobian product of `rigid_matrix_vjp`.
+
+    As that of `rotation_matrix`; the matrix is linear in the translation.
+
+    Parameters
+    ----------
+    gg_params : ndarray or None
+        Cotangent of grad_params: shape and dtype of `params`. None is zero.
+    grad_theta, params
+        As given to `rigid_matrix_vjp`.
+    wrt : sequence of {"grad_theta", "params"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_theta, grad_params : ndarray or None
+        Shapes and dtype of `grad_theta` and `params`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `rigid_matrix_vjp`, and if `gg_params` or `wrt` does not fit.
+
+    See Also
+    --------
+    rigid_matrix_vjp, rigid_matrix_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> gg_params, grad_theta = np.array([2.0, 1.0, 1.0]), np.eye(2, 3)
+    >>> grad_grad_theta, grad_params = pystn.rigid_matrix_vjp2(gg_params, grad_theta, np.zeros(3))
+    >>> grad_grad_theta
+    array([[ 0., -2.,  1.],
+           [ 2.,  0.,  1.]])
+    >>> grad_params
+    array([-4.,  0.,  0.])
+    """
+    return RIGID.vjp2((gg_params,), grad_theta, params, wrt=wrt)
+
+
 def similarity_matrix(params: Array, form: str = "angle") -> Array:
     r"""Matrices of similarities: a rotation, one scale and a translation.
 
@@ -638,7 +796,7 @@ def similarity_matrix(params: Array, form: str = "angle") -> Array:
 
     See Also
     --------
-    similarity_matrix_vjp, similarity_matrix_jvp : its derivatives.
+    similarity_matrix_vjp, similarity_matrix_jvp, similarity_matrix_vjp2 : its derivatives.
     lie_generator : the groups "sim2" and "sim3" by their exponential.
 
     Examples
@@ -724,6 +882,61 @@ def similarity_matrix_jvp(params: Array, d_params: Array | None, form: str = "an
            [ 1. ,  0.5,  3. ]])
     """
     return SIMILARITY.jvp((params,), (d_params,), form=form)
+
+
+def similarity_matrix_vjp2(
+    gg_params: Array | None,
+    grad_theta: Array,
+    params: Array,
+    form: str = "angle",
+    *,
+    wrt: Sequence[str] = ("grad_theta", "params"),
+) -> tuple[Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `similarity_matrix_vjp`.
+
+    With the cotangent v of its gradient, :math:`\bar{\bar\theta} = \mathrm{jvp}(v)` and
+
+    .. math::
+
+        \bar p_k = \sum_{ij} \bar\theta_{ij}
+        \sum_l \frac{\partial^2 \theta_{ij}}{\partial p_k \, \partial p_l} \, v_l
+
+    which is zero for "linear".
+
+    Parameters
+    ----------
+    gg_params : ndarray or None
+        Cotangent of grad_params: shape and dtype of `params`. None is zero.
+    grad_theta, params, form
+        As given to `similarity_matrix_vjp`.
+    wrt : sequence of {"grad_theta", "params"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_theta, grad_params : ndarray or None
+        Shapes and dtype of `grad_theta` and `params`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `similarity_matrix_vjp`, and if `gg_params` or `wrt` does not fit.
+
+    See Also
+    --------
+    similarity_matrix_vjp, similarity_matrix_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> gg_params, params = np.array([0.0, 1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0, 0.0])
+    >>> grad_theta = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
+    >>> _, grad_params = pystn.similarity_matrix_vjp2(gg_params, grad_theta, params)
+    >>> grad_params  # of 2 s sin(angle)
+    array([2., 0., 0., 0.])
+    """
+    return SIMILARITY.vjp2((gg_params,), grad_theta, params, wrt=wrt, form=form)
 
 
 def projective_matrix(params: Array) -> Array:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from pystn.matrices.builders import placed
+from pystn.matrices.builders import bent_placed, placed
 from pystn.matrices.linear_algebra import check_invertible
-from pystn.matrices.mapping import Mapping
+from pystn.matrices.mapping import Curved
 from pystn.matrices.rotations import rotation
 from pystn.typing import Array
 from pystn.validation import check_length
@@ -15,34 +16,46 @@ __all__ = [
     "affine_matrix",
     "affine_matrix_jvp",
     "affine_matrix_vjp",
+    "affine_matrix_vjp2",
     "decompose_affine",
     "decompose_affine_jvp",
     "decompose_affine_vjp",
+    "decompose_affine_vjp2",
 ]
 
 
 def affine(xp: Any, params: Any) -> tuple[Any, Any]:
-    shift, angle = params[..., :2], params[..., 2:3]
-    sx, sy, shear = (params[..., i, None] for i in (3, 4, 5))
-    turn, _ = rotation(xp, angle)
-    right, up = turn[..., 0], turn[..., 1]
-    zero = xp.zeros_like(right)
-
-    def columns(first: Any, second: Any) -> Any:
-        return xp.stack([first, second], axis=-1)
-
-    scaled = columns(sx * right, sx * shear * right + sy * up)
-    d_scaled = xp.stack(
-        [
-            columns(sx * up, sx * shear * up - sy * right),
-            columns(right, shear * right),
-            columns(zero, up),
-            columns(zero, sx * right),
-        ],
-        axis=-1,
-    )
-    theta, jacobian = placed(xp, scaled, d_scaled, shift)
+    right, up, sx, sy, shear = parts(xp, params)
+    scaled = xp.stack([sx * right, sx * shear * right + sy * up], axis=-1)
+    d_scaled = slopes(xp, right, up, sx, sy, shear, sx * shear, 1.0)
+    theta, jacobian = placed(xp, scaled, d_scaled, params[..., :2])
     return theta, xp.roll(jacobian, 2, axis=-1)
+
+
+def parts(xp: Any, params: Any) -> tuple[Any, ...]:
+    """The axes, turned, then scales and shear."""
+    turn, _ = rotation(xp, params[..., 2:3])
+    return turn[..., 0], turn[..., 1], *(params[..., i, None] for i in (3, 4, 5))
+
+
+def slopes(xp: Any, right: Any, up: Any, sx: Any, sy: Any, shear: Any, sheared: Any, one: float) -> Any:
+    """Of the linear part to angle, scales and shear: bilinear in the axes and the rest, where sheared is sx shear."""
+    zero = xp.zeros_like(right)
+    columns = (
+        (sx * up, sheared * up - sy * right),
+        (one * right, shear * right),
+        (zero, one * up),
+        (zero, sx * right),
+    )
+    return xp.stack([xp.stack(pair, axis=-1) for pair in columns], axis=-1)
+
+
+def bent_affine(xp: Any, along: Any, params: Any) -> tuple[Any]:
+    right, up, sx, sy, shear = parts(xp, params)
+    d_angle, d_sx, d_sy, d_shear = (along[0][..., i, None] for i in (2, 3, 4, 5))
+    by_axes = slopes(xp, d_angle * up, -d_angle * right, sx, sy, shear, sx * shear, 1.0)
+    by_rest = slopes(xp, right, up, d_sx, d_sy, d_shear, d_sx * shear + sx * d_shear, 0.0)
+    return (xp.roll(bent_placed(xp, by_axes + by_rest), 2, axis=-1),)
 
 
 def decomposition(xp: Any, theta: Any) -> tuple[Any, Any]:
@@ -64,14 +77,27 @@ def decomposition(xp: Any, theta: Any) -> tuple[Any, Any]:
     return params, jacobian
 
 
+def bent_decomposition(xp: Any, along: Any, theta: Any) -> tuple[Any]:
+    """D(A(p)) = p makes J_D J_A = 1, so that J_D bends by -J_D (how J_A does) J_D."""
+    params, jacobian = decomposition(xp, theta)
+    inverse = jacobian.reshape(*params.shape, 6)
+    moved = (inverse @ along[0].reshape(*params.shape, 1))[..., 0]
+    (bent,) = bent_affine(xp, [moved], params)
+    return ((-inverse @ bent.reshape(inverse.shape) @ inverse).reshape(jacobian.shape),)
+
+
 def check_decomposition(theta: Array) -> None:
     if theta.ndim < 2 or theta.shape[-2:] != (2, 3):
         raise ValueError(f"theta must have shape (..., 2, 3): got {theta.shape}")
     check_invertible("theta", theta)
 
 
-AFFINE = Mapping(affine, lambda params: check_length("params", params, (6,)), ("params",), "grad_theta", core=1)
-DECOMPOSITION = Mapping(decomposition, check_decomposition, ("theta",), "grad_params", core=2)
+def check_affine(params: Array) -> None:
+    check_length("params", params, (6,))
+
+
+AFFINE = Curved(affine, check_affine, ("params",), "grad_theta", core=1, bend=bent_affine)
+DECOMPOSITION = Curved(decomposition, check_decomposition, ("theta",), "grad_params", core=2, bend=bent_decomposition)
 
 
 def affine_matrix(params: Array) -> Array:
@@ -102,7 +128,7 @@ def affine_matrix(params: Array) -> Array:
 
     See Also
     --------
-    affine_matrix_vjp, affine_matrix_jvp : its derivatives.
+    affine_matrix_vjp, affine_matrix_jvp, affine_matrix_vjp2 : its derivatives.
     decompose_affine : its inverse.
 
     Examples
@@ -187,6 +213,57 @@ def affine_matrix_jvp(params: Array, d_params: Array | None) -> Array:
     return AFFINE.jvp((params,), (d_params,))
 
 
+def affine_matrix_vjp2(
+    gg_params: Array | None,
+    grad_theta: Array,
+    params: Array,
+    *,
+    wrt: Sequence[str] = ("grad_theta", "params"),
+) -> tuple[Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `affine_matrix_vjp`.
+
+    With the cotangent v of its gradient, :math:`\bar{\bar\theta} = \mathrm{jvp}(v)` and
+
+    .. math::
+
+        \bar p_k = \sum_{ij} \bar\theta_{ij}
+        \sum_l \frac{\partial^2 \theta_{ij}}{\partial p_k \, \partial p_l} \, v_l
+
+    Parameters
+    ----------
+    gg_params : ndarray or None
+        Cotangent of grad_params: shape and dtype of `params`. None is zero.
+    grad_theta, params
+        As given to `affine_matrix_vjp`.
+    wrt : sequence of {"grad_theta", "params"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_theta, grad_params : ndarray or None
+        Shapes and dtype of `grad_theta` and `params`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `affine_matrix_vjp`, and if `gg_params` or `wrt` does not fit.
+
+    See Also
+    --------
+    affine_matrix_vjp, affine_matrix_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> grad_theta, params = np.eye(2, 3), np.array([0.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+    >>> _, grad_params = pystn.affine_matrix_vjp2(np.eye(6)[2], grad_theta, params)
+    >>> grad_params  # of the trace (sx + sy) cos(angle) + sx shear sin(angle)
+    array([ 0.,  0., -2.,  0.,  0.,  1.])
+    """
+    return AFFINE.vjp2((gg_params,), grad_theta, params, wrt=wrt)
+
+
 def decompose_affine(theta: Array) -> Array:
     r"""Translation, angle, scales and shear of affine matrices in 2-D: their QR decomposition.
 
@@ -218,7 +295,7 @@ def decompose_affine(theta: Array) -> Array:
 
     See Also
     --------
-    decompose_affine_vjp, decompose_affine_jvp : its derivatives.
+    decompose_affine_vjp, decompose_affine_jvp, decompose_affine_vjp2 : its derivatives.
     affine_matrix : its inverse.
     invert : the pose of what is seen is that of the inverse.
 
@@ -299,3 +376,52 @@ def decompose_affine_jvp(theta: Array, d_theta: Array | None) -> Array:
     array([2., 5., 3., 0., 4., 4.])
     """
     return DECOMPOSITION.jvp((theta,), (d_theta,))
+
+
+def decompose_affine_vjp2(
+    gg_theta: Array | None,
+    grad_params: Array,
+    theta: Array,
+    *,
+    wrt: Sequence[str] = ("grad_params", "theta"),
+) -> tuple[Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `decompose_affine_vjp`.
+
+    `decompose_affine` undoes `affine_matrix`, so that of their Jacobians :math:`J_D J_A = I`, and along any direction
+
+    .. math:: dJ_D = -J_D \, dJ_A \, J_D
+
+    Parameters
+    ----------
+    gg_theta : ndarray or None
+        Cotangent of grad_theta: shape and dtype of `theta`. None is zero.
+    grad_params, theta
+        As given to `decompose_affine_vjp`.
+    wrt : sequence of {"grad_params", "theta"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_params, grad_theta : ndarray or None
+        Shapes and dtype of `grad_params` and `theta`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `decompose_affine_vjp`, and if `gg_theta` or `wrt` does not fit.
+
+    See Also
+    --------
+    decompose_affine_vjp, decompose_affine_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> grad_params = np.eye(6)[3]  # of the length of the first column
+    >>> _, grad_theta = pystn.decompose_affine_vjp2(np.ones((2, 3)), grad_params, np.eye(2, 3))
+    >>> grad_theta + 0.0
+    array([[0., 0., 0.],
+           [1., 0., 0.]])
+    """
+    return DECOMPOSITION.vjp2((gg_theta,), grad_params, theta, wrt=wrt)

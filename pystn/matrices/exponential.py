@@ -5,12 +5,13 @@ The derivative of a matrix function f along E is a block of f of a larger matrix
 
     f([[X, E], [0, X]]) = [[f(X), L(X, E)], [0, f(X)]]
 
-and its adjoint is the derivative at the transpose.
+and its adjoint is the derivative at the transpose. That of L(X, E) along F is a block of L of this larger matrix along
+[[F, 0], [0, F]] (Higham and Relton, 2014).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import factorial
 from typing import Any
 
@@ -19,9 +20,9 @@ import numpy as np
 from pystn.backends import backend_of
 from pystn.matrices.linear_algebra import homogeneous, inverse, where_finite
 from pystn.typing import Array
-from pystn.validation import check_entries, check_like, check_square_or_affine
+from pystn.validation import check_entries, check_like, check_square_or_affine, check_wrt
 
-__all__ = ["expm", "expm_jvp", "expm_vjp", "logm", "logm_jvp", "logm_vjp"]
+__all__ = ["expm", "expm_jvp", "expm_vjp", "expm_vjp2", "logm", "logm_jvp", "logm_vjp", "logm_vjp2"]
 
 # The Pade approximant of degree 13 is exact to float64 for 1-norms up to this (Higham, 2005).
 PADE_RADIUS = 5.371920351148152
@@ -101,12 +102,26 @@ def applied(xp: Any, function: Callable[[Any, Any], Any], x: Any) -> Any:
 
 def derivative(xp: Any, function: Callable[[Any, Any], Any], x: Any, along: Any) -> Any:
     """L(x, along), linear in `along`, which is scaled lest it decide how x is treated."""
-    n = x.shape[-1]
+    n, size = x.shape[-1], scale_of(xp, along)
+    return applied(xp, function, triangular(xp, x, along / size))[..., :n, n:] * size
+
+
+def second_derivative(xp: Any, function: Callable[[Any, Any], Any], x: Any, along: Any, then: Any) -> Any:
+    """How L(x, along) moves with x, which moves by `then`."""
+    n, size = x.shape[-1], scale_of(xp, along)
+    moved = triangular(xp, then, xp.zeros_like(then))
+    return derivative(xp, function, triangular(xp, x, along / size), moved)[..., :n, n:] * size
+
+
+def scale_of(xp: Any, along: Any) -> Any:
     size = norm(xp, along)
-    size = xp.where(size == 0, 1.0, size)
-    upper = xp.concatenate([x, along / size], axis=-1)
-    lower = xp.concatenate([xp.zeros_like(x), x], axis=-1)
-    return applied(xp, function, xp.concatenate([upper, lower], axis=-2))[..., :n, n:] * size
+    return xp.where(size == 0, 1.0, size)
+
+
+def triangular(xp: Any, x: Any, corner: Any) -> Any:
+    """[[x, corner], [0, x]]"""
+    upper, lower = xp.concatenate([x, corner], axis=-1), xp.concatenate([xp.zeros_like(x), x], axis=-1)
+    return xp.concatenate([upper, lower], axis=-2)
 
 
 def checked(name: str, matrix: Array, corner: float, others: dict[str, Array | None]) -> tuple[Any, Any]:
@@ -145,6 +160,11 @@ def result(xp: Any, square: Any, like: Array) -> Array:
     return rows
 
 
+def check_tangent(name: str, tangent: Array | None, primal: Array, of: str) -> None:
+    if tangent is not None:
+        check_like(name, tangent, primal.shape, primal.dtype, of)
+
+
 def pulled(xp: Any, function: Callable[[Any, Any], Any], x: Any, cotangent: Array, primal: Array) -> Array:
     """The adjoint of the derivative is that at the transpose."""
     along = homogeneous(xp, cotangent.astype(np.float64), 0.0)
@@ -152,15 +172,24 @@ def pulled(xp: Any, function: Callable[[Any, Any], Any], x: Any, cotangent: Arra
         return result(xp, derivative(xp, function, xp.swapaxes(x, -1, -2), along), primal)
 
 
-def pushed(
-    xp: Any, function: Callable[[Any, Any], Any], x: Any, tangent: Array | None, primal: Array, name: str
-) -> Array:
+def pushed(xp: Any, function: Callable[[Any, Any], Any], x: Any, tangent: Array | None, primal: Array) -> Array:
     if tangent is None:
         return result(xp, xp.zeros_like(x), primal)
-    check_like(f"d_{name}", tangent, primal.shape, primal.dtype, name)
     along = homogeneous(xp, tangent.astype(np.float64), 0.0)
     with np.errstate(all="ignore"):
         return result(xp, derivative(xp, function, x, along), primal)
+
+
+def pulled_twice(
+    xp: Any, function: Callable[[Any, Any], Any], x: Any, moved: Array | None, cotangent: Array, primal: Array
+) -> Array:
+    """How `pulled` moves with the primal, which moves by `moved`."""
+    if moved is None:
+        return result(xp, xp.zeros_like(x), primal)
+    along, then = (homogeneous(xp, array.astype(np.float64), 0.0) for array in (cotangent, moved))
+    transposed, then = (xp.swapaxes(matrix, -1, -2) for matrix in (x, then))
+    with np.errstate(all="ignore"):
+        return result(xp, second_derivative(xp, function, transposed, along, then), primal)
 
 
 def expm(generator: Array) -> Array:
@@ -190,7 +219,7 @@ def expm(generator: Array) -> Array:
 
     See Also
     --------
-    expm_vjp, expm_jvp : its derivatives.
+    expm_vjp, expm_jvp, expm_vjp2 : its derivatives.
     logm : its inverse.
     lie_generator : generators of the usual groups.
 
@@ -289,7 +318,70 @@ def expm_jvp(generator: Array, d_generator: Array | None) -> Array:
            [1.    , 1.5   ]])
     """
     xp, x = checked("generator", generator, 0.0, {"d_generator": d_generator})
-    return pushed(xp, exponential, x, d_generator, generator, "generator")
+    check_tangent("d_generator", d_generator, generator, "generator")
+    return pushed(xp, exponential, x, d_generator, generator)
+
+
+def expm_vjp2(
+    gg_generator: Array | None,
+    grad_matrix: Array,
+    generator: Array,
+    *,
+    wrt: Sequence[str] = ("grad_matrix", "generator"),
+) -> tuple[Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `expm_vjp`.
+
+    With the cotangent G of its gradient, :math:`\bar{\bar M} = \mathrm{jvp}(G)` and
+
+    .. math::
+
+        \bar{\bar X} = \text{the upper right block of } \exp
+        \begin{pmatrix} Y & \bar M & G^T & 0 \\ & Y & 0 & G^T \\ & & Y & \bar M \\ & & & Y \end{pmatrix},
+        \quad Y = X^T
+
+    (Higham and Relton, Higher order Frechet derivatives of matrix functions, 2014), exact to rounding.
+
+    Parameters
+    ----------
+    gg_generator : ndarray or None
+        Cotangent of grad_generator: shape and dtype of `generator`. None is zero.
+    grad_matrix, generator
+        As given to `expm_vjp`.
+    wrt : sequence of {"grad_matrix", "generator"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_matrix, grad_generator : ndarray or None
+        Shape and dtype of `generator`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `expm_vjp`, and if `gg_generator` or `wrt` does not fit.
+
+    See Also
+    --------
+    expm_vjp, expm_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> one = np.ones((1, 1))
+    >>> _, grad_generator = pystn.expm_vjp2(2 * one, 3 * one, 0 * one)
+    >>> grad_generator
+    array([[6.]])
+    """
+    given = {"grad_matrix": grad_matrix, "gg_generator": gg_generator}
+    xp, x = checked("generator", generator, 0.0, given)
+    check_like("grad_matrix", grad_matrix, generator.shape, generator.dtype, "the matrices")
+    check_tangent("gg_generator", gg_generator, generator, "generator")
+    to_grad, to_generator = check_wrt(wrt, ("grad_matrix", "generator"))
+    return (
+        pushed(xp, exponential, x, gg_generator, generator) if to_grad else None,
+        pulled_twice(xp, exponential, x, gg_generator, grad_matrix, generator) if to_generator else None,
+    )
 
 
 def logm(matrix: Array) -> Array:
@@ -322,7 +414,7 @@ def logm(matrix: Array) -> Array:
 
     See Also
     --------
-    logm_vjp, logm_jvp : its derivatives.
+    logm_vjp, logm_jvp, logm_vjp2 : its derivatives.
     expm : its inverse.
     lie_parameters : parameters of a generator.
 
@@ -419,5 +511,66 @@ def logm_jvp(matrix: Array, d_matrix: Array | None) -> Array:
            [0.6931, 0.5   ]])
     """
     xp, a = checked("matrix", matrix, 1.0, {"d_matrix": d_matrix})
+    check_tangent("d_matrix", d_matrix, matrix, "matrix")
     principal_logarithm(xp, matrix, a)  # raises
-    return pushed(xp, logarithm, a, d_matrix, matrix, "matrix")
+    return pushed(xp, logarithm, a, d_matrix, matrix)
+
+
+def logm_vjp2(
+    gg_matrix: Array | None,
+    grad_generator: Array,
+    matrix: Array,
+    *,
+    wrt: Sequence[str] = ("grad_generator", "matrix"),
+) -> tuple[Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `logm_vjp`.
+
+    With the cotangent G of its gradient, :math:`\bar{\bar X} = \mathrm{jvp}(G)` and
+
+    .. math::
+
+        \bar{\bar M} = \text{the upper right block of } \log
+        \begin{pmatrix} Y & \bar X & G^T & 0 \\ & Y & 0 & G^T \\ & & Y & \bar X \\ & & & Y \end{pmatrix},
+        \quad Y = M^T
+
+    Parameters
+    ----------
+    gg_matrix : ndarray or None
+        Cotangent of grad_matrix: shape and dtype of `matrix`. None is zero.
+    grad_generator, matrix
+        As given to `logm_vjp`.
+    wrt : sequence of {"grad_generator", "matrix"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_generator, grad_matrix : ndarray or None
+        Shape and dtype of `matrix`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `logm_vjp`, and if `gg_matrix` or `wrt` does not fit.
+
+    See Also
+    --------
+    logm_vjp, logm_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> one = np.ones((1, 1))
+    >>> _, grad_matrix = pystn.logm_vjp2(2 * one, 3 * one, 2 * one)
+    >>> grad_matrix.round(6)
+    array([[-1.5]])
+    """
+    xp, a = checked("matrix", matrix, 1.0, {"grad_generator": grad_generator, "gg_matrix": gg_matrix})
+    check_like("grad_generator", grad_generator, matrix.shape, matrix.dtype, "the generators")
+    check_tangent("gg_matrix", gg_matrix, matrix, "matrix")
+    to_grad, to_matrix = check_wrt(wrt, ("grad_generator", "matrix"))
+    principal_logarithm(xp, matrix, a)  # raises
+    return (
+        pushed(xp, logarithm, a, gg_matrix, matrix) if to_grad else None,
+        pulled_twice(xp, logarithm, a, gg_matrix, grad_generator, matrix) if to_matrix else None,
+    )

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pystn.matrices.linear_algebra import check_invertible, homogeneous, inverse
-from pystn.matrices.mapping import Mapping
+from pystn.matrices.mapping import Curved
 from pystn.options import flag, one_of
 from pystn.typing import Array
 from pystn.validation import check_entries, check_matrix
 
-__all__ = ["compose", "compose_jvp", "compose_vjp", "invert", "invert_jvp", "invert_vjp"]
+__all__ = ["compose", "compose_jvp", "compose_vjp", "compose_vjp2", "invert", "invert_jvp", "invert_vjp", "invert_vjp2"]
 
 
 def is_projective(*thetas: Array) -> bool:
@@ -36,18 +36,45 @@ def composition(xp: Any, first: Any, second: Any, order: str, normalize: bool) -
         value, of_second, of_first = composition(xp, second, first, "right", normalize)
         return value, of_first, of_second
     value = product(xp, first, second, order, normalize)
-    a, b, identity = homogeneous(xp, first), homogeneous(xp, second), xp.eye(first.shape[-1])
-    # Of C = A B: dC_ij / dA_kl = 1_ik B_lj and dC_ij / dB_kl = A_ik 1_lj.
-    rows = value.shape[-2]
-    of_first = xp.einsum("ik,...lj->...ijkl", identity[:rows, : first.shape[-2]], b)
-    of_second = xp.einsum("...ik,lj->...ijkl", a[..., :rows, : second.shape[-2]], identity)
+    a, b = homogeneous(xp, first), homogeneous(xp, second)
+    jacobians = of_factors(xp, a, b, first, second)
     if not (normalize and is_projective(first, second)):
-        return value, of_first, of_second
+        return value, *jacobians
     last = (a[..., 2:, :] @ b[..., 2:])[..., None, None]
     of_first, of_second = (
-        (jacobian - value[..., None, None] * jacobian[..., 2:, 2:, :, :]) / last for jacobian in (of_first, of_second)
+        (jacobian - value[..., None, None] * jacobian[..., 2:, 2:, :, :]) / last for jacobian in jacobians
     )
     return value, of_first, of_second
+
+
+def of_factors(xp: Any, a: Any, b: Any, first: Any, second: Any) -> tuple[Any, Any]:
+    """Jacobians of C = A B to the rows that are given: dC_ij / dA_kl = 1_ik B_lj and dC_ij / dB_kl = A_ik 1_lj."""
+    identity, rows = xp.eye(first.shape[-1]), max(first.shape[-2], second.shape[-2])
+    of_first = xp.einsum("ik,...lj->...ijkl", identity[:rows, : first.shape[-2]], b)
+    of_second = xp.einsum("...ik,lj->...ijkl", a[..., :rows, : second.shape[-2]], identity)
+    return of_first, of_second
+
+
+def bent_composition(xp: Any, along: Any, first: Any, second: Any, order: str, normalize: bool) -> tuple[Any, Any]:
+    if order == "left":
+        of_second, of_first = bent_composition(xp, along[::-1], second, first, "right", normalize)
+        return of_first, of_second
+    # Jacobians of products are linear in the other factor: they move to those of its tangent.
+    d_a, d_b = (homogeneous(xp, tangent, 0.0) for tangent in along)
+    bent = of_factors(xp, d_a, d_b, first, second)
+    if not (normalize and is_projective(first, second)):
+        return bent
+    value, *jacobians = composition(xp, first, second, order, normalize)
+    a, b = homogeneous(xp, first), homogeneous(xp, second)
+    last, moved = (a @ b)[..., 2:, 2:], d_a @ b + a @ d_b
+    rate = (moved - value * moved[..., 2:, 2:]) / last
+    value, last, rate, d_last = (each[..., None, None] for each in (value, last, rate, moved[..., 2:, 2:]))
+    # Twice the rule for quotients: once made the Jacobians from those of the product.
+    of_first, of_second = (
+        (bend - value * bend[..., 2:, 2:, :, :] - rate * whole[..., 2:, 2:, :, :] - jacobian * d_last) / last
+        for bend, whole, jacobian in zip(bent, of_factors(xp, a, b, first, second), jacobians, strict=True)
+    )
+    return of_first, of_second
 
 
 def check_composition(first: Array, second: Array, order: str, normalize: bool) -> None:
@@ -65,13 +92,24 @@ def inversion(xp: Any, theta: Any) -> tuple[Any, Any]:
     return inverted, -xp.einsum("...ik,...lj->...ijkl", inverted[..., :rows], whole)
 
 
+def bent_inversion(xp: Any, along: Any, theta: Any) -> tuple[Any]:
+    inverted, _ = inversion(xp, theta)
+    rows = theta.shape[-2]
+    moved = -inverted[..., :rows] @ along[0] @ homogeneous(xp, inverted)
+    # Both factors of the Jacobian move.
+    pairs = (moved, homogeneous(xp, inverted)), (inverted, homogeneous(xp, moved, 0.0))
+    return (-sum(xp.einsum("...ik,...lj->...ijkl", left[..., :rows], right) for left, right in pairs),)
+
+
 def check_inversion(theta: Array) -> None:
     check_matrix("theta", theta)
     check_invertible("theta", theta)
 
 
-COMPOSITION = Mapping(composition, check_composition, ("first", "second"), "grad_theta", core=2, alone=product)
-INVERSION = Mapping(inversion, check_inversion, ("theta",), "grad_inverse", core=2)
+COMPOSITION = Curved(
+    composition, check_composition, ("first", "second"), "grad_theta", core=2, alone=product, bend=bent_composition
+)
+INVERSION = Curved(inversion, check_inversion, ("theta",), "grad_inverse", core=2, bend=bent_inversion)
 
 
 def compose(first: Array, second: Array, order: str = "right", normalize: bool = False) -> Array:
@@ -109,7 +147,7 @@ def compose(first: Array, second: Array, order: str = "right", normalize: bool =
 
     See Also
     --------
-    compose_vjp, compose_jvp : its derivatives.
+    compose_vjp, compose_jvp, compose_vjp2 : its derivatives.
     invert
 
     Examples
@@ -225,6 +263,62 @@ def compose_jvp(
     return COMPOSITION.jvp((first, second), (d_first, d_second), order=order, normalize=normalize)
 
 
+def compose_vjp2(
+    gg_first: Array | None,
+    gg_second: Array | None,
+    grad_theta: Array,
+    first: Array,
+    second: Array,
+    order: str = "right",
+    normalize: bool = False,
+    *,
+    wrt: Sequence[str] = ("grad_theta", "first", "second"),
+) -> tuple[Array | None, Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `compose_vjp`.
+
+    With cotangents :math:`G_1`, :math:`G_2` of the two gradients, :math:`\bar{\bar\theta} = \mathrm{jvp}(G_1, G_2)` and
+
+    .. math:: \bar\theta_1 = \bar\theta \, G_2^T, \qquad \bar\theta_2 = G_1^T \, \bar\theta
+
+    for "right", of homogeneous matrices, those of tangents with a last row of zeros. To be normalized is a quotient,
+    which has a second derivative of its own.
+
+    Parameters
+    ----------
+    gg_first, gg_second : ndarray or None
+        Cotangents of grad_first and grad_second: shapes and dtypes of these. None is zero.
+    grad_theta, first, second, order, normalize
+        As given to `compose_vjp`.
+    wrt : sequence of {"grad_theta", "first", "second"}, default all
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_theta, grad_first, grad_second : ndarray or None
+        Shapes and dtypes of `grad_theta`, `first` and `second`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `compose_vjp`, and if a cotangent or `wrt` does not fit.
+
+    See Also
+    --------
+    compose_vjp, compose_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> first, second = np.eye(2, 3) / 2, np.eye(2, 3)
+    >>> _, grad_first, _ = pystn.compose_vjp2(None, 3 * np.eye(2, 3), np.ones((2, 3)), first, second)
+    >>> grad_first
+    array([[3., 3., 0.],
+           [3., 3., 0.]])
+    """
+    return COMPOSITION.vjp2((gg_first, gg_second), grad_theta, first, second, wrt=wrt, order=order, normalize=normalize)
+
+
 def invert(theta: Array) -> Array:
     r"""Inverses of affine and projective matrices.
 
@@ -252,7 +346,7 @@ def invert(theta: Array) -> Array:
 
     See Also
     --------
-    invert_vjp, invert_jvp : its derivatives.
+    invert_vjp, invert_jvp, invert_vjp2 : its derivatives.
     compose
 
     Examples
@@ -339,3 +433,52 @@ def invert_jvp(theta: Array, d_theta: Array | None) -> Array:
            [-0.25, -0.25, -0.5 ]])
     """
     return INVERSION.jvp((theta,), (d_theta,))
+
+
+def invert_vjp2(
+    gg_theta: Array | None,
+    grad_inverse: Array,
+    theta: Array,
+    *,
+    wrt: Sequence[str] = ("grad_inverse", "theta"),
+) -> tuple[Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `invert_vjp`.
+
+    With the cotangent G of its gradient and :math:`Y = \theta^{-1}`,
+
+    .. math::
+
+        \bar{\bar Y} = dY = -Y G Y, \qquad \bar\theta = -dY^T \, \bar Y \, Y^T - Y^T \, \bar Y \, dY^T
+
+    Parameters
+    ----------
+    gg_theta : ndarray or None
+        Cotangent of grad_theta: shape and dtype of `theta`. None is zero.
+    grad_inverse, theta
+        As given to `invert_vjp`.
+    wrt : sequence of {"grad_inverse", "theta"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_inverse, grad_theta : ndarray or None
+        Shapes and dtype of `grad_inverse` and `theta`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `invert_vjp`, and if `gg_theta` or `wrt` does not fit.
+
+    See Also
+    --------
+    invert_vjp, invert_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> _, grad_theta = pystn.invert_vjp2(np.eye(1, 2), np.eye(1, 2), 2 * np.eye(1, 2))
+    >>> grad_theta  # the second derivative of 1 / x
+    array([[0.25, 0.  ]])
+    """
+    return INVERSION.vjp2((gg_theta,), grad_inverse, theta, wrt=wrt)

@@ -10,29 +10,79 @@ import numpy as np
 
 from pystn.backends import backend_of
 from pystn.matrices.linear_algebra import inverse
-from pystn.matrices.mapping import Mapping
+from pystn.matrices.mapping import Curved
 from pystn.typing import Array
 from pystn.validation import check_entries
 
-__all__ = ["homography_from_points", "homography_from_points_jvp", "homography_from_points_vjp"]
+__all__ = [
+    "homography_from_points",
+    "homography_from_points_jvp",
+    "homography_from_points_vjp",
+    "homography_from_points_vjp2",
+]
 
 
 def homography(xp: Any, source: Any, target: Any) -> tuple[Any, Any, Any]:
     theta = through(xp, source, target)
-    # Each point has two equations, for c = 0, 1: (theta p)_c = q_c (theta p)_2, p in the source, q in the
-    # target. Their slopes to the eight free entries, to q_c and to p:
-    p, q = with_one(xp, source), target
+    p, q = with_one(xp, source), with_one(xp, target)
+    return theta, *moves(xp, solution(xp, p, q), of_source(theta, q), of_target(xp, theta, p))
+
+
+def bent_homography(xp: Any, along: Any, source: Any, target: Any) -> list[Any]:
+    """The equations stay true: what their slopes change by, moving with everything along, the entries make up for."""
+    theta, *jacobians = homography(xp, source, target)
+    p, q = with_one(xp, source), with_one(xp, target)
+    d_p, d_q = (xp.concatenate([tangent, xp.zeros((*tangent.shape[:-1], 1))], axis=-1) for tangent in along)
+    d_theta = sum(xp.einsum("...ijkc,...kc->...ij", *pair) for pair in zip(jacobians, along, strict=True))
+    solving = solution(xp, p, q)
+    by_points = moves(
+        xp,
+        solving,
+        of_source(d_theta, q) + of_source(theta, d_q),
+        of_target(xp, d_theta, p) + of_target(xp, theta, d_p),
+    )
+    entries = of_entries(xp, d_p, q) + of_entries(xp, p, d_q)
     leading = theta.shape[:-2]
-    of_entries = xp.zeros((*leading, 4, 2, 9))
-    of_entries[..., 0, 0:3] = of_entries[..., 1, 3:6] = p
-    of_entries[..., 6:9] = -q[..., None] * p[..., None, :]
-    of_target = -xp.einsum("...j,...kj->...k", theta[..., 2, :], p)
-    of_source = theta[..., None, :2, :2] - q[..., None] * theta[..., None, 2:, :2]
-    solution = xp.zeros((*leading, 9, 4, 2))
-    solution[..., :8, :, :] = -inverse(xp, of_entries[..., :8].reshape(*leading, 8, 8)).reshape(*leading, 8, 4, 2)
-    to_source = xp.einsum("...ekc,...kcj->...ekj", solution, of_source)
-    to_target = solution * of_target[..., None, :, None]
-    return theta, to_source.reshape(*leading, 3, 3, 4, 2), to_target.reshape(*leading, 3, 3, 4, 2)
+    by_entries = solving.reshape(*leading, 9, 8) @ entries.reshape(*leading, 8, 9)
+    return [
+        (by_entries @ jacobian.reshape(*leading, 9, 8)).reshape(jacobian.shape) + bent
+        for jacobian, bent in zip(jacobians, by_points, strict=True)
+    ]
+
+
+# Each point has two equations, for c = 0, 1: q_2 (theta p)_c = q_c (theta p)_2, p in the source, q in the target, both
+# with a last coordinate of 1. They are linear in theta, p and q; their slopes to the nine entries, to p and to q_c:
+
+
+def of_entries(xp: Any, p: Any, q: Any) -> Any:
+    slopes = xp.zeros((*np.broadcast_shapes(p.shape[:-2], q.shape[:-2]), 4, 2, 9))
+    slopes[..., 0, 0:3] = slopes[..., 1, 3:6] = q[..., 2:] * p
+    slopes[..., 6:9] = -q[..., :2, None] * p[..., None, :]
+    return slopes
+
+
+def of_source(theta: Any, q: Any) -> Any:
+    return q[..., 2:, None] * theta[..., None, :2, :2] - q[..., :2, None] * theta[..., None, 2:, :2]
+
+
+def of_target(xp: Any, theta: Any, p: Any) -> Any:
+    return -xp.einsum("...j,...kj->...k", theta[..., 2, :], p)
+
+
+def solution(xp: Any, p: Any, q: Any) -> Any:
+    """How the entries make up for each equation, (..., 9, 4, 2); the last of them is fixed."""
+    slopes = of_entries(xp, p, q)
+    leading = slopes.shape[:-3]
+    solving = xp.zeros((*leading, 9, 4, 2))
+    solving[..., :8, :, :] = -inverse(xp, slopes[..., :8].reshape(*leading, 8, 8)).reshape(*leading, 8, 4, 2)
+    return solving
+
+
+def moves(xp: Any, solving: Any, by_source: Any, by_target: Any) -> tuple[Any, Any]:
+    """Of the matrix by the points, from the slopes of the equations."""
+    shape = (*solving.shape[:-3], 3, 3, 4, 2)
+    to_source = xp.einsum("...ekc,...kcj->...ekj", solving, by_source)
+    return to_source.reshape(shape), (solving * by_target[..., None, :, None]).reshape(shape)
 
 
 def through(xp: Any, source: Any, target: Any) -> Any:
@@ -86,7 +136,15 @@ def are_collinear(points: Array) -> Any:
         return ((area <= rounding * base) & xp.isfinite(area)).any(axis=-1)
 
 
-HOMOGRAPHY = Mapping(homography, check_points, ("from_points", "to_points"), "grad_theta", core=2, alone=through)
+HOMOGRAPHY = Curved(
+    homography,
+    check_points,
+    ("from_points", "to_points"),
+    "grad_theta",
+    core=2,
+    alone=through,
+    bend=bent_homography,
+)
 
 
 def homography_from_points(from_points: Array, to_points: Array) -> Array:
@@ -118,7 +176,7 @@ def homography_from_points(from_points: Array, to_points: Array) -> Array:
 
     See Also
     --------
-    homography_from_points_vjp, homography_from_points_jvp : its derivatives.
+    homography_from_points_vjp, homography_from_points_jvp, homography_from_points_vjp2 : its derivatives.
     projective_matrix : from eight parameters.
 
     Examples
@@ -224,3 +282,61 @@ def homography_from_points_jvp(
            [0.  , 0.  , 0.  ]])
     """
     return HOMOGRAPHY.jvp((from_points, to_points), (d_from_points, d_to_points))
+
+
+def homography_from_points_vjp2(
+    gg_from_points: Array | None,
+    gg_to_points: Array | None,
+    grad_theta: Array,
+    from_points: Array,
+    to_points: Array,
+    *,
+    wrt: Sequence[str] = ("grad_theta", "from_points", "to_points"),
+) -> tuple[Array | None, Array | None, Array | None]:
+    r"""Second order: the vector-Jacobian product of `homography_from_points_vjp`.
+
+    The eight equations of `homography_from_points_vjp`, differentiated once more. With J the derivatives of the free
+    entries h, where :math:`A J + B = 0` for slopes A to these and B to the points,
+
+    .. math:: dJ = -A^{-1} (dA \, J + dB)
+
+    along cotangents of its gradients.
+
+    Parameters
+    ----------
+    gg_from_points, gg_to_points : ndarray or None
+        Cotangents of grad_from_points and grad_to_points: shapes and dtypes of these. None is zero.
+    grad_theta, from_points, to_points
+        As given to `homography_from_points_vjp`.
+    wrt : sequence of {"grad_theta", "from_points", "to_points"}, default all
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_theta, grad_from_points, grad_to_points : ndarray or None
+        Shapes and dtypes of `grad_theta`, `from_points` and `to_points`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `homography_from_points_vjp`, and if a cotangent or `wrt` does not fit.
+
+    See Also
+    --------
+    homography_from_points_vjp, homography_from_points_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    >>> grad_theta, step = np.zeros((3, 3)), np.zeros((4, 2))
+    >>> grad_theta[0, 2] = step[0, 0] = 1.0  # of the shift along x, as the first corner moves along x
+    >>> _, _, grad_to_points = pystn.homography_from_points_vjp2(None, step, grad_theta, corners, corners)
+    >>> grad_to_points.round(6) + 0.0
+    array([[ 0.125,  0.   ],
+           [ 0.   ,  0.   ],
+           [ 0.   ,  0.125],
+           [-0.125, -0.125]])
+    """
+    return HOMOGRAPHY.vjp2((gg_from_points, gg_to_points), grad_theta, from_points, to_points, wrt=wrt)

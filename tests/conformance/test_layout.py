@@ -326,12 +326,17 @@ OPERATIONS = {
     "grid_push": Operation(pystn.grid_push, ("samples", "grid"), 0, 2),
     "grid_push_vjp": Operation(pystn.grid_push_vjp, ("input", "samples", "grid"), 2, 3),
     "grid_push_jvp": Operation(pystn.grid_push_jvp, ("samples", "grid", "d_samples", "d_grid"), 0, 4),
+    "grid_push_vjp2": Operation(pystn.grid_push_vjp2, ("d_samples", "d_grid", "input", "samples", "grid"), None, 5),
     "grid_count": Operation(pystn.grid_count, ("grid",), 0, 1),
     "grid_count_vjp": Operation(pystn.grid_count_vjp, ("count", "grid"), 1, 2),
     "grid_count_jvp": Operation(pystn.grid_count_jvp, ("grid", "d_grid"), 0, 2),
+    "grid_count_vjp2": Operation(pystn.grid_count_vjp2, ("d_grid", "count", "grid"), None, 3),
     "forward_warp": Operation(pystn.forward_warp, ("samples", "grid"), None, 2),
     "forward_warp_vjp": Operation(pystn.forward_warp_vjp, ("input", "samples", "grid"), None, 3),
     "forward_warp_jvp": Operation(pystn.forward_warp_jvp, ("samples", "grid", "d_samples", "d_grid"), None, 4),
+    "forward_warp_vjp2": Operation(
+        pystn.forward_warp_vjp2, ("d_samples", "d_grid", "input", "samples", "grid"), None, 5
+    ),
     "spline_filter": Operation(pystn.spline_filter, ("input",), 0, fixed=SPLINE),
     "spline_filter_vjp": Operation(pystn.spline_filter_vjp, ("coefficients", "input"), 1, fixed=SPLINE),
     "spline_filter_jvp": Operation(pystn.spline_filter_jvp, ("input", "d_input"), 0, fixed=SPLINE),

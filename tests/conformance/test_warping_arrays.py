@@ -244,7 +244,7 @@ def arrays(request, rng, warp):
 
 
 def results(backend, warp, arrays, outs=(None,) * 4):
-    """Value, both gradients, tangent, and where there is a mask the gradients with it."""
+    """Value, both gradients, tangent, the second order, and where there is a mask the gradients with it."""
     a = {name: array if name == "size" else backend.array(array) for name, array in arrays.items()}
     size, options, read = a["size"], {"padding_mode": "mirror"}, (a["input"], a["theta"])
     out = None if outs[1] is None else outs[1:3]
@@ -253,7 +253,10 @@ def results(backend, warp, arrays, outs=(None,) * 4):
         *warp.vjp(a["grad_output"], *read, size, out=out, **options),
         warp.jvp(*read, a["d_input"], a["d_theta"], size, out=outs[3], **options),
     ]
-    if warp.reduce is None and outs[0] is None:
+    if outs[0] is not None:
+        return found
+    found += warp.vjp2(a["d_input"], a["d_theta"], a["grad_output"], *read, size, **options)
+    if warp.reduce is None:
         masked = (a["grad_output"], a["grad_mask"])
         found += warp.vjp(masked, *read, size, return_mask=True, **options)
     return found

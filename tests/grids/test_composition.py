@@ -7,7 +7,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jacobians import assert_adjoint, assert_close, difference
+from jacobians import assert_adjoint, assert_close, assert_second_order, difference
 
 import pystn
 
@@ -168,6 +168,42 @@ def test_derivatives(backend, rng, options, size, batch, dtype):
         assert_close(pushed, difference(grid, [first, second], tangents, h=1e-8))
 
 
+@pytest.mark.parametrize("options", CONVENTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("batch", [(2, 2), (1, 3), (3, 1)], ids=str)
+def test_second_derivatives(backend, rng, options, size, batch):
+    first, second = grids(rng, size, options, (2, 1, 5), batch)
+    along, across = ([rng.standard_normal(a.shape) for a in (first, second)] for _ in range(2))
+    u = rng.standard_normal((max(batch), *second.shape[1:]))
+
+    def vjp(*arrays):
+        return [backend.numpy(g) for g in pystn.compose_grids_vjp(*map(backend.array, arrays), **options)]
+
+    def vjp2(*arrays):
+        found = pystn.compose_grids_vjp2(*(None if a is None else backend.array(a) for a in arrays), **options)
+        return [backend.numpy(g) for g in found]
+
+    for these in (along, [along[0], None], [None, along[1]]):
+        assert_second_order(vjp, vjp2, u, [first, second], these, across)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_second_derivatives_that_are_wanted(backend, rng, dtype):
+    first, second = grids(rng, (4, 6), CONVENTIONS[0], dtype=dtype)
+    gg = [backend.array(rng.standard_normal(a.shape).astype(dtype)) for a in (first, second)]
+    arrays = [backend.array(a) for a in (rng.standard_normal(second.shape).astype(dtype), first, second)]
+    found = pystn.compose_grids_vjp2(*gg, *arrays)
+    for k, name in enumerate(("grad_grid", "first", "second")):
+        alone = pystn.compose_grids_vjp2(*gg, *arrays, wrt=name)
+        assert [g is None for g in alone] == [k != i for i in range(3)]
+        assert alone[k].dtype == dtype
+        np.testing.assert_array_equal(backend.numpy(alone[k]), backend.numpy(found[k]))
+    for zero, like in zip(pystn.compose_grids_vjp2(None, None, *arrays), arrays, strict=True):
+        assert zero.shape == like.shape
+        assert zero.dtype == dtype
+        assert not backend.numpy(zero).any()
+
+
 @pytest.mark.parametrize("subgradient", ["right", "left", "central", "zero"])
 def test_subgradients_at_the_centres_of_pixels(backend, rng, subgradient):
     first = lattice((9,), coords="pixel")[None] + rng.uniform(-1, 1, (1, 9, 1))
@@ -241,6 +277,7 @@ def test_errors(error, message, first, second, options):
         lambda: pystn.compose_grids(first, second, **options),
         lambda: pystn.compose_grids_vjp(second, first, second, **options),
         lambda: pystn.compose_grids_jvp(first, second, None, None, **options),
+        lambda: pystn.compose_grids_vjp2(None, None, second, first, second, **options),
     ):
         with pytest.raises(error, match=re.escape(message)):
             call()
@@ -258,3 +295,11 @@ def test_errors_of_arrays():
         pystn.compose_grids_jvp(first, second, None, np.zeros((1, 2)))
     with pytest.raises(ValueError, match="unknown entry of wrt"):
         pystn.compose_grids_vjp(second, first, second, wrt="third")
+    with pytest.raises(ValueError, match="grad_grid must have the shape of the grid"):
+        pystn.compose_grids_vjp2(None, None, np.zeros((1, 2)), first, second)
+    with pytest.raises(ValueError, match="gg_first must have the shape of first"):
+        pystn.compose_grids_vjp2(np.zeros((1, 2)), None, second, first, second)
+    with pytest.raises(TypeError, match="gg_second must have the dtype of second"):
+        pystn.compose_grids_vjp2(None, second.astype(np.float32), second, first, second)
+    with pytest.raises(ValueError, match="unknown entry of wrt"):
+        pystn.compose_grids_vjp2(None, None, second, first, second, wrt="third")

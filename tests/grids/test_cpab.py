@@ -9,7 +9,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jacobians import assert_adjoint, assert_close, difference
+from jacobians import assert_adjoint, assert_close, assert_second_order, difference
 
 import pystn
 from pystn.grids.tessellations import Intervals, Triangles
@@ -295,6 +295,38 @@ def test_derivatives(backend, rng, given, align_corners, zero_boundary, dtype):
         assert_close(pushed, difference(lambda t: backend.numpy(warp(backend.array(t))), [theta], [d_theta], h=1e-7))
     assert not backend.numpy(warp.jvp(backend.array(theta), None)).any()
     assert warp.vjp(backend.array(cotangent), backend.array(theta), wrt=()) == (None,)
+
+
+@pytest.mark.parametrize("zero_boundary", [True, False])
+@pytest.mark.parametrize("given", LINES + PLANES, ids=str)
+def test_second_derivatives(backend, rng, given, zero_boundary):
+    """Of ways through many cells, in both directions."""
+    warp = pystn.CPAB(**given, zero_boundary=zero_boundary, steps=7)
+    theta = parameters(rng, warp, 2, 3, scale=1.0)
+    along, across = rng.standard_normal((2, *theta.shape))
+    u = rng.standard_normal((2, 3, *warp.size, warp.ndim))
+
+    def vjp(*arrays):
+        return [backend.numpy(g) for g in warp.vjp(*map(backend.array, arrays))]
+
+    def vjp2(*arrays):
+        return [backend.numpy(g) for g in warp.vjp2(*map(backend.array, arrays))]
+
+    assert_second_order(vjp, vjp2, u, [theta], [along], [across], h=1e-7)
+
+
+@pytest.mark.parametrize("slope", [0.0, 5e-324, 1e-300, 1e-16, 1e-9, 1e-4, 0.99999, 1.00001, -1.5, 30.0])
+def test_second_derivatives_on_the_line_for_every_slope(backend, slope):
+    """As the first ones below, to a twice; each point alone has a cotangent."""
+    warp = pystn.CPAB(1, (4,), zero_boundary=False)
+    b = 0.3
+    theta = np.repeat([[b - slope, b + slope]], 4, axis=0)
+    a = float((theta[0, 1] - theta[0, 0]) / 2)
+    along = np.repeat([[-1.0, 1.0]], 4, axis=0)
+    _, found = warp.vjp2(*(backend.array(array) for array in (along, np.eye(4)[..., None], theta)))
+    series = math.fsum(k * (k - 1) * a ** (k - 2) / math.factorial(k + 1) for k in range(2, 160))
+    expected = math.exp(a) * lattice((4,))[:, 0] + b * series
+    np.testing.assert_allclose((backend.numpy(found) * along).sum(axis=1), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("slope", [0.0, 5e-324, 1e-300, 1e-16, 1e-9, 1e-4, 0.99999, 1.00001, -1.5, 30.0])

@@ -7,7 +7,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jacobians import assert_adjoint, assert_close, difference
+from jacobians import assert_adjoint, assert_close, assert_second_order, difference
 
 import pystn
 
@@ -234,6 +234,42 @@ def test_derivatives_of_the_inverse(backend, rng, options, size, dtype):
     assert not backend.numpy(pystn.invert_displacement_jvp(arrays[0], None, **options)).any()
 
 
+@pytest.mark.parametrize("options", CONVENTIONS, ids=str)
+@pytest.mark.parametrize("size", [(9,), (6, 7), (1, 9), (4, 5, 3)], ids=str)
+def test_second_derivatives_of_the_inverse(backend, rng, options, size):
+    flow = smooth(rng, (2, 2), size, options["coords"], amplitude=0.15)
+    along, across, u = rng.standard_normal((3, *flow.shape))
+
+    def vjp(*arrays):
+        return [backend.numpy(g) for g in pystn.invert_displacement_vjp(*map(backend.array, arrays), **options)]
+
+    def vjp2(*arrays):
+        return [backend.numpy(g) for g in pystn.invert_displacement_vjp2(*map(backend.array, arrays), **options)]
+
+    assert_second_order(vjp, vjp2, u, [flow], [along], [across], h=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_second_derivatives_that_are_wanted(backend, rng, dtype):
+    flow = smooth(rng, (2, 2), (6, 7)).astype(dtype)
+    gg, u, flow = (backend.array(a) for a in (*rng.standard_normal((2, *flow.shape)).astype(dtype), flow))
+    found = pystn.invert_displacement_vjp2(gg, u, flow)
+    for k, name in enumerate(("grad_inverse", "flow")):
+        alone = pystn.invert_displacement_vjp2(gg, u, flow, wrt=name)
+        assert alone[1 - k] is None
+        assert alone[k].dtype == dtype
+        np.testing.assert_array_equal(backend.numpy(alone[k]), backend.numpy(found[k]))
+    for zero in pystn.invert_displacement_vjp2(None, u, flow):
+        assert zero.shape == flow.shape
+        assert zero.dtype == dtype
+        assert not backend.numpy(zero).any()
+    for name, bad in (("gg_flow", (gg[..., :1], u)), ("grad_inverse", (None, u[..., :1]))):
+        with pytest.raises(ValueError, match=f"{name} must have the shape of flow"):
+            pystn.invert_displacement_vjp2(*bad, flow)
+    with pytest.raises(ValueError, match="unknown entry of wrt"):
+        pystn.invert_displacement_vjp2(None, flow, flow, wrt="inverse")
+
+
 @pytest.mark.parametrize("subgradient", ["right", "left", "central", "zero"])
 def test_subgradient_is_chosen_in_both_directions(backend, rng, subgradient):
     """Displacements by whole pixels put every point on a kink."""
@@ -256,6 +292,7 @@ def test_tolerance_that_is_missed_names_the_entry(backend):
     for call in (
         lambda u: pystn.invert_displacement_vjp(u, u, tolerance=1e-9, iterations=0),
         lambda u: pystn.invert_displacement_jvp(u, u, tolerance=1e-9, iterations=0),
+        lambda u: pystn.invert_displacement_vjp2(u, u, u, tolerance=1e-9, iterations=0),
     ):
         with pytest.raises(ValueError, match=re.escape("the inverse of flow[1, 2] has not converged")):
             call(backend.array(flow))
@@ -272,6 +309,8 @@ def test_a_fold_has_no_derivative(backend):
     for call in (pystn.invert_displacement_vjp, pystn.invert_displacement_jvp):
         with pytest.raises(ValueError, match=re.escape("flow[1, 0] folds")):
             call(flow, flow, True)
+    with pytest.raises(ValueError, match=re.escape("flow[1, 0] folds")):
+        pystn.invert_displacement_vjp2(flow, flow, flow, True)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])

@@ -9,7 +9,7 @@ import pytest
 from families import CELLS, FAMILIES, SIZES, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jacobians import assert_adjoint, assert_close, difference
+from jacobians import assert_adjoint, assert_close, assert_second_order, difference
 
 import pystn
 
@@ -83,6 +83,50 @@ def test_derivatives_equal_central_differences(backend, rng, name, size, align_c
     (gradient,) = family.vjp(backend.array(3 * (grid(theta) + 1) ** 2), backend.array(theta))
     slope = difference(lambda theta: ((grid(theta) + 1) ** 3).sum(), [theta], [d_theta])
     np.testing.assert_allclose((backend.numpy(gradient) * d_theta).sum(), slope, rtol=1e-6)
+
+
+@cells
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_second_derivatives_to_the_parameters(backend, rng, name, size, align_corners):
+    family = make(name, size, align_corners)
+    theta = parameters(family, rng, (2, 2))
+    along, across = rng.standard_normal((2, *theta.shape))
+    u = rng.standard_normal((2, 2, *size, family.ndim))
+
+    def vjp(*arrays):
+        return [backend.numpy(g) for g in family.vjp(*map(backend.array, arrays))]
+
+    def vjp2(*arrays):
+        return [backend.numpy(g) for g in family.vjp2(*map(backend.array, arrays))]
+
+    assert_second_order(vjp, vjp2, u, [theta], [along], [across])
+
+
+@names
+@dtypes
+def test_second_derivatives_have_the_shapes_and_dtypes_of_what_they_are_to(backend, rng, name, dtype):
+    family = make(name)
+    theta, gg = parameters(family, rng, (2, 3), dtype), rng.standard_normal((2, 3, *family.theta_shape)).astype(dtype)
+    u = rng.standard_normal((2, 3, *family.size, family.ndim)).astype(dtype)
+    arrays = [backend.array(a) for a in (gg, u, theta)]
+    found = [backend.numpy(g) for g in family.vjp2(*arrays)]
+    for gradient, like in zip(found, (u, theta), strict=True):
+        assert gradient.shape == like.shape
+        assert gradient.dtype == dtype
+    exact = [backend.numpy(g) for g in family.vjp2(*(backend.array(a.astype(float)) for a in (gg, u, theta)))]
+    for gradient, expected in zip(found, exact, strict=True):
+        assert_close(gradient, expected, 1e-3 if dtype == np.float32 else 1e-13)
+    for wrt, at in (("grad_grid", 0), ("theta", 1)):
+        alone = family.vjp2(*arrays, wrt=wrt)
+        assert len(alone) == 2
+        assert alone[1 - at] is None
+        np.testing.assert_array_equal(backend.numpy(alone[at]), found[at])
+    zero = family.vjp2(None, *arrays[1:], wrt=("theta", "grad_grid", *family._state))
+    for gradient, like in zip(zero, (u, theta, *(getattr(family, n) for n in family._state)), strict=True):
+        assert gradient.shape == like.shape
+        assert gradient.dtype == like.dtype
+        assert not backend.numpy(gradient).any()
+    assert family.vjp2(*arrays, wrt=()) == (None, None)
 
 
 @names
@@ -184,6 +228,16 @@ def test_errors_name_what_was_given(name):
         family.vjp(grid[..., :0], theta)
     with pytest.raises(ValueError, match="unknown entry of wrt"):
         family.vjp(grid, theta, wrt="phase")
+    with pytest.raises(ValueError, match="grad_grid must have the shape of the grid"):
+        family.vjp2(None, grid[..., :0], theta)
+    with pytest.raises(ValueError, match="gg_theta must have the shape of theta"):
+        family.vjp2(theta[..., :0], grid, theta)
+    with pytest.raises(TypeError, match="gg_theta must have the dtype of theta"):
+        family.vjp2(theta.astype(np.float32), grid, theta)
+    with pytest.raises(ValueError, match="unknown entry of wrt"):
+        family.vjp2(theta, grid, theta, wrt="phase")
+    with pytest.raises(ValueError, match=rf"theta must have shape \(N, ..., {shape}\): got"):
+        family.vjp2(None, grid, theta[0])
     with pytest.raises(TypeError, match="d_theta must have the dtype of theta"):
         family.jvp(theta, theta.astype(np.float32))
     with pytest.raises(TypeError, match="out must have dtype float64"):

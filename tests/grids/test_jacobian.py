@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from jacobians import assert_adjoint, assert_close, difference
+from jacobians import assert_adjoint, assert_close, assert_second_order, difference
 
 import pystn
 
@@ -60,6 +60,54 @@ def test_derivatives(backend, rng, options, size, dtype):
         assert_close(pushed, difference(determinant, [grid], [d_grid]))
 
 
+@pytest.mark.parametrize("options", CONVENTIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_second_derivatives(backend, rng, options, size):
+    grid, along, across = rng.standard_normal((3, 2, 3, *size, len(size)))
+    u = rng.standard_normal((2, 3, *size))
+
+    def vjp(*arrays):
+        return [backend.numpy(g) for g in pystn.jacobian_determinant_vjp(*map(backend.array, arrays), **options)]
+
+    def vjp2(*arrays):
+        return [backend.numpy(g) for g in pystn.jacobian_determinant_vjp2(*map(backend.array, arrays), **options)]
+
+    assert_second_order(vjp, vjp2, u, [grid], [along], [across])
+
+
+@pytest.mark.parametrize("size", [(5,), (4, 6), (3, 4, 5)], ids=str)
+def test_second_derivatives_equal_those_of_torch(backend, rng, size):
+    torch = pytest.importorskip("torch")
+    ndim = len(size)
+    grid, along = rng.standard_normal((2, 2, *size, ndim))
+    u = rng.standard_normal((2, *size))
+    leaf, cotangent = torch.tensor(grid, requires_grad=True), torch.tensor(u, requires_grad=True)
+    columns = [torch.gradient(leaf, dim=ndim - a)[0] for a in range(ndim)]
+    determinant = torch.linalg.det(torch.stack(columns, -1))
+    (gradient,) = torch.autograd.grad(determinant, leaf, cotangent, create_graph=True)
+    expected = torch.autograd.grad(gradient, (cotangent, leaf), torch.tensor(along), materialize_grads=True)
+    arrays = (backend.array(a) for a in (along, u, grid))
+    found = pystn.jacobian_determinant_vjp2(*arrays, coords="pixel")
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(backend.numpy(ours), theirs.numpy(), rtol=0, atol=1e-10)  # by its inverse
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_second_derivatives_that_are_wanted(backend, rng, dtype):
+    grid, gg = (backend.array(a) for a in rng.standard_normal((2, 2, 3, 4, 5, 2)).astype(dtype))
+    u = backend.array(rng.standard_normal((2, 3, 4, 5)).astype(dtype))
+    found = pystn.jacobian_determinant_vjp2(gg, u, grid)
+    for k, name in enumerate(("grad_determinant", "grid")):
+        alone = pystn.jacobian_determinant_vjp2(gg, u, grid, wrt=name)
+        assert alone[1 - k] is None
+        assert alone[k].dtype == dtype
+        np.testing.assert_array_equal(backend.numpy(alone[k]), backend.numpy(found[k]))
+    for zero, like in zip(pystn.jacobian_determinant_vjp2(None, u, grid), (u, grid), strict=True):
+        assert zero.shape == like.shape
+        assert zero.dtype == dtype
+        assert not backend.numpy(zero).any()
+
+
 def test_a_fold_is_negative_and_a_zoom_below_one(backend):
     x, y = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
     turned = np.stack([np.where(x > 0, -x, x), y], axis=-1)[None]
@@ -88,3 +136,9 @@ def test_errors():
         pystn.jacobian_determinant_vjp(grid, grid)
     with pytest.raises(TypeError, match="d_grid must have the dtype of grid"):
         pystn.jacobian_determinant_jvp(grid, grid.astype(np.float32))
+    with pytest.raises(ValueError, match="grad_determinant must have the shape of the determinant"):
+        pystn.jacobian_determinant_vjp2(None, grid, grid)
+    with pytest.raises(ValueError, match="gg_grid must have the shape of grid"):
+        pystn.jacobian_determinant_vjp2(grid[..., :1], grid[..., 0], grid)
+    with pytest.raises(ValueError, match="unknown entry of wrt"):
+        pystn.jacobian_determinant_vjp2(None, grid[..., 0], grid, wrt="phase")

@@ -9,7 +9,7 @@ import pytest
 from families import CONTROL, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jacobians import assert_adjoint, assert_close, difference
+from jacobians import assert_adjoint, assert_close, assert_second_order, difference
 
 import pystn
 from pystn.grids.delaunay import delaunay
@@ -221,6 +221,71 @@ def test_the_gradient_to_the_points_equals_central_differences(backend, rng, out
     np.testing.assert_allclose((backend.numpy(gradient) * direction).sum(), (expected * u).sum(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_all_second_derivatives(backend, rng, outside):
+    points = 0.8 * CONTROL + 1e-3
+    labels = pystn.PiecewiseAffine(points, (8, 9), outside=outside).labels
+    wrt = ("theta", "points")
+    theta = CONTROL + 0.1 * rng.standard_normal((2, 3, *CONTROL.shape))
+    along, across = ([rng.standard_normal(a.shape) for a in (theta, points)] for _ in range(2))
+    u = rng.standard_normal((2, 3, 8, 9, 2))
+
+    def made(points):
+        piecewise = pystn.PiecewiseAffine(points, (8, 9), outside=outside)
+        np.testing.assert_array_equal(piecewise.labels, labels)
+        return piecewise
+
+    def vjp(u, theta, points):
+        return [backend.numpy(g) for g in made(points).vjp(backend.array(u), backend.array(theta), wrt=wrt)]
+
+    def vjp2(gg_theta, gg_points, u, theta, points):
+        gg_theta, gg_points = (None if gg is None else backend.array(gg) for gg in (gg_theta, gg_points))
+        arrays = gg_theta, backend.array(u), backend.array(theta)
+        found = made(points).vjp2(*arrays, gg_points=gg_points, wrt=("grad_grid", *wrt))
+        return [backend.numpy(g) for g in found]
+
+    for these in (along, [along[0], None], [None, along[1]]):
+        assert_second_order(vjp, vjp2, u, [theta, points], these, across)
+
+
+def test_second_derivatives_equal_those_of_torch(backend, rng):
+    """Of the barycentric coordinates, by their equations."""
+    torch = pytest.importorskip("torch")
+    piecewise = pystn.PiecewiseAffine(0.8 * CONTROL, (8, 9))
+    theta, u = parameters(piecewise, rng, (2,)), rng.standard_normal((2, 8, 9, 2))
+    c, y, g = (torch.tensor(a, requires_grad=True) for a in (0.8 * CONTROL, theta, u))
+    corners = torch.tensor(piecewise.triangles[piecewise.labels])  # (8, 9, 3)
+    system = torch.cat([c[corners], torch.ones(8, 9, 3, 1, dtype=torch.float64)], -1).mT
+    pixels = torch.tensor(np.c_[target((8, 9)), np.ones(72)].reshape(8, 9, 3))
+    weights = torch.linalg.solve(system, pixels)
+    grid = (weights[..., None] * y[:, corners]).sum(-2)
+    gradients = torch.autograd.grad(grid, (y, c), g, create_graph=True)
+    gg = [rng.standard_normal(gradient.shape) for gradient in gradients]
+    expected = torch.autograd.grad(gradients, (g, y, c), [torch.tensor(a) for a in gg])
+    gg_theta, gg_points = (backend.array(a) for a in gg)
+    arrays = gg_theta, backend.array(u), backend.array(theta)
+    found = piecewise.vjp2(*arrays, gg_points=gg_points, wrt=("grad_grid", "theta", "points"))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_close(backend.numpy(ours), theirs.numpy(), 1e-11)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_second_derivatives_that_are_wanted(backend, rng, dtype):
+    piecewise = pystn.PiecewiseAffine(0.8 * CONTROL, (8, 9), outside="affine")
+    theta, gg = parameters(piecewise, rng, (2,), dtype), rng.standard_normal((2, *CONTROL.shape)).astype(dtype)
+    arrays = [backend.array(a) for a in (gg, rng.standard_normal((2, 8, 9, 2)).astype(dtype), theta)]
+    points = backend.array(rng.standard_normal(CONTROL.shape))
+    names = ("grad_grid", "theta", "points")
+    found = piecewise.vjp2(*arrays, gg_points=points, wrt=names)
+    assert [g.dtype for g in found] == [dtype, dtype, np.float64]
+    for k, name in enumerate(names):
+        alone = [g for g in piecewise.vjp2(*arrays, gg_points=points, wrt=name) if g is not None]
+        assert len(alone) == 1
+        np.testing.assert_array_equal(backend.numpy(alone[0]), backend.numpy(found[k]))
+    with pytest.raises(ValueError, match="gg_points must have the shape of points"):
+        piecewise.vjp2(*arrays, gg_points=points[1:])
+
+
 def test_what_has_no_coordinates_has_no_derivative(backend, rng):
     piecewise = pystn.PiecewiseAffine(0.5 * CONTROL, (6, 7), outside="nan")
     theta, u = parameters(piecewise, rng, (2,)), rng.standard_normal((2, 6, 7, 2))
@@ -230,6 +295,9 @@ def test_what_has_no_coordinates_has_no_derivative(backend, rng):
     wrt = ("theta", "points")
     found = piecewise.vjp(backend.array(u), backend.array(theta), wrt=wrt)
     same = piecewise.vjp(backend.array(np.where(hidden, np.nan, u)), backend.array(theta), wrt=wrt)
+    gg, both = backend.array(rng.standard_normal(theta.shape)), {"gg_points": backend.array(CONTROL), "wrt": wrt}
+    found += piecewise.vjp2(gg, backend.array(u), backend.array(theta), **both)[1:]
+    same += piecewise.vjp2(gg, backend.array(np.where(hidden, np.nan, u)), backend.array(theta), **both)[1:]
     for a, b in zip(found, same, strict=True):
         np.testing.assert_array_equal(backend.numpy(a), backend.numpy(b))
     pushed = piecewise.jvp(backend.array(theta), backend.array(theta), d_points=backend.array(CONTROL))

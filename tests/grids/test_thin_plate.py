@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 from families import CONTROL, CONTROL_3D, parameters
-from jacobians import assert_adjoint, assert_close, difference
+from jacobians import assert_adjoint, assert_close, assert_second_order, difference
 
 import pystn
 
@@ -155,6 +155,38 @@ def test_all_derivatives_are_adjoint(backend, rng, ndim, shape, regularization, 
 
 
 @pytest.mark.parametrize("ndim, shape, regularization", CELLS, ids=str)
+def test_all_second_derivatives(backend, rng, ndim, shape, regularization):
+    spline, state = splines(rng, ndim, shape, regularization)
+    wrt = ("theta", *state)
+    primals = [parameters(spline, rng, (2, 3)), *(getattr(spline, name) for name in state)]
+    directions = [[rng.standard_normal(p.shape) for p in primals] for _ in range(2)]
+    if "targets" in state and shape:  # a target stays at a control point, where there are no second derivatives
+        for _, points, targets in directions:
+            points[2], targets[0, 0] = 0, 0
+    u = rng.standard_normal((2, 3, *spline.size, ndim))
+
+    def made(points, targets=None):
+        where = {"size": spline.size} if targets is None else {"targets": targets}
+        return pystn.ThinPlateSpline(points, **where, regularization=regularization)
+
+    def vjp(u, theta, *moved):
+        return [backend.numpy(g) for g in made(*moved).vjp(backend.array(u), backend.array(theta), wrt=wrt)]
+
+    def vjp2(gg_theta, *arrays):
+        given = [None if a is None else backend.array(a) for a in (gg_theta, *arrays[: len(state)])]
+        u, theta, *moved = arrays[len(state) :]
+        gg = {f"gg_{name}": direction for name, direction in zip(state, given[1:], strict=True)}
+        found = made(*moved).vjp2(given[0], backend.array(u), backend.array(theta), **gg, wrt=("grad_grid", *wrt))
+        return [backend.numpy(g) for g in found]
+
+    along, across = directions
+    assert_second_order(vjp, vjp2, u, primals, along, across)
+    for k in range(len(wrt)):
+        alone = [d if k == i else None for i, d in enumerate(along)]
+        assert_second_order(vjp, vjp2, u, primals, alone, across)
+
+
+@pytest.mark.parametrize("ndim, shape, regularization", CELLS, ids=str)
 def test_all_derivatives_equal_central_differences(backend, rng, ndim, shape, regularization):
     spline, state = splines(rng, ndim, shape, regularization)
     theta = parameters(spline, rng, (2,))
@@ -186,27 +218,60 @@ def test_all_derivatives_equal_central_differences(backend, rng, ndim, shape, re
 
 
 def test_gradients_equal_those_of_pytorch(rng, backend):
-    """The same equations under automatic differentiation, in all three inputs."""
+    """The same equations under automatic differentiation, in all three inputs, once and twice."""
     torch = pytest.importorskip("torch")
     targets = rng.uniform(-1, 1, (11, 2))
     spline = pystn.ThinPlateSpline(CONTROL, targets=targets, regularization=0.05)
     theta, u = parameters(spline, rng, (2,)), rng.standard_normal((2, 11, 2))
-    c, t, y = (torch.tensor(a, requires_grad=True) for a in (CONTROL, targets, theta))
+    c, t, y, g = (torch.tensor(a, requires_grad=True) for a in (CONTROL, targets, theta, u))
 
     def phi(a, b):
         squared = ((a[:, None] - b[None]) ** 2).sum(-1)
         return 0.5 * squared * torch.log(torch.where(squared > 0, squared, 1.0))
 
     count, ones = len(CONTROL), torch.ones(len(CONTROL), 1, dtype=torch.float64)
-    top = torch.cat([phi(c, c) + 0.05 * torch.eye(count), ones, c], 1)
+    top = torch.cat([phi(c, c) + 0.05 * torch.eye(count, dtype=torch.float64), ones, c], 1)
     system = torch.cat([top, torch.cat([top[:, count:].T, torch.zeros(3, 3, dtype=torch.float64)], 1)])
     weights = torch.linalg.solve(system, torch.cat([y, torch.zeros(2, 3, 2, dtype=torch.float64)], 1))
     grid = torch.cat([phi(t, c), torch.ones(11, 1, dtype=torch.float64), t], 1) @ weights
-    grid.backward(torch.tensor(u))
+    gradients = torch.autograd.grad(grid, (y, c, t), g, create_graph=True)
     np.testing.assert_allclose(backend.numpy(spline(backend.array(theta))), grid.detach().numpy(), atol=1e-12)
     found = spline.vjp(backend.array(u), backend.array(theta), wrt=("targets", "points", "theta"))
-    for gradient, peer in zip(found, (y, c, t), strict=True):
-        np.testing.assert_allclose(backend.numpy(gradient), peer.grad.numpy(), atol=1e-11)
+    for gradient, peer in zip(found, gradients, strict=True):
+        np.testing.assert_allclose(backend.numpy(gradient), peer.detach().numpy(), atol=1e-11)
+    gg = [rng.standard_normal(peer.shape) for peer in gradients]
+    expected = torch.autograd.grad(gradients, (g, y, c, t), [torch.tensor(a) for a in gg])
+    gg_theta, gg_points, gg_targets = (backend.array(a) for a in gg)
+    found = spline.vjp2(
+        gg_theta,
+        backend.array(u),
+        backend.array(theta),
+        gg_points=gg_points,
+        gg_targets=gg_targets,
+        wrt=("grad_grid", "theta", "points", "targets"),
+    )
+    for gradient, peer in zip(found, expected, strict=True):
+        assert_close(backend.numpy(gradient), peer.numpy(), 1e-11)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_second_derivatives_that_are_wanted(backend, rng, dtype):
+    spline = pystn.ThinPlateSpline(CONTROL, targets=rng.uniform(-1, 1, (5, 2)))
+    theta, gg = parameters(spline, rng, (2,), dtype), rng.standard_normal((2, *CONTROL.shape)).astype(dtype)
+    arrays = [backend.array(a) for a in (gg, rng.standard_normal((2, 5, 2)).astype(dtype), theta)]
+    points, targets = (backend.array(rng.standard_normal(a.shape)) for a in (CONTROL, spline.targets))
+    state = {"gg_points": points, "gg_targets": targets}
+    names = ("grad_grid", "theta", "points", "targets")
+    found = spline.vjp2(*arrays, **state, wrt=names)
+    assert [g.dtype for g in found] == [dtype, dtype, np.float64, np.float64]
+    for k, name in enumerate(names):
+        alone = [g for g in spline.vjp2(*arrays, **state, wrt=name) if g is not None]
+        assert len(alone) == 1
+        np.testing.assert_array_equal(backend.numpy(alone[0]), backend.numpy(found[k]))
+    with pytest.raises(ValueError, match="gg_points must have the shape of points"):
+        spline.vjp2(*arrays, gg_points=points[1:])
+    with pytest.raises(TypeError, match="gg_targets must have the dtype of targets"):
+        spline.vjp2(*arrays, gg_targets=targets.astype(np.float32))
 
 
 def test_a_gradient_to_the_points_alone(backend, rng):

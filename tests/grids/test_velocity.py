@@ -72,6 +72,27 @@ def test_equals_torch(backend, rng, align_corners, size):
     np.testing.assert_allclose(backend.numpy(gradient), leaf.grad.numpy(), rtol=0, atol=1e-11)
 
 
+def test_second_derivatives_equal_those_of_torch(backend, rng):
+    """On a line, with its linear interpolation written out, which torch can differentiate twice."""
+    torch = pytest.importorskip("torch")
+    count = 9
+    theta, along, cotangent = *rng.standard_normal((2, 3, count, 1)), rng.standard_normal((3, count, 1))
+    leaf, u = (torch.tensor(a, requires_grad=True) for a in (0.3 * theta, cotangent))
+    x = torch.tensor(lattice((count,)))
+    field = leaf / 2**7
+    for _ in range(7):
+        position = (((x + field + 1) * count - 1) / 2).clamp(0, count - 1)
+        left = position.detach().floor().clamp(0, count - 2).long()
+        before, after = (torch.gather(field, 1, left + k) for k in range(2))
+        field = field + before + (after - before) * (position - left)
+    (gradient,) = torch.autograd.grad(field, leaf, u, create_graph=True)
+    expected = torch.autograd.grad(gradient, (u, leaf), torch.tensor(along))
+    flow = pystn.StationaryVelocity((count,))
+    found = flow.vjp2(*(backend.array(a) for a in (along, cotangent, 0.3 * theta)))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(backend.numpy(ours), theirs.numpy(), rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", SIZES[2:], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -1,9 +1,12 @@
 """What holds for every operation on small matrices, whatever it computes."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jacobians import assert_close, difference
 from matrix_operations import OPERATIONS
 
 import pystn
@@ -11,6 +14,8 @@ import pystn.matrices
 
 LEADING = [(), (1,), (3,), (2, 1, 3)]
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+CURVED = [operation for operation in OPERATIONS if operation.curved]
+curved_operations = pytest.mark.parametrize("operation", CURVED, ids=str)
 
 
 def of(backend, arrays):
@@ -26,8 +31,8 @@ def drawn(operation, rng, leading, dtype=np.float64):
 
 
 def test_every_public_function_is_in_the_table():
-    names = {operation.name for operation in OPERATIONS}
-    derived = {name + suffix for name in names for suffix in ("", "_vjp", "_jvp")}
+    suffixes = {False: ("", "_vjp", "_jvp"), True: ("", "_vjp", "_jvp", "_vjp2")}
+    derived = {operation.name + suffix for operation in OPERATIONS for suffix in suffixes[operation.curved]}
     assert derived == set(pystn.matrices.__all__)
 
 
@@ -63,6 +68,61 @@ def test_jvp_equals_central_differences(backend, rng, operation):
     np.testing.assert_allclose(pushed, difference, rtol=1e-6, atol=1e-6 * np.abs(difference).max())
 
 
+@curved_operations
+def test_second_order_equals_central_differences(backend, rng, operation):
+    """Of what is linear in the gradients, <v, J^T g>: by g and by each primal, entry by entry."""
+    primals, tangents, cotangent = drawn(operation, rng, (2, 3))
+
+    def loss(g, *x):
+        pulled = operation.vjp(*of(backend, [g, *x]))
+        return sum(entrywise(backend.numpy(a) * t, (2, 3)) for a, t in zip(pulled, tangents, strict=True))
+
+    found = operation.vjp2(*of(backend, [*tangents, cotangent, *primals]))
+    arguments = [cotangent, *primals]
+    for k, (gradient, argument) in enumerate(zip(found, arguments, strict=True)):
+        direction = rng.standard_normal(argument.shape)
+        along = [direction if i == k else None for i in range(len(arguments))]
+        assert_close(entrywise(backend.numpy(gradient) * direction, (2, 3)), difference(loss, arguments, along))
+
+
+def entrywise(terms, leading):
+    return terms.reshape(*leading, -1).sum(axis=-1)
+
+
+@curved_operations
+def test_second_order_is_symmetric_and_linear(backend, rng, operation):
+    """<a, H b> = <b, H a> of the Hessian H of <g, f>, which is linear in g."""
+    primals, a, cotangent = drawn(operation, rng, (4,))
+    b = [rng.standard_normal(primal.shape) for primal in primals]
+
+    def bent(tangents, g):
+        return [backend.numpy(x) for x in operation.vjp2(*of(backend, [*tangents, g, *primals]))]
+
+    (by_a, *of_a), (by_b, *of_b) = bent(a, cotangent), bent(b, cotangent)
+    left = sum(entrywise(x * y, (4,)) for x, y in zip(of_b, a, strict=True))
+    right = sum(entrywise(x * y, (4,)) for x, y in zip(of_a, b, strict=True))
+    scale = sum(entrywise(np.abs(x * y), (4,)) for x, y in zip(of_b + of_a, a + b, strict=True)).max()
+    assert scale > 1e-3 or operation.options.get("form") == "linear"  # or all of this says nothing
+    np.testing.assert_allclose(left, right, rtol=0, atol=1e-12 * scale)
+    other = rng.standard_normal(cotangent.shape)
+    mixed = [x + 0.5 * y for x, y in zip(a, b, strict=True)]
+    by_mixed, *whole = bent(mixed, cotangent - 2 * other)
+    assert_close(by_mixed, by_a + 0.5 * by_b, 1e-13)
+    parts = [bent(t, g) for t in (a, b) for g in (cotangent, other)]
+    for k, found in enumerate(whole, start=1):
+        expected = sum(factor * part[k] for factor, part in zip((1, -2, 0.5, -1), parts, strict=True))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * max(np.abs(p[k]).max() for p in parts))
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if not o.curved], ids=str)
+def test_without_second_order_there_is_no_curvature(backend, rng, operation):
+    primals, tangents, cotangent = drawn(operation, rng, (4,))
+    moved = [a + 0.1 * np.sign(a) * np.abs(t) for a, t in zip(primals, tangents, strict=True)]  # past no kink
+    here, there = (operation.vjp(*of(backend, [cotangent, *at])) for at in (primals, moved))
+    for a, b in zip(here, there, strict=True):
+        np.testing.assert_array_equal(backend.numpy(a), backend.numpy(b))
+
+
 @every_operation
 def test_single_precision_is_double_precision_rounded(backend, rng, operation):
     primals, tangents, cotangent = drawn(operation, rng, (4,), np.float32)
@@ -76,6 +136,9 @@ def test_single_precision_is_double_precision_rounded(backend, rng, operation):
             strict=True,
         ),
     ]
+    if operation.curved:
+        singles = operation.vjp2(*of(backend, [*tangents, cotangent, *primals]))
+        pairs += zip(singles, operation.vjp2(*of(backend, wide[1] + wide[2] + wide[0])), strict=True)
     for single, double in pairs:
         assert backend.numpy(single).dtype == np.float32
         np.testing.assert_array_equal(backend.numpy(single), backend.numpy(double).astype(np.float32))
@@ -93,6 +156,8 @@ def test_each_entry_is_what_it_is_alone(backend, rng, operation):
     value = backend.numpy(operation.value(*of(backend, primals)))
     pushed = backend.numpy(operation.jvp(*of(backend, [*primals, *tangents])))
     pulled = [backend.numpy(a) for a in operation.vjp(*of(backend, [cotangent, *primals]))]
+    bent = operation.vjp2(*of(backend, [*tangents, cotangent, *primals])) if operation.curved else ()
+    bent = [backend.numpy(a) for a in bent]
     for at in np.ndindex(3, 2):
         alone, moved = ([np.array(a[at]) for a in arrays] for arrays in (primals, tangents))
         finite = at not in ((1, 1), (2, 0))
@@ -101,6 +166,9 @@ def test_each_entry_is_what_it_is_alone(backend, rng, operation):
             (pushed[at], operation.jvp(*of(backend, alone + moved))),
             *zip([a[at] for a in pulled], operation.vjp(*of(backend, [np.array(cotangent[at]), *alone])), strict=True),
         ]
+        if bent:
+            again = operation.vjp2(*of(backend, [*moved, np.array(cotangent[at]), *alone]))
+            results += zip([a[at] for a in bent], again, strict=True)
         for within, by_itself in results:
             assert np.isfinite(within).all() or not finite
             np.testing.assert_allclose(within, backend.numpy(by_itself), rtol=1e-13, atol=1e-13)
@@ -116,6 +184,9 @@ def test_no_entries(backend, rng, operation, leading):
     assert backend.numpy(operation.jvp(*of(backend, [*primals, *tangents]))).shape == cotangent.shape
     pulled = operation.vjp(*of(backend, [cotangent, *primals]))
     assert [a.shape for a in pulled] == [a.shape for a in primals]
+    if operation.curved:
+        bent = operation.vjp2(*of(backend, [*tangents, cotangent, *primals]))
+        assert [a.shape for a in bent] == [cotangent.shape, *[a.shape for a in primals]]
 
 
 @every_operation
@@ -134,6 +205,63 @@ def test_the_tangent_none_is_zero_whatever_the_arguments_are(backend, rng, opera
     assert not pushed.any()
 
 
+@curved_operations
+def test_the_second_order_along_none_is_zero(backend, rng, operation):
+    primals, tangents, cotangent = drawn(operation, rng, (2,))
+    none = [None] * len(primals)
+    for at in (primals, [np.full_like(a, np.nan) for a in primals]):
+        bent = [backend.numpy(a) for a in operation.vjp2(*of(backend, [*none, cotangent, *at]))]
+        assert [a.shape for a in bent] == [cotangent.shape, *[a.shape for a in primals]]
+        assert not any(a.any() for a in bent)
+    for k in range(len(primals)):
+        only = [t if i == k else None for i, t in enumerate(tangents)]
+        zeros = [np.zeros_like(t) if t_only is None else t for t, t_only in zip(tangents, only, strict=True)]
+        found, same = (operation.vjp2(*of(backend, [*d, cotangent, *primals])) for d in (only, zeros))
+        for a, b in zip(found, same, strict=True):
+            np.testing.assert_allclose(backend.numpy(a), backend.numpy(b), rtol=0, atol=1e-14)
+
+
+@curved_operations
+def test_wrt_of_the_second_order_skips_work_and_changes_nothing(backend, rng, operation):
+    primals, tangents, cotangent = drawn(operation, rng, (2,))
+    arguments = of(backend, [*tangents, cotangent, *primals])
+    parameters = inspect.signature(getattr(pystn, f"{operation.name}_vjp2")).parameters
+    names = parameters["wrt"].default
+    count = len(primals)
+    assert names == tuple(inspect.signature(getattr(pystn, f"{operation.name}_vjp")).parameters)[: count + 1]
+    assert tuple(parameters)[: 2 * count + 1] == (*[f"gg_{name}" for name in names[1:]], *names)
+    every = operation.vjp2(*arguments)
+    for k, name in enumerate(names):
+        for wrt in (name, (name,), [name]):
+            found = operation.vjp2(*arguments, wrt=wrt)
+            assert [a is None for a in found] == [i != k for i in range(len(names))]
+            np.testing.assert_array_equal(backend.numpy(found[k]), backend.numpy(every[k]))
+    assert operation.vjp2(*arguments, wrt=()) == (None,) * len(names)
+
+
+@curved_operations
+def test_the_second_order_checks_what_it_is_given(rng, operation):
+    primals, tangents, cotangent = drawn(operation, rng, (2,))
+    names = list(inspect.signature(getattr(pystn, f"{operation.name}_vjp2")).parameters)
+    gg, grad = names[0], names[len(primals)]
+    wrong = np.concatenate([tangents[0]] * 2)
+    with pytest.raises(ValueError, match=f"^{gg} must have the shape of {gg[3:]}, .*: got "):
+        operation.vjp2(wrong, *tangents[1:], cotangent, *primals)
+    with pytest.raises(TypeError, match=f"^{gg} must have the dtype of {gg[3:]}, float64: got float32"):
+        operation.vjp2(tangents[0].astype(np.float32), *tangents[1:], cotangent, *primals)
+    with pytest.raises(TypeError, match=f"^{gg} must be a numpy.ndarray"):
+        operation.vjp2(tangents[0].tolist(), *tangents[1:], cotangent, *primals)
+    for along in (tangents, [None] * len(tangents)):
+        with pytest.raises(ValueError, match=f"^{grad} must have the shape of .*: got "):
+            operation.vjp2(*along, cotangent[..., :0], *primals)
+        with pytest.raises(TypeError, match=f"^{grad} must have the dtype of .*, float64: got float32"):
+            operation.vjp2(*along, cotangent.astype(np.float32), *primals)
+        with pytest.raises(ValueError, match=r"unknown entry of wrt: .*, got 'gg'"):
+            operation.vjp2(*along, cotangent, *primals, wrt="gg")
+    with pytest.raises(TypeError, match="must be float32 or float64"):
+        operation.vjp2(*tangents, cotangent, *[a.astype(np.int64) for a in primals])
+
+
 @every_operation
 def test_results_are_new_arrays(backend, rng, operation):
     primals, tangents, cotangent = drawn(operation, rng, (2,))
@@ -144,6 +272,7 @@ def test_results_are_new_arrays(backend, rng, operation):
         operation.value(*primals),
         operation.jvp(*primals, *tangents),
         *operation.vjp(given_arrays[-1], *primals),
+        *(operation.vjp2(*tangents, given_arrays[-1], *primals) if operation.curved else ()),
     ]
     for result in results:
         assert isinstance(result, type(given_arrays[0]))
@@ -163,11 +292,15 @@ def test_zeros_are_an_answer_or_an_error_that_names_the_entry(backend, rng, oper
         a[1, 0] = 0
         a[1, 2] = 0
     primals = of(backend, primals)
-    for call in (
+    g = backend.array(cotangent)
+    calls = [
         lambda: [operation.value(*primals)],
         lambda: [operation.jvp(*primals, *primals)],
-        lambda: operation.vjp(backend.array(cotangent), *primals),
-    ):
+        lambda: operation.vjp(g, *primals),
+    ]
+    if operation.curved:
+        calls.append(lambda: operation.vjp2(*primals, g, *primals))
+    for call in calls:
         if operation.fallible:
             with pytest.raises(ValueError, match=r"^[a-z_ ]+\[1, 0\] \w+ .*: got \["):
                 call()
@@ -190,7 +323,14 @@ def test_leading_axes_broadcast_and_gradients_add_up(backend, rng, operation, sh
     np.testing.assert_allclose(value, same, rtol=0, atol=1e-14)
     cotangent = rng.standard_normal(value.shape)
     pulled, each = (operation.vjp(*of(backend, [cotangent, *given])) for given in (primals, repeated))
-    for gradient, separate, leading in zip(pulled, each, shapes, strict=True):
+    tangents = [rng.standard_normal(a.shape) for a in primals]
+    repeated_tangents = [
+        np.broadcast_to(t, (*whole, *t.shape[len(leading) :])) for t, leading in zip(tangents, shapes, strict=True)
+    ]
+    by_cotangent, *bent = operation.vjp2(*of(backend, [*tangents, cotangent, *primals]))
+    same, *bent_each = operation.vjp2(*of(backend, [*repeated_tangents, cotangent, *repeated]))
+    np.testing.assert_allclose(backend.numpy(by_cotangent), backend.numpy(same), rtol=0, atol=1e-13)
+    for gradient, separate, leading in zip((*pulled, *bent), (*each, *bent_each), shapes * 2, strict=True):
         separate = backend.numpy(separate)
         padded = (1,) * (len(whole) - len(leading)) + leading
         for axis, n in enumerate(padded):
@@ -198,7 +338,6 @@ def test_leading_axes_broadcast_and_gradients_add_up(backend, rng, operation, sh
                 separate = separate.sum(axis=axis, keepdims=True)
         expected = separate.reshape(backend.numpy(gradient).shape)
         np.testing.assert_allclose(backend.numpy(gradient), expected, rtol=0, atol=1e-12)
-    tangents = [rng.standard_normal(a.shape) for a in primals]
     pushed = backend.numpy(operation.jvp(*of(backend, [*primals, *tangents])))
     terms = sum((backend.numpy(a) * t).sum() for a, t in zip(pulled, tangents, strict=True))
     assert abs((pushed * cotangent).sum() - terms) <= 1e-11
@@ -246,6 +385,9 @@ def test_strides_make_no_difference(call):
         (operation.jvp(*views, *map(strided, tangents)), operation.jvp(*primals, *tangents)),
         *zip(operation.vjp(strided(cotangent), *views), operation.vjp(cotangent, *primals), strict=True),
     ]
+    if operation.curved:
+        bent = operation.vjp2(*map(strided, tangents), strided(cotangent), *views)
+        results += zip(bent, operation.vjp2(*tangents, cotangent, *primals), strict=True)
     tolerance = 1e-14 if cotangent.dtype == np.float64 else 1e-6
     for ours, same in results:
         np.testing.assert_allclose(ours, same, rtol=tolerance, atol=tolerance)

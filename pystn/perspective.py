@@ -1,6 +1,6 @@
-"""The division that ends a linear grid of homogeneous coordinates, with its derivatives.
+"""The division that ends a grid of homogeneous coordinates, with its derivatives.
 
-Its rule for the horizon is that of projective grids and warps, which stands in ``src/core/coordinates.hpp``.
+Its rule for the horizon is that of projective grids and warps, whose kernels have it in ``src/core/coordinates.hpp``.
 Homogeneous coordinates (..., ndim + 1) become coordinates (..., ndim). What is at the horizon, or behind it if that
 is culled, becomes NaN, and its derivatives are zero.
 """

@@ -1,0 +1,37 @@
+"""pystn on torch tensors, with autograd: every operation, in every direction, to the second order.
+
+A function here takes tensors where the function of pystn of the same name takes arrays, and the same options. Tensors
+and arrays share their memory, on the CPU and, through CuPy, on CUDA devices. Derivatives are pystn's own, in reverse
+and in forward mode, for ``backward``, ``torch.autograd``, ``torch.func`` and ``torch.compile``.
+
+>>> import torch
+>>> import pystn.torch as stn
+>>> image = torch.rand(1, 3, 8, 8)
+>>> theta = torch.eye(2, 3)[None].requires_grad_()
+>>> stn.warp_affine(image, theta, (8, 8)).sum().backward()
+>>> theta.grad.shape
+torch.Size([1, 2, 3])
+
+`grid_sample` and `affine_grid` take the place of those of ``torch.nn.functional``, with their arguments and defaults.
+
+Options that have derivatives may be tensors: `fill_value`, and `kernel`, the parameters of the mode's interpolation
+kernel; for `apply` of a family's object also what it is made from, as `points`.
+
+Tensors of half precision that are no images, as the matrices that a network makes under ``torch.autocast``, are raised
+to float32: coordinates need it. Images keep their dtype.
+"""
+
+from __future__ import annotations
+
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError('pystn.torch needs PyTorch: pip install "pystn[torch]"') from error
+
+from pystn import ops
+from pystn.torch.modules import SpatialTransformer, identity_parameters, initialize_identity_
+from pystn.torch.operations import apply, on_tensors
+
+__all__ = ["SpatialTransformer", "apply", "identity_parameters", "initialize_identity_", *ops.OPERATIONS]
+
+globals().update({name: on_tensors(operation) for name, operation in ops.OPERATIONS.items()})
