@@ -80,7 +80,14 @@ def check_tensors(tensors: dict[str, Any]) -> None:
 def to_array(tensor: Tensor) -> Any:
     """A NumPy or CuPy array in the memory of a tensor."""
     dtype = numpy_dtype(tensor.dtype)
-    tensor = tensor.detach().resolve_conj().resolve_neg()
+    try:
+        tensor = tensor.detach().resolve_conj().resolve_neg()
+    except RuntimeError as error:
+        if not torch._C._functorch.is_legacy_batchedtensor(tensor):
+            raise
+        raise NotImplementedError(
+            "pystn has no batching rule for is_grads_batched and vectorize=True: use torch.func.jacrev, jacfwd or vmap"
+        ) from error
     narrow = tensor.dtype == torch.bfloat16  # which neither DLPack nor NumPy knows
     if narrow:
         tensor = tensor.view(torch.int16)
