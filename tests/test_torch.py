@@ -19,9 +19,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the adapter of PyTorch needs it")
 
 import torch.nn.functional as F  # noqa: E402
-from jacobians import assert_adjoint, assert_close  # noqa: E402
+from jacobians import assert_adjoint  # noqa: E402
 from operations import CASES  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch_cases import FILTERS, Problem, listed, selected  # noqa: E402
 
 import pystn  # noqa: E402
@@ -41,7 +43,8 @@ def close(found, expected, tolerance=1e-11):
     assert [f.dtype for f in found] == [e.dtype for e in expected]
     assert [f.shape for f in found] == [e.shape for e in expected]
     for f, e in zip(found, expected, strict=True):
-        assert_close(f.detach().numpy(), e.detach().numpy(), tolerance)
+        scale = max(e.detach().abs().max().item() if e.numel() else 0, 1e-3)
+        torch.testing.assert_close(f, e, rtol=0, atol=tolerance * scale)
 
 
 def same(found, expected):
@@ -65,7 +68,12 @@ def images_and_grid(dtype=torch.float64, batch=2, requires_grad=True):
 
 def squares(*outputs):
     """A loss whose cotangents and curvature are no constants, not for rotations either."""
-    return sum((uniform(*output.shape, dtype=output.dtype) * output**2).sum() for output in outputs)
+    total = 0
+    for output in outputs:
+        square = output.abs() ** 2 if output.is_complex() else output**2
+        weights = torch.linspace(0.5, 1.5, output.numel(), dtype=square.dtype).reshape(output.shape)
+        total = total + (weights * square).sum()
+    return total
 
 
 # ---- the table
@@ -298,12 +306,30 @@ def test_gradients_of_single_samples():
     close(found, torch.stack([torch.func.grad(loss)(weight, i) for i in image]))
 
 
-@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
-def test_linearize():
+def test_what_writes_functions_down_has_operators_or_is_refused():
+    """make_fx and what uses it: never a value of the moment for a function."""
     image, grid = images_and_grid(requires_grad=False)
-    tangent = uniform(*grid.shape, seed=5)
-    _, push = torch.func.linearize(lambda g: stn.grid_sample(image, g), grid)
-    close(push(tangent), torch.func.jvp(lambda g: stn.grid_sample(image, g), (grid,), (tangent,))[1])
+
+    def gradients(i, g):
+        i, g = i.detach().requires_grad_(), g.detach().requires_grad_()
+        return torch.autograd.grad(squares(stn.grid_sample(i, g, "cubic")), (i, g))
+
+    written = make_fx(gradients)(image, grid)
+    close(written(image + 1, 0.5 * grid), gradients(image + 1, 0.5 * grid))
+    with pytest.raises(NotImplementedError, match="written down"):
+        make_fx(torch.func.grad(lambda g: stn.grid_sample(image, g).sum()))(grid)
+    with pytest.raises((NotImplementedError, RuntimeError), match=r"pystn|forward AD"):
+        torch.func.linearize(lambda g: stn.grid_sample(image, g), grid)
+
+
+def test_fake_tensors():
+    with FakeTensorMode():
+        image, grid = torch.empty(2, 3, 5, 6, requires_grad=True), torch.empty(2, 4, 4, 2)
+        output = stn.grid_sample(image, grid)
+        output.sum().backward()
+    assert output.shape == (2, 3, 4, 4)
+    assert image.grad.shape == image.shape
+
 
 
 @pytest.mark.parametrize(
@@ -402,7 +428,7 @@ class Transformer(torch.nn.Module):
         )
         with torch.no_grad():
             self.localisation[-1].weight *= 0.1
-            self.localisation[-1].bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
+            self.localisation[-1].bias.copy_(torch.tensor([0.83, 0.11, 0.02, -0.07, 0.87, 0.03]))
         self.classifier = torch.nn.Sequential(
             torch.nn.Conv2d(1, 4, 5, stride=2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3)
         )
@@ -415,7 +441,10 @@ class Transformer(torch.nn.Module):
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam], ids=["sgd", "adam"])
 def test_training_goes_as_with_torchs_functions(optimizer):
-    images, labels = uniform(8, 1, 16, 16, dtype=torch.float32), torch.arange(8) % 3
+    # Smooth ones: where an image bends the two libraries, which round differently, do not turn off.
+    y, x = torch.linspace(-1, 1, 16)[:, None], torch.linspace(-1, 1, 16)
+    images = torch.stack([torch.sin(x * (1 + k % 3) + y * (k % 2) + 0.1 * k)[None] for k in range(8)])
+    labels = torch.arange(8) % 3
     losses = {}
     for library in (stn, F):
         network = Transformer(library)

@@ -14,7 +14,7 @@ from torch.utils.dlpack import from_dlpack
 
 from pystn.ops import Spec
 
-__all__ = ["check_tensors", "run", "spec", "to_array", "to_tensor"]
+__all__ = ["check_tensors", "run", "spec", "to_array", "to_tensor", "traced"]
 
 TO_NUMPY = {
     dtype: np.dtype(str(dtype).removeprefix("torch."))
@@ -141,6 +141,12 @@ class Block:
             torch.cuda.caching_allocator_delete(self.pointer)
 
 
+def traced() -> bool:
+    """Whether calls are written down or imagined, by make_fx or with fake tensors: their values are none to work on."""
+    modes = torch._C._TorchDispatchModeKey
+    return any(torch._C._get_dispatch_mode(mode) is not None for mode in (modes.PROXY, modes.FAKE))
+
+
 def run(
     tensors: Sequence[Tensor | None], compute: Callable[[list[Any]], Sequence[Any]], specs: Callable[[], Sequence[Spec]]
 ) -> tuple[Tensor, ...]:
@@ -148,6 +154,10 @@ def run(
     present = next(tensor for tensor in tensors if tensor is not None)
     if present.is_meta:
         return tuple(torch.empty(shape, dtype=torch_dtype(dtype), device="meta") for shape, dtype in specs())
+    if traced():
+        raise NotImplementedError(
+            "pystn's derivatives of torch.func and of forward mode cannot be written down, as make_fx does"
+        )
     with device_of(present):
         arrays = [None if tensor is None else to_array(tensor) for tensor in tensors]
         return tuple(to_tensor(result) for result in compute(arrays) if result is not None)
