@@ -31,6 +31,8 @@ try:
 except ImportError as error:
     raise ImportError('pystn.torch needs PyTorch: pip install "pystn[torch]"') from error
 
+from torch.autograd import forward_ad
+
 from pystn import ops
 from pystn.calls import Call, bind
 from pystn.torch.functions import Forward
@@ -46,12 +48,13 @@ HALVES = (torch.float16, torch.bfloat16)
 
 @torch.compiler.assume_constant_result
 def differentiated() -> bool:
-    """Whether what is compiled is inside a transform of torch.func that differentiates."""
+    """Whether what is compiled is inside forward mode, or a transform of torch.func that differentiates."""
     levels = torch._C._functorch.get_interpreter_stack() or []
-    return any(level.key() != torch._C._functorch.TransformType.Vmap for level in levels)
+    pushed = forward_ad._current_level >= 0
+    return pushed or any(level.key() != torch._C._functorch.TransformType.Vmap for level in levels)
 
 
-@torch.compiler.disable(reason="operators have no derivatives inside torch.func.grad, vjp and jvp: call it uncompiled")
+@torch.compiler.disable(reason="operators have no derivatives inside torch.func and in forward mode: call it uncompiled")
 def uncompiled(call: Call, tensors: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     outputs: tuple[torch.Tensor, ...] = Forward.apply(call, (), *tensors)
     return outputs
