@@ -33,6 +33,7 @@ OPERATIONS = {
     "warp_projective": "warp_projective",
     "warp_project": "warp_project, sum",
     "warp_project_fwd_bwd": "warp_project, sum, fwd + vjp",
+    "training_step": "training step",
 }
 
 # Where the samples lie, see arrays.py, and how many there are on each axis for one pixel of the input.
@@ -135,6 +136,7 @@ SECOND = ("grid_sample_jvp", "grid_sample_vjp2")
 GRID, AFFINE = ("affine_grid", "affine_grid_vjp"), ("warp_affine", "warp_affine_fwd_bwd")
 HOMOGRAPHY = ("projective_grid", "projective_grid_vjp")
 PLATE = ("thin_plate", "thin_plate_vjp")
+STEP = ("training_step",)
 PROJECT = ("warp_project", "warp_project_fwd_bwd")
 REMAP, BY_MATRIX, BY_PROJECTION = (FORWARD,), ("warp_affine",), ("warp_projective",)
 
@@ -168,6 +170,7 @@ TABLE = (
     Block("whole transform", AFFINE, (RGB, FEATURES, DIGITS), TURNED, quick=True),
     Block("whole transform", AFFINE[:1], (ULTRA_HD,), TURNED, quick=True),
     Block("whole transform", AFFINE, (*USUAL, ULTRA_HD, VOLUME, VOLUMES), SMOOTH),
+    Block("in a network", STEP, ((64, 1, 28, 28), (64, 3, 96, 96)), TURNED, quick=True),
     Block("affine grid", GRID, (RGB,), TURNED, quick=True),
     Block("affine grid", GRID, (RGB, FEATURES, DIGITS, ULTRA_HD, VOLUME), TURNED),
     Block("projective grid", HOMOGRAPHY, (RGB, DIGITS, ULTRA_HD), TURNED),

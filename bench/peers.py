@@ -137,6 +137,13 @@ class Pystn(Peer):
     def warp_project_fwd_bwd(self, case: Case, a: Arrays) -> Call:
         return self.warp_fwd_bwd(case, a, "warp_project")
 
+    def training_step(self, case: Case, a: Arrays) -> Call:
+        from bench.training import training_step
+        from pystn.torch import warp_affine
+
+        size, options = case.size, self.options(case)
+        return training_step(case, a, lambda images, theta: warp_affine(images, theta, size, **options))
+
 
 class Splines(Peer):
     """What a thin plate spline is with a library of matrices: a product with the same basis."""
@@ -181,6 +188,8 @@ class Torch(Splines):
 
     def results(self, case: Case, result: Any) -> list[Array]:
         tensors: list[Any] = super().results(case, result)
+        if case.operation == "training_step":  # arrays already
+            return tensors
         return [self.result(case, tensor.detach().numpy()) for tensor in tensors]
 
     @staticmethod
@@ -274,6 +283,16 @@ class Torch(Splines):
             return functional.grid_sample(image, grid, **options)
 
         return (lambda: warp().sum(2)) if case.operation.startswith("warp_project") else warp
+
+    def training_step(self, case: Case, a: Arrays) -> Call:
+        from bench.training import training_step
+
+        size, options, functional = self.size(case), self.sampler(case), self.functional
+
+        def warp(images: Any, theta: Any) -> Any:
+            return functional.grid_sample(images, functional.affine_grid(theta, size, align_corners=False), **options)
+
+        return training_step(case, a, warp)
 
     @staticmethod
     def size(case: Case) -> list[int]:

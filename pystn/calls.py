@@ -79,8 +79,11 @@ class Call:
         cotangent = self._cotangent(cotangents, arrays)
         more = {f"gg_{name}": value for name, value in of_options.items()}
         first, *rest = self.operation.vjp2(*of_primals, cotangent, *primals, wrt=names, **options, **more)
-        firsts = [None] * self.outputs if first is None else list(listed(first))
-        return [*firsts, *self._gradients(tuple(rest), arrays, wanted[self.outputs :])]
+        firsts = () if first is None else listed(first)  # without the mask's, if its cotangent is None
+        return [
+            *[*firsts, None, None][: self.outputs],
+            *self._gradients(tuple(rest), arrays, wanted[self.outputs :]),
+        ]
 
     def results(self, specs: Sequence[Any]) -> tuple[Spec, ...]:
         """Shape and dtype of each output, of arrays of these shapes and dtypes."""
@@ -229,7 +232,8 @@ class Call:
             base, _, axis = name.partition(".")
             gradient = named[base] if is_wanted else None
             if gradient is not None:
-                gradient = (gradient[int(axis)] if axis else gradient).astype(array.dtype).reshape(array.shape)
+                gradient = (gradient[int(axis)] if axis else gradient).reshape(array.shape)
+                gradient = gradient if array.dtype.kind in "iu" else gradient.astype(array.dtype)
             gradients.append(gradient)
         return gradients
 
@@ -266,8 +270,8 @@ def bind(
 ) -> tuple[Call, list[Any]]:
     """What a caller of an adapter gave, as a `Call` and its arrays.
 
-    Options that `parameters` names may be arrays; `kernel` gives the parameters of `mode`, one array, or a tuple of one
-    array or None for each axis.
+    Options that `parameters` names may be arrays; those that only derivatives have always count as such. `kernel` gives
+    the parameters of `mode`, one array, or a tuple of one array or None for each axis.
     """
     names = operation.arguments
     if len(args) > len(names):
@@ -289,7 +293,7 @@ def bind(
         if name == KERNEL and isinstance(value, (tuple, list)):
             per_axis = [(f"{KERNEL}.{axis}", array) for axis, array in enumerate(given.pop(name)) if array is not None]
             of_options += per_axis
-        elif is_array(value):
+        elif is_array(value) or (value is not None and name not in operation.options):
             of_options.append((name, given.pop(name)))
     for name in given:
         if name not in operation.options:

@@ -4,7 +4,9 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pystn
@@ -15,11 +17,28 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(pystn.__path__, "pystn.")
     if not module.name.startswith(("pystn.cli", "pystn.__main__", "pystn.backends._", "pystn.backends.cuda"))
 )
+ADAPTERS = ("torch", "jax", "autograd")
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
+    _, _, adapter = name.partition(".")
+    if (framework := adapter.partition(".")[0]) in ADAPTERS:
+        pytest.importorskip(framework, reason=f"{framework} is not installed")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_the_tape_of_the_readme_runs():
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    _, _, rest = text.partition("<!-- tape -->")
+    blocks = [block.partition("```")[0] for block in rest.split("```python\n")[1:3]]
+    image = np.random.default_rng(0).random((1, 3, 64, 64))
+    names = {"np": np, "image": image}
+    for block in blocks:
+        exec(block, names)
+    theta, warped = names["theta"], names["warped"]
+    to_theta = pystn.warp_affine_vjp(2 * warped.value, image, theta.value, (64, 64), mode="cubic")[1]
+    np.testing.assert_allclose(theta.grad, to_theta, rtol=1e-9)
 
 
 FUNCTIONS = [name for name in pystn.__all__ if inspect.isfunction(getattr(pystn, name))]

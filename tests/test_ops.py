@@ -99,6 +99,14 @@ def test_second_order_is_the_derivative_of_the_first(case):
         assert abs((found[k] * direction[k]).sum() - expected) <= 1e-5 * max(size, 1), (k, expected)
 
 
+def test_a_mask_without_a_cotangent_has_no_second_order():
+    call, arrays = bound(next(case for case in CASES if case.name == "grid_sample-mask"))
+    output, _ = call.forward(arrays)
+    gradients = call.vjp2(arrays, [output, None], arrays, [True, False, True, True])
+    assert [g is None for g in gradients] == [False, True, False, False]
+    assert [g.shape for g in gradients if g is not None] == [a.shape for a in (output, *arrays)]
+
+
 def batched(xp, call, arrays, axes, roles, targets, batch, run):
     changed, folded, unfold = call.fold(xp, batch, arrays, axes, roles, targets)
     return unfold(run(changed, folded))
@@ -154,6 +162,23 @@ def test_calls_are_equal_and_hash_by_their_options():
     spline = pystn.ThinPlateSpline(pystn.control_points((2, 2)), (3, 3))
     other = pystn.ThinPlateSpline(pystn.control_points((2, 2)), (3, 3))
     assert pystn.ops.operation(spline) == pystn.ops.operation(spline) != pystn.ops.operation(other)
+
+
+def test_options_that_only_derivatives_have_are_arrays():
+    image, beyond = np.ones((1, 2, 5, 6)), np.full((1, 3, 2), 5.0)
+    options = {"mode": pystn.Gaussian(0.7), "kernel": 0.8, "fill_value": 0.5}
+    call, arrays = bind(pystn.ops.operation("grid_sample"), (image, beyond), options, lambda v: False)
+    assert call.given == ("kernel",)
+    assert arrays[2] == 0.8
+    assert dict(call.options)["fill_value"] == 0.5
+
+
+def test_gradients_to_integers_are_not_rounded():
+    image, beyond = np.ones((1, 2, 5, 6)), np.full((1, 3, 2), 5.0)
+    fill = {"padding_mode": "constant", "fill_value": np.array([1, 2])}
+    call, arrays = bind(pystn.ops.operation("grid_sample"), (image, beyond), fill, lambda v: isinstance(v, np.ndarray))
+    gradients = call.vjp([np.full((1, 2, 3), 0.25)], arrays, [False, False, True])
+    np.testing.assert_array_equal(gradients[2], [0.75, 0.75])
 
 
 def test_arguments_are_checked():

@@ -80,7 +80,7 @@ def squares(*outputs):
 
 
 def test_every_operation_has_a_function_here():
-    assert set(stn.__all__) == {"apply", *pystn.ops.OPERATIONS}
+    assert set(stn.__all__) >= {"apply", *pystn.ops.OPERATIONS}
     for name in pystn.ops.OPERATIONS:
         function = getattr(stn, name)
         assert function.__name__ == name
@@ -481,8 +481,8 @@ def test_the_cpu_shares_memory(monkeypatch):
 def test_both_ways_in_the_same_memory(dtype):
     given = torch.ones(3, 4).to(dtype)
     array = stn.tensors.to_array(given)
-    assert array.ctypes.data == given.data_ptr()
     assert str(array.dtype) in str(dtype)
+    assert array.__array_interface__["data"][0] == given.data_ptr()
     back = stn.tensors.to_tensor(array)
     assert back.data_ptr() == given.data_ptr()
     same(back, given)
@@ -659,7 +659,7 @@ def metas(tensors):
 
 
 def described(tensors):
-    return [None if t is None else (t.shape, t.dtype) for t in tensors]
+    return [(t.shape, t.dtype) for t in tensors]
 
 
 @every_case
@@ -778,7 +778,7 @@ def test_hooks_and_retained_gradients():
     output.sum().backward()
     assert seen == [grid.shape]
     assert (output.grad == 1).all()
-    close(grid.grad, 2 * torch.autograd.grad(stn.grid_sample(image, grid).sum(), grid)[0])
+    close(grid.grad, 2 * torch.autograd.grad(stn.grid_sample(image, (points := grid.detach().requires_grad_())).sum(), points)[0])
 
 
 def test_saved_tensors_go_through_hooks_and_checkpoints():
@@ -913,6 +913,8 @@ def test_in_a_worker_of_a_data_loader():
 IMAGE, GRID = torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 2, 2)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype:UserWarning")
 @pytest.mark.parametrize(
     "call, error, words",
     [

@@ -112,9 +112,10 @@ def test_primals_are_arrays(given, name, kind):
 def test_torch_tensors_are_told_what_to_pass(given):
     torch = pytest.importorskip("torch", reason="passes a tensor")
     theta, given.theta = given.theta, torch.from_numpy(given.theta)
-    given.refused(TypeError, "theta must be a numpy.ndarray, got torch.Tensor: pass tensor.detach().cpu().numpy()")
+    hint = "must be a numpy.ndarray, got torch.Tensor: the functions of pystn.torch take tensors"
+    given.refused(TypeError, f"theta {hint}")
     given.theta, given.input = theta, torch.from_numpy(given.input)
-    given.refused(TypeError, "input must be a numpy.ndarray, got torch.Tensor: pass tensor.detach().cpu().numpy()")
+    given.refused(TypeError, f"input {hint}")
 
 
 def test_batches(given):

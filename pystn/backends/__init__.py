@@ -17,10 +17,11 @@ from pystn.backends.operations import Operations
 __all__ = ["Operations", "backend_of"]
 
 HINTS = {
-    "torch": "pass tensor.detach().cpu().numpy(), which shares its memory, or on a GPU cupy.asarray(tensor.detach())",
+    "torch": "the functions of pystn.torch take tensors",
     "cupyx": "pass array.toarray()",
-    "jax": "pass numpy.asarray(array)",
-    "jaxlib": "pass numpy.asarray(array)",
+    "jax": "the functions of pystn.jax take JAX's arrays",
+    "jaxlib": "the functions of pystn.jax take JAX's arrays",
+    "autograd": "the functions of pystn.autograd take its boxes",
 }
 
 
