@@ -68,7 +68,7 @@ def check_tensors(tensors: dict[str, Any]) -> None:
                 f"{name} must be a torch.Tensor, got {kind.__module__}.{kind.__qualname__}: pass "
                 f"torch.as_tensor({name}), or arrays alone to the function of pystn itself"
             )
-        if tensor.layout is not torch.strided or tensor.is_quantized:
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
             raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}, dtype {tensor.dtype}")
         if tensor.device.type not in ("cpu", "cuda", "meta"):
             raise TypeError(f"{name} must be on the CPU or a CUDA device, got one on {tensor.device}")
