@@ -411,7 +411,11 @@ def of_family(family: Family) -> Operation:
     """The operation of a family's object; its state may be given as options."""
 
     def made(state: dict[str, Any]) -> Family:
+        """The family of the state that is given; what else is in `state`, its tangents, gets its dtype."""
         given = {name: state.pop(name) for name in family.state if name in state}
+        for name, tangent in state.items():
+            if tangent is not None:
+                state[name] = tangent.astype(np.float64, copy=False)
         return family.replace(**given) if given else family
 
     def forward(theta: Array, **state: Any) -> Array:

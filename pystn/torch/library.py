@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import pystn
 from pystn import ops
@@ -83,7 +84,18 @@ def static(options: str, size: Any) -> Call:
     return call_of(options, None if size is None else tuple(map(int, size)))
 
 
+def refuse_tangents(tensors: Sequence[Tensor | None]) -> None:
+    """Raise where a tensor has a tangent, which operators would drop in silence."""
+    if forward_ad._current_level < 0:
+        return
+    none = torch._C.DispatchKeySet(torch._C.DispatchKey.Undefined)
+    with torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), none):  # as above autograd
+        if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+            raise NotImplementedError("what is compiled of pystn has no forward mode: call it uncompiled")
+
+
 def forward(tensors: list[Tensor], options: str, size: list[int] | None) -> list[Tensor]:
+    refuse_tangents(tensors)
     call = static(options, size)
     return list(run(tensors, call.forward, lambda: ()))
 
@@ -91,6 +103,7 @@ def forward(tensors: list[Tensor], options: str, size: list[int] | None) -> list
 def pull(
     cotangents: list[Tensor | None], tensors: list[Tensor], options: str, size: list[int] | None, wanted: list[bool]
 ) -> list[Tensor]:
+    refuse_tangents([*cotangents, *tensors])
     call, n = static(options, size), len(cotangents)
     return list(run([*cotangents, *tensors], lambda a: call.vjp(a[:n], a[n:], wanted), lambda: ()))
 
