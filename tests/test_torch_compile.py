@@ -151,8 +151,12 @@ def test_what_is_compiled_is_one_graph_whatever_the_size():
 def test_another_option_is_another_graph():
     image, grid = named("grid_sample-2d").tensors()
     run = compiled(lambda image, grid, mode: stn.grid_sample(image, grid, mode))
-    for mode in ("linear", "cubic", pystn.Gaussian(0.7), pystn.Gaussian(0.9), "linear"):
+    for mode in ("linear", "cubic", *map(pystn.Gaussian, (0.7, 0.8, 0.9)), *map(pystn.Lanczos, (2, 3, 4)), "linear"):
         assert_same(run(image, grid, mode), stn.grid_sample(image, grid, mode))
+    run = compiled(lambda image, grid, value: stn.grid_sample(image, 2 * grid, "linear", "constant", fill_value=value))
+    for value in (0.0, 0.25, 0.5, 2, 3, (0.1, 0.2), (0.1, 0.3)):
+        expected = stn.grid_sample(image, 2 * grid, "linear", "constant", fill_value=value)
+        assert_same(run(image, grid, value), expected)
 
 
 def test_another_family_is_another_graph():
@@ -366,7 +370,7 @@ def written(problem, given):
         call, tensors = pystn.calls.bind(
             problem.operation, given[: problem.count], options, lambda value: isinstance(value, torch.Tensor)
         )
-        library.call_operator(call, tensors)
+        library.call_operator(problem.case.f, call, tensors)
     finally:
         library.OPERATORS = library_operators
     ((name, arguments),) = seen

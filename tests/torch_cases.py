@@ -8,8 +8,8 @@ import pystn.torch as stn
 
 # Forward mode and the compiler load parts of torch that warn of others.
 FILTERS = [
-    "ignore:.torch.jit.script. is deprecated:DeprecationWarning",
-    "ignore:.torch.jit.script. is not supported in Python:DeprecationWarning",
+    r"ignore:`torch\.jit\.\w+` is (deprecated|not supported in Python):DeprecationWarning",
+    r"ignore:The \.grad attribute of a Tensor that is not a leaf Tensor is being accessed:UserWarning",
 ]
 
 

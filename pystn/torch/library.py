@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,11 @@ def plain(value: Any) -> Any:
     """An option as what JSON knows, in Python that dynamo can trace."""
     if isinstance(value, tuple):
         return [plain(entry) for entry in value]
+    # Dynamo has symbols for numbers that change, and these ways of making constants of them.
+    if isinstance(value, float):
+        return float.fromhex(value.hex())
+    if isinstance(value, int) and not isinstance(value, bool):
+        return index(value)
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     if isinstance(value, Interpolation):
@@ -61,7 +67,15 @@ def restored(entry: dict[str, Any]) -> Any:
 
 
 constant_dumps = torch.compiler.assume_constant_result(json.dumps)
-constant_family = torch.compiler.assume_constant_result(plain_family)
+
+
+@torch.compiler.assume_constant_result
+def written(f: Any) -> tuple[str, Any]:
+    """The name of the operator of what `ops.operation` takes, and its source as what JSON knows."""
+    operation = ops.operation(f)
+    if isinstance(operation.source, Family):
+        return FAMILY, plain_family(operation.source)
+    return operation.name, operation.name
 
 
 @lru_cache(maxsize=256)
@@ -128,7 +142,9 @@ def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def pull_back(pulled: Any, ctx: Any, cotangents: list[Tensor | None]) -> tuple[Any, ...]:
     tensors = list(ctx.saved_tensors)
     wanted = [bool(needed) for needed in ctx.needs_input_grad[0]]
-    gradients = pulled(list(cotangents), tensors, ctx.options, ctx.size, wanted)
+    # A compiler has cotangents of integers, zeros.
+    given = [c if c is None or c.is_floating_point() or c.is_complex() else None for c in cotangents]
+    gradients = pulled(given, tensors, ctx.options, ctx.size, wanted)
     return placed(gradients, wanted), None, None
 
 
@@ -173,13 +189,11 @@ def define(name: str) -> Callable[..., Any]:
 OPERATORS = {name: define(name) for name in (*ops.OPERATIONS, FAMILY)}
 
 
-def call_operator(call: Call, tensors: list[Tensor]) -> list[Tensor]:
-    """The outputs of a call, by the operator."""
-    operation = call.operation
+def call_operator(f: Any, call: Call, tensors: list[Tensor]) -> list[Tensor]:
+    """The outputs of a call of `f`, by the operator. Dynamo knows the operation less well than what it is made from."""
     options = {name: plain(value) for name, value in call.options if name != "size"}
     size = dict(call.options).get("size")
-    family = isinstance(operation.source, Family)
-    source = constant_family(operation.source) if family else operation.name
+    name, source = written(f)
     word = constant_dumps({"source": source, "options": options, "given": call.given})
-    outputs: list[Tensor] = OPERATORS[FAMILY if family else operation.name](tensors, word, size)
+    outputs: list[Tensor] = OPERATORS[name](tensors, word, size)
     return outputs

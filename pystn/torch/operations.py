@@ -92,7 +92,7 @@ def apply(f: Any, *args: Any, **options: Any) -> Any:
         for name, tensor in zip(call.names, tensors, strict=True)
     ]
     if (torch.compiler.is_compiling() or traced()) and not differentiated():
-        outputs = call_operator(call, raised)
+        outputs = call_operator(f, call, raised)
     else:
         outputs = uncompiled(call, raised)
     return outputs if len(outputs) > 1 else outputs[0]
