@@ -149,44 +149,16 @@ class Call:
         count = len(self.operation.primals)
         first = [a if k is None else xp.moveaxis(a, k, 0) for a, k in zip(arrays, axes, strict=True)]
         shapes = [tuple(a.shape[k is not None :]) for a, k in zip(first, axes, strict=True)]  # of one call
-        own = dict(zip(roles, shapes, strict=True))
-        if self.operation.leading:
-            rank = max(len(own[role]) for role in own if 0 <= role < count)
-
-            def spread(array: Any, shape: tuple[Any, ...], role: int) -> Any:
-                full = xp.broadcast_to(array, (batch, *shape))
-                return xp.reshape(full, (batch, *[1] * (rank - len(shape)), *shape)) if role != OUTPUT else full
-
-            def unfold(results: Sequence[Any]) -> list[Any]:
-                return [
-                    r if role == OUTPUT else xp.reshape(r, (batch, *own[role]))
-                    for r, role in zip(results, targets, strict=True)
-                ]
-
-            spreads = {*own}
-        else:
-            sizes = [own[role][0] for role in own if role < count]
-            size = next((n for n in sizes if n != 1), 1)
-            batched = {role for role, axis in zip(roles, axes, strict=True) if axis is not None}
-            spreads = {*batched, *targets, *[role for role in own if own[role][:1] != (1,)]}
-
-            def spread(array: Any, shape: tuple[Any, ...], role: int) -> Any:
-                full = xp.broadcast_to(array, (batch, size, *shape[1:]))
-                return xp.reshape(full, (batch * size, *shape[1:]))
-
-            def unfold(results: Sequence[Any]) -> list[Any]:
-                found = []
-                for result, role in zip(results, targets, strict=True):
-                    apart = xp.reshape(result, (batch, size, *result.shape[1:]))
-                    shared = role != OUTPUT and own[role][0] == 1 and size != 1
-                    found.append(apart.sum(1)[:, None] if shared else apart)
-                return found
-
+        of_role = {role: shape for role, shape in zip(roles, shapes, strict=True) if role < count}
+        batched = {role for role, axis in zip(roles, axes, strict=True) if axis is not None}
+        fold = fold_leading if self.operation.leading else fold_first
+        spread, unfold = fold(xp, batch, of_role, {OUTPUT, *batched, *targets})
         folded = [
-            spread(array, shape, role) if role == OUTPUT or (role < count and role in spreads) else array
+            spread(array, shape, role) if role < count else array
             for array, shape, role in zip(first, shapes, roles, strict=True)
         ]
-        return self._spatial(dict(zip(roles, first, strict=True))), folded, unfold
+        call = self._spatial(dict(zip(roles, first, strict=True)))
+        return call, folded, lambda results: [unfold(r, role) for r, role in zip(results, targets, strict=True)]
 
     def _spatial(self, arrays: dict[int, Any]) -> Call:
         """The same call with a size that does not tell the batch."""
@@ -251,6 +223,43 @@ class Call:
                 gradient = gradient if array.dtype.kind in "iu" else gradient.astype(array.dtype)
             gradients.append(gradient)
         return gradients
+
+
+Shapes = dict[int, tuple[Any, ...]]  # of one call's arrays, by their roles
+Fold = tuple[Callable[[Any, Any, int], Any], Callable[[Any, int], Any]]
+
+
+def fold_leading(xp: Any, batch: int, shapes: Shapes, own: set[int]) -> Fold:
+    """How to spread arrays and to unfold results where leading axes are a batch already: it is one more in front."""
+    rank = max(len(shape) for role, shape in shapes.items() if role != OUTPUT)
+
+    def spread(array: Any, shape: tuple[Any, ...], role: int) -> Any:
+        full = xp.broadcast_to(array, (batch, *shape))
+        # Leading axes of primals broadcast against each other: the batch has to stay in front of all.
+        return full if role == OUTPUT else xp.reshape(full, (batch, *[1] * (rank - len(shape)), *shape))
+
+    def unfold(result: Any, role: int) -> Any:
+        return result if role == OUTPUT else xp.reshape(result, (batch, *shapes[role]))
+
+    return spread, unfold
+
+
+def fold_first(xp: Any, batch: int, shapes: Shapes, own: set[int]) -> Fold:
+    """The same with one batch axis: all calls are along it. An array of size 1 there that is not `own` stays shared."""
+    size = next((shape[0] for shape in shapes.values() if shape[0] != 1), 1)
+
+    def spread(array: Any, shape: tuple[Any, ...], role: int) -> Any:
+        if role not in own and shape[0] == 1:
+            return array
+        full = xp.broadcast_to(array, (batch, size, *shape[1:]))
+        return xp.reshape(full, (batch * size, *shape[1:]))
+
+    def unfold(result: Any, role: int) -> Any:
+        apart = xp.reshape(result, (batch, size, *result.shape[1:]))
+        shared = role != OUTPUT and shapes[role][0] == 1 and size != 1
+        return apart.sum(1)[:, None] if shared else apart
+
+    return spread, unfold
 
 
 def listed(result: Any) -> tuple[Array, ...]:
