@@ -243,6 +243,12 @@ class PullTwice(Direction):
 
 
 for direction in (Forward, Pull, Push, PullTwice):
-    # `apply` asks for it at every call, and it takes longer than a small warp to find out.
-    function: Any = direction.forward
-    function.__signature__ = signature(function)
+    for name in ("forward", "backward", "jvp", "vmap"):
+        function: Any = vars(direction).get(name)
+        if function is None:
+            continue
+        # Where what is compiled differentiates, these are called.
+        function = torch.compiler.disable(function.__func__)
+        # `apply` asks for it at every call, and it takes longer than a small warp to find out.
+        function.__signature__ = signature(function)
+        setattr(direction, name, staticmethod(function))

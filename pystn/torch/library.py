@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from operator import index
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import pystn
 from pystn import ops
@@ -33,6 +35,11 @@ def plain(value: Any) -> Any:
     """An option as what JSON knows, in Python that dynamo can trace."""
     if isinstance(value, tuple):
         return [plain(entry) for entry in value]
+    # Dynamo has symbols for numbers that change, and these ways of making constants of them.
+    if isinstance(value, float):
+        return float.fromhex(value.hex())
+    if isinstance(value, int) and not isinstance(value, bool):
+        return index(value)
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     if isinstance(value, Interpolation):
@@ -60,7 +67,15 @@ def restored(entry: dict[str, Any]) -> Any:
 
 
 constant_dumps = torch.compiler.assume_constant_result(json.dumps)
-constant_family = torch.compiler.assume_constant_result(plain_family)
+
+
+@torch.compiler.assume_constant_result
+def written(f: Any) -> tuple[str, Any]:
+    """The name of the operator of what `ops.operation` takes, and its source as what JSON knows."""
+    operation = ops.operation(f)
+    if isinstance(operation.source, Family):
+        return FAMILY, plain_family(operation.source)
+    return operation.name, operation.name
 
 
 @lru_cache(maxsize=256)
@@ -83,7 +98,18 @@ def static(options: str, size: Any) -> Call:
     return call_of(options, None if size is None else tuple(map(int, size)))
 
 
+def refuse_tangents(tensors: Sequence[Tensor | None]) -> None:
+    """Raise where a tensor has a tangent, which operators would drop in silence."""
+    if forward_ad._current_level < 0:
+        return
+    none = torch._C.DispatchKeySet(torch._C.DispatchKey.Undefined)
+    with torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), none):  # as above autograd
+        if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+            raise NotImplementedError("what is compiled of pystn has no forward mode: call it uncompiled")
+
+
 def forward(tensors: list[Tensor], options: str, size: list[int] | None) -> list[Tensor]:
+    refuse_tangents(tensors)
     call = static(options, size)
     return list(run(tensors, call.forward, lambda: ()))
 
@@ -91,6 +117,7 @@ def forward(tensors: list[Tensor], options: str, size: list[int] | None) -> list
 def pull(
     cotangents: list[Tensor | None], tensors: list[Tensor], options: str, size: list[int] | None, wanted: list[bool]
 ) -> list[Tensor]:
+    refuse_tangents([*cotangents, *tensors])
     call, n = static(options, size), len(cotangents)
     return list(run([*cotangents, *tensors], lambda a: call.vjp(a[:n], a[n:], wanted), lambda: ()))
 
@@ -115,7 +142,9 @@ def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def pull_back(pulled: Any, ctx: Any, cotangents: list[Tensor | None]) -> tuple[Any, ...]:
     tensors = list(ctx.saved_tensors)
     wanted = [bool(needed) for needed in ctx.needs_input_grad[0]]
-    gradients = pulled(list(cotangents), tensors, ctx.options, ctx.size, wanted)
+    # A compiler has cotangents of integers, zeros.
+    given = [c if c is None or c.is_floating_point() or c.is_complex() else None for c in cotangents]
+    gradients = pulled(given, tensors, ctx.options, ctx.size, wanted)
     return placed(gradients, wanted), None, None
 
 
@@ -160,13 +189,11 @@ def define(name: str) -> Callable[..., Any]:
 OPERATORS = {name: define(name) for name in (*ops.OPERATIONS, FAMILY)}
 
 
-def call_operator(call: Call, tensors: list[Tensor]) -> list[Tensor]:
-    """The outputs of a call, by the operator."""
-    operation = call.operation
+def call_operator(f: Any, call: Call, tensors: list[Tensor]) -> list[Tensor]:
+    """The outputs of a call of `f`, by the operator. Dynamo knows the operation less well than what it is made from."""
     options = {name: plain(value) for name, value in call.options if name != "size"}
     size = dict(call.options).get("size")
-    family = isinstance(operation.source, Family)
-    source = constant_family(operation.source) if family else operation.name
+    name, source = written(f)
     word = constant_dumps({"source": source, "options": options, "given": call.given})
-    outputs: list[Tensor] = OPERATORS[FAMILY if family else operation.name](tensors, word, size)
+    outputs: list[Tensor] = OPERATORS[name](tensors, word, size)
     return outputs

@@ -14,7 +14,7 @@ from torch.utils.dlpack import from_dlpack
 
 from pystn.ops import Spec
 
-__all__ = ["check_tensors", "run", "spec", "to_array", "to_tensor"]
+__all__ = ["check_tensors", "run", "spec", "to_array", "to_tensor", "traced"]
 
 TO_NUMPY = {
     dtype: np.dtype(str(dtype).removeprefix("torch."))
@@ -68,7 +68,7 @@ def check_tensors(tensors: dict[str, Any]) -> None:
                 f"{name} must be a torch.Tensor, got {kind.__module__}.{kind.__qualname__}: pass "
                 f"torch.as_tensor({name}), or arrays alone to the function of pystn itself"
             )
-        if tensor.layout is not torch.strided or tensor.is_quantized:
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
             raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}, dtype {tensor.dtype}")
         if tensor.device.type not in ("cpu", "cuda", "meta"):
             raise TypeError(f"{name} must be on the CPU or a CUDA device, got one on {tensor.device}")
@@ -80,7 +80,14 @@ def check_tensors(tensors: dict[str, Any]) -> None:
 def to_array(tensor: Tensor) -> Any:
     """A NumPy or CuPy array in the memory of a tensor."""
     dtype = numpy_dtype(tensor.dtype)
-    tensor = tensor.detach().resolve_conj().resolve_neg()
+    try:
+        tensor = tensor.detach().resolve_conj().resolve_neg()
+    except RuntimeError as error:
+        if not torch._C._functorch.is_legacy_batchedtensor(tensor):
+            raise
+        raise NotImplementedError(
+            "pystn has no batching rule for is_grads_batched and vectorize=True: use torch.func.jacrev, jacfwd or vmap"
+        ) from error
     narrow = tensor.dtype == torch.bfloat16  # which neither DLPack nor NumPy knows
     if narrow:
         tensor = tensor.view(torch.int16)
@@ -134,6 +141,12 @@ class Block:
             torch.cuda.caching_allocator_delete(self.pointer)
 
 
+def traced() -> bool:
+    """Whether calls are written down or imagined, by make_fx or with fake tensors: their values are none to work on."""
+    modes = torch._C._TorchDispatchModeKey
+    return any(torch._C._get_dispatch_mode(mode) is not None for mode in (modes.PROXY, modes.FAKE))
+
+
 def run(
     tensors: Sequence[Tensor | None], compute: Callable[[list[Any]], Sequence[Any]], specs: Callable[[], Sequence[Spec]]
 ) -> tuple[Tensor, ...]:
@@ -141,6 +154,10 @@ def run(
     present = next(tensor for tensor in tensors if tensor is not None)
     if present.is_meta:
         return tuple(torch.empty(shape, dtype=torch_dtype(dtype), device="meta") for shape, dtype in specs())
+    if traced():
+        raise NotImplementedError(
+            "pystn's derivatives of torch.func and of forward mode cannot be written down, as make_fx does"
+        )
     with device_of(present):
         arrays = [None if tensor is None else to_array(tensor) for tensor in tensors]
         return tuple(to_tensor(result) for result in compute(arrays) if result is not None)
