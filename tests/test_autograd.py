@@ -261,6 +261,9 @@ def test_only_the_mask_or_only_the_samples():
 
     check_grads(pulled, modes=["rev"], order=1)(1.3 * GRID)
 
+    pullback, (samples, mask) = make_vjp(lambda grid: stn.grid_sample(IMAGE, grid, return_mask=True))(1.3 * GRID)
+    check_grads(lambda g: pullback((samples, g)), modes=["rev", "fwd"], order=1)(mask)
+
 
 def test_a_second_derivative_passes_options_that_it_does_not_need():
     """The gradient to the fill value is there, and what is made of the others goes on."""
