@@ -183,9 +183,9 @@ def test_vjp_and_jvp(case):
 
 
 SMALL = selected(
-    lambda case: case.operation.second_order
-    and not case.arrays
-    and sum(np.size(array) for array in case.primals()) <= 40
+    lambda case: (
+        case.operation.second_order and not case.arrays and sum(np.size(array) for array in case.primals()) <= 40
+    )
 )
 small_case = pytest.mark.parametrize("case", **SMALL)
 
@@ -248,9 +248,7 @@ def stacked(problem, count, dim, shared=()):
     each = [problem.tensors(seed, requires_grad=False) for seed in range(count)]
     each = [[each[0][k] if k in shared or k >= problem.count else t for k, t in enumerate(ts)] for ts in each]
     dims = tuple(None if k in shared or k >= problem.count else dim for k in range(len(each[0])))
-    together = [
-        ts[0] if d is None else torch.stack(ts, d) for ts, d in zip(zip(*each, strict=True), dims, strict=True)
-    ]
+    together = [ts[0] if d is None else torch.stack(ts, d) for ts, d in zip(zip(*each, strict=True), dims, strict=True)]
     return together, dims, each
 
 
@@ -330,7 +328,6 @@ def test_fake_tensors():
         output.sum().backward()
     assert output.shape == (2, 3, 4, 4)
     assert image.grad.shape == image.shape
-
 
 
 @pytest.mark.parametrize(
@@ -425,7 +422,11 @@ class Transformer(torch.nn.Module):
         torch.manual_seed(seed)
         self.library = library
         self.localisation = torch.nn.Sequential(
-            torch.nn.Conv2d(1, 4, 5), torch.nn.MaxPool2d(2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 6)
+            torch.nn.Conv2d(1, 4, 5),
+            torch.nn.MaxPool2d(2),
+            torch.nn.ReLU(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(144, 6),
         )
         with torch.no_grad():
             self.localisation[-1].weight *= 0.1
@@ -492,7 +493,11 @@ def test_both_ways_in_the_same_memory(dtype):
 UNCHANGED = [
     ("spline_filter", (uniform(1, 1, 5, 5),), {"order": 1}),
     ("displacement_grid", (torch.zeros(1, 4, 4, 2, dtype=torch.float64),), {}),
-    ("normalized_to_pixel", (torch.eye(2, 3, dtype=torch.float64)[None],), {"input_size": (2, 2), "output_size": (2, 2)}),
+    (
+        "normalized_to_pixel",
+        (torch.eye(2, 3, dtype=torch.float64)[None],),
+        {"input_size": (2, 2), "output_size": (2, 2)},
+    ),
     ("translation_matrix", (uniform(1, 2),), {}),
     ("theta_to_box", (uniform(1, 2, 3),), {}),
     ("lie_parameters", (torch.zeros(1, 2, 3, dtype=torch.float64),), {"group": "aff2"}),
@@ -632,9 +637,7 @@ def test_integer_images(dtype):
     assert mask.requires_grad
     mask.sum().backward()
     assert theta.grad.abs().sum() > 0
-    numbers = torch.from_numpy(
-        pystn.warp_affine(image.numpy(), theta.detach().numpy(), (5, 5), return_mask=True)[0]
-    )
+    numbers = torch.from_numpy(pystn.warp_affine(image.numpy(), theta.detach().numpy(), (5, 5), return_mask=True)[0])
     same(values, numbers)
 
 

@@ -208,7 +208,9 @@ def test_autocast_is_compiled():
 
 def test_errors_are_those_of_a_call():
     with pytest.raises(Exception, match="no argument 'interpolation'"):
-        compiled(lambda i, g: stn.grid_sample(i, g, interpolation="linear"))(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 2))
+        compiled(lambda i, g: stn.grid_sample(i, g, interpolation="linear"))(
+            torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 2)
+        )
     image, grid = named("grid_sample-2d").tensors(requires_grad=False)
     with pytest.raises(Exception, match="quintic"):
         compiled(lambda i, g: stn.grid_sample(i, g, "quintic"))(image, grid)

@@ -29,7 +29,9 @@ def differentiated() -> bool:
     return pushed or any(level.key() != torch._C._functorch.TransformType.Vmap for level in levels)
 
 
-@torch.compiler.disable(reason="operators have no derivatives inside torch.func and in forward mode: call it uncompiled")
+@torch.compiler.disable(
+    reason="operators have no derivatives inside torch.func and in forward mode: call it uncompiled"
+)
 def uncompiled(call: Call, tensors: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     outputs: tuple[torch.Tensor, ...] = Forward.apply(call, (), *tensors)
     return outputs
