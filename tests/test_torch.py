@@ -295,7 +295,7 @@ def test_vmap_in_vmap():
 
 def test_gradients_of_single_samples():
     """torch.func.grad of a network's loss, sample by sample, in one call."""
-    image, grid = images_and_grid(batch=4, requires_grad=False)
+    image, _ = images_and_grid(batch=4, requires_grad=False)
     weight = torch.tensor([[0.9, 0.1, 0.0], [-0.1, 1.1, 0.05]], dtype=torch.float64)
 
     def loss(weight, image):
@@ -645,7 +645,7 @@ def test_integer_images(dtype):
 def test_empty_batches(case):
     problem = Problem(case)
     given = [t.detach()[:0].requires_grad_() for t in problem.tensors()]
-    if any(t.shape[0] == 1 for t in problem.tensors()) or "size" in case.options and len(case.options["size"]) > 3:
+    if any(t.shape[0] == 1 for t in problem.tensors()) or ("size" in case.options and len(case.options["size"]) > 3):
         pytest.skip("has a batch of its own")
     outputs = listed(problem(*given))
     assert all(output.shape[0] == 0 for output in outputs)
@@ -653,6 +653,17 @@ def test_empty_batches(case):
     assert [t.grad.shape for t in given] == [t.shape for t in given]
     meta = listed(problem(*[t.detach().to("meta") for t in given]))
     assert [m.shape for m in meta] == [o.shape for o in outputs]
+
+
+@pytest.mark.parametrize("of_image, of_grid", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_images_and_grids_of_two_precisions(of_image, of_grid):
+    image, grid = images_and_grid(torch.float32, requires_grad=False)
+    found = with_gradients(stn.grid_sample, image.to(of_image), grid.to(of_grid))
+    assert [t.dtype for t in found] == [of_image, of_image, of_grid]
+    expected = with_gradients(stn.grid_sample, image.double(), grid.double())
+    close([t.double() for t in found], expected, 1e-5)
+    image, grid = image.to(of_image), grid.to(of_grid)
+    assert torch.func.jvp(stn.grid_sample, (image, grid), (image, grid))[1].dtype == of_image
 
 
 # ---- the meta device
@@ -955,17 +966,13 @@ def test_errors_say_what_was_expected(call, error, words):
         call()
 
 
-def test_dtypes_that_do_not_go_together():
-    """As pystn says it, or, where it takes them, in one dtype."""
-    for image, grid in [(IMAGE, GRID.double()), (IMAGE.double(), GRID)]:
-        try:
-            expected = torch.from_numpy(pystn.grid_sample(image.numpy(), grid.numpy()))
-        except (TypeError, ValueError) as error:
-            with pytest.raises(type(error)) as raised:
-                stn.grid_sample(image, grid)
-            assert str(raised.value) == str(error)
-        else:
-            same(stn.grid_sample(image, grid), expected)
+def test_dtypes_that_do_not_go_together_are_refused_as_pystn_does():
+    first, second = torch.eye(2, 3)[None], torch.eye(2, 3, dtype=torch.float64)[None]
+    with pytest.raises(TypeError) as expected:
+        pystn.compose(first.numpy(), second.numpy())
+    with pytest.raises(TypeError) as found:
+        stn.compose(first, second)
+    assert str(found.value) == str(expected.value)
 
 
 def python(code):
