@@ -284,6 +284,13 @@ def test_vmap_over_options_that_are_tensors(case):
     close(torch.vmap(gradient, dims)(*given[:-1], options), stack_each(expected), 1e-10)
 
 
+def test_vmap_of_no_calls():
+    images, grids = torch.zeros(0, 1, 2, 5, 5), torch.zeros(0, 1, 3, 4, 2)
+    assert torch.vmap(stn.grid_sample)(images, grids).shape == (0, 1, 2, 3, 4)
+    gradient = torch.func.grad(lambda image, grid: stn.grid_sample(image, grid).sum())
+    assert torch.vmap(gradient)(images, grids).shape == images.shape
+
+
 def test_vmap_in_vmap():
     image, grid = images_and_grid(requires_grad=False)
     images = torch.stack([image, image + 1, image - 1])
@@ -639,6 +646,26 @@ def test_integer_images(dtype):
     assert theta.grad.abs().sum() > 0
     numbers = torch.from_numpy(pystn.warp_affine(image.numpy(), theta.detach().numpy(), (5, 5), return_mask=True)[0])
     same(values, numbers)
+
+
+def test_integer_images_in_forward_mode():
+    image = (200 * uniform(1, 2, 6, 6)).to(torch.uint8)
+    theta = torch.eye(2, 3, dtype=torch.float64)[None].add(0.1)
+
+    def warp(theta):
+        return stn.warp_affine(image, theta, (5, 5), return_mask=True)
+
+    with torch.autograd.forward_ad.dual_level():
+        moved = torch.autograd.forward_ad.make_dual(theta, torch.ones_like(theta))
+        values, mask = (torch.autograd.forward_ad.unpack_dual(t).tangent for t in warp(moved))
+        alone = torch.autograd.forward_ad.unpack_dual(stn.warp_affine(image, moved, (5, 5))).tangent
+    assert values is None
+    assert alone is None
+    ones = np.ones((1, 2, 3))
+    expected = pystn.warp_affine_jvp(image.numpy(), theta.numpy(), None, ones, (5, 5), return_mask=True)
+    same(mask, torch.from_numpy(expected[1]))
+    forward, reverse = (jacobian(lambda t: warp(t)[1])(theta) for jacobian in (torch.func.jacfwd, torch.func.jacrev))
+    close(forward.double(), reverse, 1e-6)
 
 
 @pytest.mark.parametrize("case", **selected(lambda case: not case.arrays))

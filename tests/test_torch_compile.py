@@ -286,7 +286,7 @@ def test_second_order_of_what_was_compiled_is_refused(backend):
     theta = THETA.clone().requires_grad_()
     loss = compiled(grid_of, backend)(theta).sum()
     (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
-    with pytest.raises((NotImplementedError, RuntimeError), match=r"of the first order|not support double backward"):
+    with pytest.raises((NotImplementedError, RuntimeError), match=r"of the first order|support double backward"):
         torch.autograd.grad(gradient.sum(), theta)
 
 
