@@ -70,10 +70,7 @@ class Call:
         """The VJP of `vjp`, from a cotangent of each of its results: to the cotangents, then to the arrays."""
         primals, options = self._split(arrays)
         of_primals, of_options = self._tangents(seconds)
-        count, fixed = len(primals), not self.operation.curved_parameters
-        for k, name in enumerate(self.given):
-            if fixed and (seconds[count + k] is not None or wanted[self.outputs + count + k]):
-                raise NotImplementedError(f"{self.operation.name} has no second-order derivatives to {name}")
+        self.check_second_order([second is not None for second in seconds], wanted[self.outputs :])
         names = [self.operation.cotangent] if any(wanted[: self.outputs]) else []
         names += self._wrt(wanted[self.outputs :])
         cotangent = self._cotangent(cotangents, arrays)
@@ -85,6 +82,13 @@ class Call:
             *self._gradients(tuple(rest), arrays, wanted[self.outputs :]),
         ]
 
+    def check_second_order(self, seconds: Sequence[bool], wanted: Sequence[bool]) -> None:
+        """Raise unless there are second-order derivatives of the arrays with seconds to those that are wanted."""
+        self.operation.check_second_order()
+        for k, name in enumerate(self.names):
+            if name in self.given and not self.operation.curved_parameters and (seconds[k] or wanted[k]):
+                raise NotImplementedError(f"{self.operation.name} has no second-order derivatives to {name}")
+
     def results(self, specs: Sequence[Any]) -> tuple[Spec, ...]:
         """Shape and dtype of each output, of arrays of these shapes and dtypes."""
         count = len(self.operation.primals)
@@ -93,6 +97,17 @@ class Call:
     def tangents(self, specs: Sequence[Any]) -> tuple[Spec, ...]:
         """The same of each output's tangent and cotangent."""
         return tuple(Spec(shape, tangent_dtype(dtype)) for shape, dtype in self.results(specs))
+
+    def check(self, specs: Sequence[Any]) -> None:
+        """Raise what a call of arrays of these shapes and dtypes raises, whatever their values, without computing."""
+        stand_ins = [np.broadcast_to(np.zeros((), spec.dtype), spec.shape) for spec in specs]
+        count = len(self.operation.primals)
+        plain, primals, roles = Call(self.operation, self.options), stand_ins[:count], range(count)
+        try:
+            none, empty, _ = plain.fold(np, 0, primals, [None] * count, roles, roles)  # a batch of no calls
+            none.forward(empty)
+        except Exception:
+            plain.forward(primals)  # the same error, with the shapes that were given
 
     def folds(self, axes: Sequence[int | None], roles: Sequence[int], targets: Sequence[int]) -> bool:
         """Whether `fold` can do it: options have no batch."""
@@ -134,44 +149,16 @@ class Call:
         count = len(self.operation.primals)
         first = [a if k is None else xp.moveaxis(a, k, 0) for a, k in zip(arrays, axes, strict=True)]
         shapes = [tuple(a.shape[k is not None :]) for a, k in zip(first, axes, strict=True)]  # of one call
-        own = dict(zip(roles, shapes, strict=True))
-        if self.operation.leading:
-            rank = max(len(own[role]) for role in own if 0 <= role < count)
-
-            def spread(array: Any, shape: tuple[Any, ...], role: int) -> Any:
-                full = xp.broadcast_to(array, (batch, *shape))
-                return xp.reshape(full, (batch, *[1] * (rank - len(shape)), *shape)) if role != OUTPUT else full
-
-            def unfold(results: Sequence[Any]) -> list[Any]:
-                return [
-                    r if role == OUTPUT else xp.reshape(r, (batch, *own[role]))
-                    for r, role in zip(results, targets, strict=True)
-                ]
-
-            spreads = {*own}
-        else:
-            sizes = [own[role][0] for role in own if role < count]
-            size = next((n for n in sizes if n != 1), 1)
-            batched = {role for role, axis in zip(roles, axes, strict=True) if axis is not None}
-            spreads = {*batched, *targets, *[role for role in own if own[role][:1] != (1,)]}
-
-            def spread(array: Any, shape: tuple[Any, ...], role: int) -> Any:
-                full = xp.broadcast_to(array, (batch, size, *shape[1:]))
-                return xp.reshape(full, (batch * size, *shape[1:]))
-
-            def unfold(results: Sequence[Any]) -> list[Any]:
-                found = []
-                for result, role in zip(results, targets, strict=True):
-                    apart = xp.reshape(result, (batch, size, *result.shape[1:]))
-                    shared = role != OUTPUT and own[role][0] == 1 and size != 1
-                    found.append(apart.sum(1)[:, None] if shared else apart)
-                return found
-
+        of_role = {role: shape for role, shape in zip(roles, shapes, strict=True) if role < count}
+        batched = {role for role, axis in zip(roles, axes, strict=True) if axis is not None}
+        fold = fold_leading if self.operation.leading else fold_first
+        spread, unfold = fold(xp, batch, of_role, {OUTPUT, *batched, *targets})
         folded = [
-            spread(array, shape, role) if role == OUTPUT or (role < count and role in spreads) else array
+            spread(array, shape, role) if role < count else array
             for array, shape, role in zip(first, shapes, roles, strict=True)
         ]
-        return self._spatial(dict(zip(roles, first, strict=True))), folded, unfold
+        call = self._spatial(dict(zip(roles, first, strict=True)))
+        return call, folded, lambda results: [unfold(r, role) for r, role in zip(results, targets, strict=True)]
 
     def _spatial(self, arrays: dict[int, Any]) -> Call:
         """The same call with a size that does not tell the batch."""
@@ -236,6 +223,43 @@ class Call:
                 gradient = gradient if array.dtype.kind in "iu" else gradient.astype(array.dtype)
             gradients.append(gradient)
         return gradients
+
+
+Shapes = dict[int, tuple[Any, ...]]  # of one call's arrays, by their roles
+Fold = tuple[Callable[[Any, Any, int], Any], Callable[[Any, int], Any]]
+
+
+def fold_leading(xp: Any, batch: int, shapes: Shapes, own: set[int]) -> Fold:
+    """How to spread arrays and to unfold results where leading axes are a batch already: it is one more in front."""
+    rank = max(len(shape) for role, shape in shapes.items() if role != OUTPUT)
+
+    def spread(array: Any, shape: tuple[Any, ...], role: int) -> Any:
+        full = xp.broadcast_to(array, (batch, *shape))
+        # Leading axes of primals broadcast against each other: the batch has to stay in front of all.
+        return full if role == OUTPUT else xp.reshape(full, (batch, *[1] * (rank - len(shape)), *shape))
+
+    def unfold(result: Any, role: int) -> Any:
+        return result if role == OUTPUT else xp.reshape(result, (batch, *shapes[role]))
+
+    return spread, unfold
+
+
+def fold_first(xp: Any, batch: int, shapes: Shapes, own: set[int]) -> Fold:
+    """The same with one batch axis: all calls are along it. An array of size 1 there that is not `own` stays shared."""
+    size = next((shape[0] for shape in shapes.values() if shape[0] != 1), 1)
+
+    def spread(array: Any, shape: tuple[Any, ...], role: int) -> Any:
+        if role not in own and shape[0] == 1:
+            return array
+        full = xp.broadcast_to(array, (batch, size, *shape[1:]))
+        return xp.reshape(full, (batch * size, *shape[1:]))
+
+    def unfold(result: Any, role: int) -> Any:
+        apart = xp.reshape(result, (batch, size, *result.shape[1:]))
+        shared = role != OUTPUT and shapes[role][0] == 1 and size != 1
+        return apart.sum(1)[:, None] if shared else apart
+
+    return spread, unfold
 
 
 def listed(result: Any) -> tuple[Array, ...]:

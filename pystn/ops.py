@@ -109,6 +109,12 @@ class Operation:
     def second_order(self) -> bool:
         return self.affine or self.functions[2] is not None
 
+    def check_second_order(self) -> None:
+        if not self.second_order:
+            raise NotImplementedError(
+                f"{self.name} has no second-order derivatives: they are of the third order in the sampler"
+            )
+
     def vjp(self, cotangent: Any, *primals: Array, wrt: Sequence[str] | None = None, **options: Any) -> tuple[Any, ...]:
         """Gradients to all primals, None where `wrt` does not name one, then to each parameter that `wrt` names."""
         function: Any = self.functions[0]
@@ -132,11 +138,8 @@ class Operation:
         count = len(self.primals)
         second, (cotangent, *primals) = arrays[:count], arrays[count:]
         if not self.affine:
-            function = self.functions[2]
-            if function is None:
-                raise NotImplementedError(
-                    f"{self.name} has no second-order derivatives: they are of the third order in the sampler"
-                )
+            self.check_second_order()
+            function: Any = self.functions[2]
             names = (self.cotangent, *self.primals) if wrt is None else tuple(wrt)
             found: tuple[Any, ...] = function(*second, cotangent, *primals, wrt=names, **options)
             return found

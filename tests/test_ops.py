@@ -107,6 +107,31 @@ def test_a_mask_without_a_cotangent_has_no_second_order():
     assert [g.shape for g in gradients if g is not None] == [a.shape for a in (output, *arrays)]
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_call_is_checked_without_values_and_without_work(case, monkeypatch):
+    call, arrays = bound(case)
+    specs = [pystn.ops.Spec(array.shape, array.dtype) for array in arrays]
+    made, forward = [], Call.forward
+    monkeypatch.setattr(Call, "forward", lambda self, arrays: made.append(forward(self, arrays)))
+    call.check(specs)
+    assert [output.size for output in made[0]] == [0] * call.outputs
+    assert len(made) == 1
+    wrong = [pystn.ops.Spec(spec.shape, np.dtype(np.int8)) for spec in specs]
+    with pytest.raises(TypeError, match="dtype int8"):
+        call.check(wrong)
+
+
+def test_what_is_checked_has_the_shapes_that_were_given():
+    call, _ = bind(pystn.ops.operation("grid_sample"), (1, 2), {}, lambda v: False)
+    one = np.zeros((2, 1, 4, 4))
+    for grid in (np.zeros((3, 5, 2)), np.zeros((2, 5, 3)), np.zeros((2, 5, 2), np.float16)):
+        with pytest.raises((ValueError, TypeError)) as expected:
+            pystn.grid_sample(one, grid)
+        with pytest.raises((ValueError, TypeError)) as found:
+            call.check((one, grid))
+        assert str(found.value) == str(expected.value)
+
+
 def batched(xp, call, arrays, axes, roles, targets, batch, run):
     changed, folded, unfold = call.fold(xp, batch, arrays, axes, roles, targets)
     return unfold(run(changed, folded))
