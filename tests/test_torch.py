@@ -183,9 +183,9 @@ def test_vjp_and_jvp(case):
 
 
 SMALL = selected(
-    lambda case: case.operation.second_order
-    and not case.arrays
-    and sum(np.size(array) for array in case.primals()) <= 40
+    lambda case: (
+        case.operation.second_order and not case.arrays and sum(np.size(array) for array in case.primals()) <= 40
+    )
 )
 small_case = pytest.mark.parametrize("case", **SMALL)
 
@@ -248,9 +248,7 @@ def stacked(problem, count, dim, shared=()):
     each = [problem.tensors(seed, requires_grad=False) for seed in range(count)]
     each = [[each[0][k] if k in shared or k >= problem.count else t for k, t in enumerate(ts)] for ts in each]
     dims = tuple(None if k in shared or k >= problem.count else dim for k in range(len(each[0])))
-    together = [
-        ts[0] if d is None else torch.stack(ts, d) for ts, d in zip(zip(*each, strict=True), dims, strict=True)
-    ]
+    together = [ts[0] if d is None else torch.stack(ts, d) for ts, d in zip(zip(*each, strict=True), dims, strict=True)]
     return together, dims, each
 
 
@@ -286,6 +284,13 @@ def test_vmap_over_options_that_are_tensors(case):
     close(torch.vmap(gradient, dims)(*given[:-1], options), stack_each(expected), 1e-10)
 
 
+def test_vmap_of_no_calls():
+    images, grids = torch.zeros(0, 1, 2, 5, 5), torch.zeros(0, 1, 3, 4, 2)
+    assert torch.vmap(stn.grid_sample)(images, grids).shape == (0, 1, 2, 3, 4)
+    gradient = torch.func.grad(lambda image, grid: stn.grid_sample(image, grid).sum())
+    assert torch.vmap(gradient)(images, grids).shape == images.shape
+
+
 def test_vmap_in_vmap():
     image, grid = images_and_grid(requires_grad=False)
     images = torch.stack([image, image + 1, image - 1])
@@ -297,7 +302,7 @@ def test_vmap_in_vmap():
 
 def test_gradients_of_single_samples():
     """torch.func.grad of a network's loss, sample by sample, in one call."""
-    image, grid = images_and_grid(batch=4, requires_grad=False)
+    image, _ = images_and_grid(batch=4, requires_grad=False)
     weight = torch.tensor([[0.9, 0.1, 0.0], [-0.1, 1.1, 0.05]], dtype=torch.float64)
 
     def loss(weight, image):
@@ -330,7 +335,6 @@ def test_fake_tensors():
         output.sum().backward()
     assert output.shape == (2, 3, 4, 4)
     assert image.grad.shape == image.shape
-
 
 
 @pytest.mark.parametrize(
@@ -425,7 +429,11 @@ class Transformer(torch.nn.Module):
         torch.manual_seed(seed)
         self.library = library
         self.localisation = torch.nn.Sequential(
-            torch.nn.Conv2d(1, 4, 5), torch.nn.MaxPool2d(2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 6)
+            torch.nn.Conv2d(1, 4, 5),
+            torch.nn.MaxPool2d(2),
+            torch.nn.ReLU(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(144, 6),
         )
         with torch.no_grad():
             self.localisation[-1].weight *= 0.1
@@ -492,7 +500,11 @@ def test_both_ways_in_the_same_memory(dtype):
 UNCHANGED = [
     ("spline_filter", (uniform(1, 1, 5, 5),), {"order": 1}),
     ("displacement_grid", (torch.zeros(1, 4, 4, 2, dtype=torch.float64),), {}),
-    ("normalized_to_pixel", (torch.eye(2, 3, dtype=torch.float64)[None],), {"input_size": (2, 2), "output_size": (2, 2)}),
+    (
+        "normalized_to_pixel",
+        (torch.eye(2, 3, dtype=torch.float64)[None],),
+        {"input_size": (2, 2), "output_size": (2, 2)},
+    ),
     ("translation_matrix", (uniform(1, 2),), {}),
     ("theta_to_box", (uniform(1, 2, 3),), {}),
     ("lie_parameters", (torch.zeros(1, 2, 3, dtype=torch.float64),), {"group": "aff2"}),
@@ -632,17 +644,35 @@ def test_integer_images(dtype):
     assert mask.requires_grad
     mask.sum().backward()
     assert theta.grad.abs().sum() > 0
-    numbers = torch.from_numpy(
-        pystn.warp_affine(image.numpy(), theta.detach().numpy(), (5, 5), return_mask=True)[0]
-    )
+    numbers = torch.from_numpy(pystn.warp_affine(image.numpy(), theta.detach().numpy(), (5, 5), return_mask=True)[0])
     same(values, numbers)
+
+
+def test_integer_images_in_forward_mode():
+    image = (200 * uniform(1, 2, 6, 6)).to(torch.uint8)
+    theta = torch.eye(2, 3, dtype=torch.float64)[None].add(0.1)
+
+    def warp(theta):
+        return stn.warp_affine(image, theta, (5, 5), return_mask=True)
+
+    with torch.autograd.forward_ad.dual_level():
+        moved = torch.autograd.forward_ad.make_dual(theta, torch.ones_like(theta))
+        values, mask = (torch.autograd.forward_ad.unpack_dual(t).tangent for t in warp(moved))
+        alone = torch.autograd.forward_ad.unpack_dual(stn.warp_affine(image, moved, (5, 5))).tangent
+    assert values is None
+    assert alone is None
+    ones = np.ones((1, 2, 3))
+    expected = pystn.warp_affine_jvp(image.numpy(), theta.numpy(), None, ones, (5, 5), return_mask=True)
+    same(mask, torch.from_numpy(expected[1]))
+    forward, reverse = (jacobian(lambda t: warp(t)[1])(theta) for jacobian in (torch.func.jacfwd, torch.func.jacrev))
+    close(forward.double(), reverse, 1e-6)
 
 
 @pytest.mark.parametrize("case", **selected(lambda case: not case.arrays))
 def test_empty_batches(case):
     problem = Problem(case)
     given = [t.detach()[:0].requires_grad_() for t in problem.tensors()]
-    if any(t.shape[0] == 1 for t in problem.tensors()) or "size" in case.options and len(case.options["size"]) > 3:
+    if any(t.shape[0] == 1 for t in problem.tensors()) or ("size" in case.options and len(case.options["size"]) > 3):
         pytest.skip("has a batch of its own")
     outputs = listed(problem(*given))
     assert all(output.shape[0] == 0 for output in outputs)
@@ -650,6 +680,17 @@ def test_empty_batches(case):
     assert [t.grad.shape for t in given] == [t.shape for t in given]
     meta = listed(problem(*[t.detach().to("meta") for t in given]))
     assert [m.shape for m in meta] == [o.shape for o in outputs]
+
+
+@pytest.mark.parametrize("of_image, of_grid", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_images_and_grids_of_two_precisions(of_image, of_grid):
+    image, grid = images_and_grid(torch.float32, requires_grad=False)
+    found = with_gradients(stn.grid_sample, image.to(of_image), grid.to(of_grid))
+    assert [t.dtype for t in found] == [of_image, of_image, of_grid]
+    expected = with_gradients(stn.grid_sample, image.double(), grid.double())
+    close([t.double() for t in found], expected, 1e-5)
+    image, grid = image.to(of_image), grid.to(of_grid)
+    assert torch.func.jvp(stn.grid_sample, (image, grid), (image, grid))[1].dtype == of_image
 
 
 # ---- the meta device
@@ -952,17 +993,13 @@ def test_errors_say_what_was_expected(call, error, words):
         call()
 
 
-def test_dtypes_that_do_not_go_together():
-    """As pystn says it, or, where it takes them, in one dtype."""
-    for image, grid in [(IMAGE, GRID.double()), (IMAGE.double(), GRID)]:
-        try:
-            expected = torch.from_numpy(pystn.grid_sample(image.numpy(), grid.numpy()))
-        except (TypeError, ValueError) as error:
-            with pytest.raises(type(error)) as raised:
-                stn.grid_sample(image, grid)
-            assert str(raised.value) == str(error)
-        else:
-            same(stn.grid_sample(image, grid), expected)
+def test_dtypes_that_do_not_go_together_are_refused_as_pystn_does():
+    first, second = torch.eye(2, 3)[None], torch.eye(2, 3, dtype=torch.float64)[None]
+    with pytest.raises(TypeError) as expected:
+        pystn.compose(first.numpy(), second.numpy())
+    with pytest.raises(TypeError) as found:
+        stn.compose(first, second)
+    assert str(found.value) == str(expected.value)
 
 
 def python(code):

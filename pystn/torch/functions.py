@@ -68,7 +68,8 @@ class Direction(Function):
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*[t for t in output if not (t.is_floating_point() or t.is_complex())])
+        ctx.smooth = [t.is_floating_point() or t.is_complex() for t in output]
+        ctx.mark_non_differentiable(*[t for t, smooth in zip(output, ctx.smooth, strict=True) if not smooth])
 
     @classmethod
     def batched(cls, info: Any, in_dims: tuple[Any, ...], call: Call, wanted: Any, *tensors: Any) -> tuple[Any, Any]:
@@ -133,7 +134,10 @@ class Forward(Direction):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Any, ...]:
-        return tuple(Push.apply(ctx.call, (), *ctx.saved_tensors, *tangents[2:]))
+        if not any(ctx.smooth):
+            return (None,) * len(ctx.smooth)
+        pushed = Push.apply(ctx.call, (), *ctx.saved_tensors, *tangents[2:])
+        return tuple(tangent if smooth else None for tangent, smooth in zip(pushed, ctx.smooth, strict=True))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:

@@ -148,6 +148,10 @@ def pull_back(pulled: Any, ctx: Any, cotangents: list[Tensor | None]) -> tuple[A
     return placed(gradients, wanted), None, None
 
 
+def first_order(ctx: Any, *seconds: Any) -> None:
+    raise NotImplementedError("what is compiled of pystn has derivatives of the first order: call it uncompiled")
+
+
 def batched_operator(
     operator: Any, pulls: bool, info: Any, in_dims: Any, *arguments: Any
 ) -> tuple[list[Tensor], list[int]]:
@@ -183,6 +187,7 @@ def define(name: str) -> Callable[..., Any]:
     operator.register_vmap(partial(batched_operator, operator, False))
     pulled.register_vmap(partial(batched_operator, pulled, True))
     operator.register_autograd(partial(pull_back, pulled), setup_context=keep)
+    pulled.register_autograd(first_order)
     return operator
 
 

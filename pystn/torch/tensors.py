@@ -124,10 +124,20 @@ def device_of(tensor: Tensor) -> Iterator[None]:
 
     with (
         cupy.cuda.Device(index),
-        cupy.cuda.Stream.from_external(stream),
+        cupy.cuda.Stream.from_external(Stream(stream)),
         cupy.cuda.using_allocator(allocate),
     ):
         yield
+
+
+class Stream:
+    """A stream of torch's in the protocol of CUDA streams, which its own speak since 2.10."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self.stream = stream
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.stream.cuda_stream
 
 
 class Block:
@@ -143,6 +153,8 @@ class Block:
 
 def traced() -> bool:
     """Whether calls are written down or imagined, by make_fx or with fake tensors: their values are none to work on."""
+    if not torch._C._len_torch_dispatch_stack():
+        return False
     modes = torch._C._TorchDispatchModeKey
     return any(torch._C._get_dispatch_mode(mode) is not None for mode in (modes.PROXY, modes.FAKE))
 
