@@ -6,8 +6,8 @@ one: it looks at the canvas and answers with an affine map, and what is read is 
 says where the digits are or which way is up. The transformer finds out from the labels alone, through the derivatives
 of the warp.
 
-    pip install "pystn[autograd,examples]"
-    python docs/examples/digits_autograd.py
+    pip install "pystn[torch,examples]"
+    python docs/examples/digits_torch.py
 """
 
 import argparse
