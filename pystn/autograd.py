@@ -18,7 +18,6 @@ array([[[0. , 0. , 0.5],
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from inspect import signature
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -29,8 +28,8 @@ try:
 except ImportError as error:
     raise ImportError('pystn.autograd needs autograd: pip install "pystn[autograd]"') from error
 
-from pystn.calls import Call, bind
-from pystn.ops import OPERATIONS, Operation
+from pystn.calls import Call, bind, functions_of
+from pystn.ops import OPERATIONS
 from pystn.ops import operation as operation_of
 from pystn.typing import Array
 from pystn.validation import tangent_dtype
@@ -259,22 +258,7 @@ for function, vjp_rule, jvp_rule in (
     defjvp_argnums(function, jvp_rule)
 
 
-def made(operation: Operation) -> Callable[..., Any]:
-    """The operation as a function of this module."""
-
-    def call(*args: Any, **options: Any) -> Any:
-        return apply(operation, *args, **options)
-
-    parameters = signature(operation.forward).parameters.values()
-    call.__name__ = call.__qualname__ = operation.name
-    call.__doc__ = f"`pystn.{operation.name}` on arrays that autograd may trace: all its arguments but `out`."
-    vars(call)["__signature__"] = signature(operation.forward).replace(
-        parameters=[parameter for parameter in parameters if parameter.name != "out"], return_annotation=Any
-    )
-    return call
-
-
-globals().update({name: made(operation) for name, operation in OPERATIONS.items()})
+globals().update(functions_of(apply, "arrays that autograd may trace"))
 
 if TYPE_CHECKING:
 

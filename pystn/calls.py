@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import getdoc, signature
 from typing import Any
 
 import numpy as np
 
-from pystn.ops import Operation, Spec, dimensions
+from pystn.ops import OPERATIONS, Operation, Spec, dimensions
 from pystn.options import interpolation
 from pystn.typing import Array
 from pystn.validation import tangent_dtype
 
-__all__ = ["OUTPUT", "Call", "bind"]
+__all__ = ["OUTPUT", "Call", "bind", "functions_of"]
 
 KERNEL = "kernel"
 OUTPUT = -1  # the role of outputs, cotangents of them and tangents of them; that of a primal's kin is its number
@@ -329,6 +330,30 @@ def bind(
         tuple(name for name, _ in of_options),
     )
     return call, arrays + [array for _, array in of_options]
+
+
+def functions_of(apply: Callable[..., Any], arrays: str) -> dict[str, Callable[..., Any]]:
+    """All operations as functions of an adapter that calls them by `apply`, on `arrays`, by their names."""
+
+    def function(operation: Operation) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            return apply(operation, *args, **options)
+
+        given = signature(operation.forward)
+        summary = (getdoc(operation.forward) or "").partition("\n")[0]
+        attributes = {
+            "__name__": operation.name,
+            "__qualname__": operation.name,
+            "__doc__": f"{summary}\n\n`pystn.{operation.name}` on {arrays}: arguments and results are described there.",
+            "__signature__": given.replace(
+                parameters=[p for name, p in given.parameters.items() if name != "out"], return_annotation=Any
+            ),
+        }
+        for name, value in attributes.items():
+            setattr(call, name, value)
+        return call
+
+    return {name: function(operation) for name, operation in OPERATIONS.items()}
 
 
 def hashable(value: Any) -> Any:

@@ -19,13 +19,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from inspect import getdoc, signature
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pystn.calls import OUTPUT, Call, bind
+from pystn.calls import OUTPUT, Call, bind, functions_of
 from pystn.ops import OPERATIONS, Operation, Spec, operation
 from pystn.typing import Array
 from pystn.validation import tangent_dtype
@@ -326,25 +325,7 @@ def foreign(name: str, value: Any) -> TypeError:
     return TypeError(f"{name} must be a jax.Array or numpy.ndarray, got {kind.__module__}.{kind.__qualname__}")
 
 
-def function(called: Operation) -> Callable[..., Any]:
-    """The operation as a function of this module."""
-
-    def f(*arrays: Any, **options: Any) -> Any:
-        return apply(called, *arrays, **options)
-
-    given = signature(called.forward)
-    f.__name__ = f.__qualname__ = called.name
-    f.__signature__ = given.replace(  # type: ignore[attr-defined]
-        parameters=[p for name, p in given.parameters.items() if name != "out"], return_annotation=Any
-    )
-    summary = (getdoc(called.forward) or "").partition("\n")[0]
-    f.__doc__ = (
-        f"{summary}\n\nThis is `pystn.{called.name}` for arrays of JAX: its arguments and results are described there."
-    )
-    return f
-
-
-globals().update({name: function(called) for name, called in OPERATIONS.items()})
+globals().update(functions_of(apply, "arrays of JAX"))
 
 if TYPE_CHECKING:
 

@@ -28,10 +28,11 @@ try:
 except ImportError as error:
     raise ImportError('pystn.torch needs PyTorch: pip install "pystn[torch]"') from error
 
-from pystn import ops
+from pystn.calls import functions_of
+from pystn.ops import OPERATIONS
 from pystn.torch.modules import SpatialTransformer, identity_parameters, initialize_identity_
-from pystn.torch.operations import apply, on_tensors
+from pystn.torch.operations import apply
 
-__all__ = ["SpatialTransformer", "apply", "identity_parameters", "initialize_identity_", *ops.OPERATIONS]
+__all__ = ["SpatialTransformer", "apply", "identity_parameters", "initialize_identity_", *OPERATIONS]
 
-globals().update({name: on_tensors(operation) for name, operation in ops.OPERATIONS.items()})
+globals().update(functions_of(apply, "tensors"))

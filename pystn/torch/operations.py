@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from pystn.torch.functions import Forward
 from pystn.torch.library import call_operator
 from pystn.torch.tensors import check_tensors, traced
 
-__all__ = ["apply", "on_tensors"]
+__all__ = ["apply"]
 
 operation_of = torch.compiler.assume_constant_result(ops.operation)
 IMAGES = ("input", "values")
@@ -98,14 +97,3 @@ def apply(f: Any, *args: Any, **options: Any) -> Any:
     else:
         outputs = uncompiled(call, raised)
     return outputs if len(outputs) > 1 else outputs[0]
-
-
-def on_tensors(operation: ops.Operation) -> Callable[..., Any]:
-    """The function of that name on tensors."""
-
-    def function(*args: Any, **options: Any) -> Any:
-        return apply(operation, *args, **options)
-
-    function.__name__ = function.__qualname__ = operation.name
-    function.__doc__ = f"`pystn.{operation.name}` on tensors: the same arguments, but `out`, and the same result."
-    return function
