@@ -342,6 +342,7 @@ def functions_of(apply: Callable[..., Any], arrays: str) -> dict[str, Callable[.
         given = signature(operation.forward)
         summary = (getdoc(operation.forward) or "").partition("\n")[0]
         attributes = {
+            "__module__": apply.__module__,
             "__name__": operation.name,
             "__qualname__": operation.name,
             "__doc__": f"{summary}\n\n`pystn.{operation.name}` on {arrays}: arguments and results are described there.",
