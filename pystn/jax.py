@@ -3,7 +3,8 @@
 Every operation of the table `pystn.ops.OPERATIONS` is a function of this module, with the arguments of its namesake in
 `pystn`; `apply` calls an object of a family of grids, or any operation. All of them go through `jax.jit`, `jax.vmap`,
 `jax.grad`, `jax.jvp`, `jax.jacfwd`, `jax.jacrev` and `jax.hessian`; derivatives end at the second order. The work is
-done on the CPU, in a callback of XLA.
+done on the CPU, in a callback that XLA may run on a thread of its own: `pystn.set_num_threads` holds there, the context
+`pystn.num_threads` does not.
 
 >>> import jax
 >>> import pystn.jax
@@ -35,7 +36,6 @@ except ImportError as error:
     raise ImportError('pystn.jax needs JAX: pip install "pystn[jax]"') from error
 
 import jax.numpy as jnp
-from jax.dtypes import float0
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -63,9 +63,8 @@ class Derivative:
 
     def __str__(self) -> str:
         order = len(self.vectors)
-        return self.call.operation.name + (
-            f"_{'vjp' if self.pulls else 'jvp'}{order if order > 1 else ''}" * (order > 0)
-        )
+        suffix = f"_{'vjp' if self.pulls else 'jvp'}{order if order > 1 else ''}" if order else ""
+        return f"{self.call.operation.name}{suffix}"
 
     @cached_property
     def roles(self) -> list[int]:
@@ -127,9 +126,8 @@ class Derivative:
         if len(vectors) == 1:
             gradients = call.vjp(cotangents, arrays, self.wanted)
         else:
-            gradients = call.vjp2(vectors[1], cotangents, arrays, (*[False] * call.outputs, *self.wanted))[
-                call.outputs :
-            ]
+            wanted = [*[False] * call.outputs, *self.wanted]
+            gradients = call.vjp2(vectors[1], cotangents, arrays, wanted)[call.outputs :]
         return [conjugate(gradient) for gradient in self.select(gradients)]
 
 
@@ -154,8 +152,8 @@ def derivative(
 
 
 def present(vector: Any) -> Any:
-    """None for JAX's zeros, among which are all tangents of integers."""
-    if type(vector) is ad.Zero or getattr(vector, "dtype", None) == float0:
+    """None for JAX's zeros, among which are all tangents of integers; an array for a number."""
+    if type(vector) is ad.Zero:
         return None
     return vector if isinstance(vector, jax.Array) else jnp.asarray(vector)
 
@@ -267,7 +265,7 @@ def apply(f: Any, *arrays: Any, **options: Any) -> Any:
     **options
         All other arguments, by name. They are static, but for those that may be arrays: `fill_value`, `kernel`, the
         parameters of `mode`, or a tuple of those of each axis or None; of a family, what it is made from, as `points`.
-        Arrays among them have derivatives too, of the first order.
+        Arrays among them have derivatives too: `fill_value` and `kernel` of the first order.
 
     Returns
     -------
@@ -280,7 +278,7 @@ def apply(f: Any, *arrays: Any, **options: Any) -> Any:
         If `f` is no operation, an argument is missing or unknown, or an array is not JAX's or NumPy's.
     NotImplementedError
         When a derivative is evaluated that pystn does not have: of the third order, in forward mode twice, or of the
-        second order to options.
+        second order to `fill_value` or `kernel`.
 
     See Also
     --------
