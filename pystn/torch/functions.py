@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from pystn.calls import OUTPUT, Call
 from pystn.ops import Spec
@@ -41,6 +41,16 @@ def added(first: Sequence[Any] | None, second: Sequence[Any] | None) -> tuple[An
     if first is None or second is None:
         return tuple(first or second or ())
     return tuple(a + b for a, b in zip(first, second, strict=True))
+
+
+def watched() -> bool:
+    """Whether what a backward pass does may be differentiated, batched or written down in its turn."""
+    return (
+        torch.is_grad_enabled()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
 
 
 class Direction(Function):
@@ -129,7 +139,8 @@ class Forward(Direction):
         wanted = tuple(ctx.needs_input_grad[2:])
         if not any(wanted) or all(c is None for c in cotangents):
             return (None,) * len(ctx.needs_input_grad)
-        gradients = Pull.apply(ctx.call, wanted, *cotangents, *ctx.saved_tensors)
+        pull = Pull.apply if watched() else Pull.forward
+        gradients = pull(ctx.call, wanted, *cotangents, *ctx.saved_tensors)
         return (None, None, *placed(gradients, wanted))
 
     @staticmethod

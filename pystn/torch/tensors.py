@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -81,7 +81,9 @@ def to_array(tensor: Tensor) -> Any:
     """A NumPy or CuPy array in the memory of a tensor."""
     dtype = numpy_dtype(tensor.dtype)
     try:
-        tensor = tensor.detach().resolve_conj().resolve_neg()
+        tensor = tensor.detach()
+        if tensor.is_conj() or tensor.is_neg():
+            tensor = tensor.resolve_conj().resolve_neg()
     except RuntimeError as error:
         if not torch._C._functorch.is_legacy_batchedtensor(tensor):
             raise
@@ -98,7 +100,7 @@ def to_array(tensor: Tensor) -> Any:
 def to_tensor(array: Any) -> Tensor:
     """A tensor in the memory of a NumPy or CuPy array, or of a NumPy scalar."""
     array = np.asarray(array) if isinstance(array, np.generic) else array
-    narrow = array.dtype.name == "bfloat16"
+    narrow = array.dtype.kind == "V"  # bfloat16
     if narrow:
         array = array.view(np.int16)
     tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else from_dlpack(array)
@@ -107,10 +109,7 @@ def to_tensor(array: Any) -> Tensor:
 
 @contextmanager
 def device_of(tensor: Tensor) -> Iterator[None]:
-    """CuPy on the tensor's device and torch's stream there, with memory of torch's allocator."""
-    if not tensor.is_cuda:
-        yield
-        return
+    """CuPy on the tensor's CUDA device and torch's stream there, with memory of torch's allocator."""
     cupy = extra("cupy", "cuda13")
     index = tensor.device.index
     stream = torch.cuda.current_stream(tensor.device)
@@ -170,6 +169,6 @@ def run(
         raise NotImplementedError(
             "pystn's derivatives of torch.func and of forward mode cannot be written down, as make_fx does"
         )
-    with device_of(present):
+    with device_of(present) if present.is_cuda else nullcontext():
         arrays = [None if tensor is None else to_array(tensor) for tensor in tensors]
         return tuple(to_tensor(result) for result in compute(arrays) if result is not None)
