@@ -161,14 +161,18 @@ class Call:
         call = self._spatial(dict(zip(roles, first, strict=True)))
         return call, folded, lambda results: [unfold(r, role) for r, role in zip(results, targets, strict=True)]
 
+    def replace(self, **options: Any) -> Call:
+        """The same call with other options."""
+        changed = {**dict(self.options), **options}
+        return Call(self.operation, tuple((name, changed[name]) for name in sorted(changed)), self.given)
+
     def _spatial(self, arrays: dict[int, Any]) -> Call:
         """The same call with a size that does not tell the batch."""
         options = dict(self.options)
         if "size" not in options:
             return self
         ndim = dimensions({name: arrays[k] for k, name in enumerate(self.operation.primals)})
-        options["size"] = options["size"][-ndim:]
-        return Call(self.operation, tuple(sorted(options.items())), self.given)
+        return self.replace(size=options["size"][-ndim:])
 
     def _split(self, arrays: Sequence[Array]) -> tuple[Sequence[Array], dict[str, Any]]:
         """Primals, and options as the functions take them."""

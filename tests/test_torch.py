@@ -1030,3 +1030,32 @@ def test_pystn_does_not_import_torch():
         import sys, pystn
         assert "torch" not in sys.modules and "pystn.torch" not in sys.modules
     """)
+
+
+IMAGES_OF_MEMORY = [
+    case for case in CASES if case.operation.primals[0] in ("input", "values") and "channel_axis" not in case.options
+]
+
+
+@pytest.mark.parametrize("case", IMAGES_OF_MEMORY, ids=str)
+def test_channels_last_in_memory_are_read_so_and_stay_so(case, monkeypatch):
+    """Tensors of memory format channels_last: the same values and gradients, the channels last in memory again."""
+    problem = Problem(case)
+    image, *rest = problem.tensors()
+    moved = image.detach().movedim(1, -1).contiguous().movedim(-1, 1).requires_grad_()
+    expected, found = listed(problem(image, *rest)), listed(problem(moved, *rest))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    axis = -2 if case.operation.name == "grid_gradient" else -1
+    assert found[0].movedim(1, axis).is_contiguous()
+    cotangent = torch.ones_like(expected[0])
+    (to_image,) = torch.autograd.grad(expected[0], image, cotangent)
+    (to_moved,) = torch.autograd.grad(found[0], moved, cotangent)
+    torch.testing.assert_close(to_moved, to_image, rtol=0, atol=1e-12)
+
+    called, forward = [], pystn.calls.Call.forward
+    monkeypatch.setattr(
+        pystn.calls.Call, "forward", lambda self, arrays: called.append(dict(self.options)) or forward(self, arrays)
+    )
+    problem(moved, *rest)
+    assert called[0]["channel_axis"] == -1

@@ -45,6 +45,14 @@ def with_corners(place: int, args: tuple[Any, ...], options: dict[str, Any]) -> 
     return args, options
 
 
+def lies_last(call: Call, image: torch.Tensor) -> bool:
+    """Whether the channels of the call's image are its second axis but last in memory, as in torch.channels_last."""
+    if image.is_contiguous() or call.names[0] not in IMAGES or "channel_axis" not in call.operation.options:
+        return False
+    axis = dict(call.options).get("channel_axis", 1)
+    return bool(axis == 1 and image.ndim > 2 and image.shape[1] > 1 and image.movedim(1, -1).is_contiguous())
+
+
 def is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
@@ -92,8 +100,15 @@ def apply(f: Any, *args: Any, **options: Any) -> Any:
         tensor.float() if tensor.dtype in HALVES and name not in IMAGES else tensor
         for name, tensor in zip(call.names, tensors, strict=True)
     ]
+    last = lies_last(call, raised[0])
+    if last:  # what pystn reads in the order of memory, if it is told
+        raised[0] = raised[0].movedim(1, -1)
+        call = call.replace(channel_axis=-1)
     if (torch.compiler.is_compiling() or traced()) and not differentiated():
-        outputs = call_operator(f, call, raised)
+        outputs = tuple(call_operator(f, call, raised))
     else:
         outputs = uncompiled(call, raised)
+    if last:
+        channels = -2 if operation.name == "grid_gradient" else -1
+        outputs = (outputs[0].movedim(channels, 1), *outputs[1:])
     return outputs if len(outputs) > 1 else outputs[0]
