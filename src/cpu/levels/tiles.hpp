@@ -231,6 +231,11 @@ struct TiledSampler {
     if (misses) together = 1;
     for (int64_t c = 0; c < job.channels; c += together) {
       const int64_t end = c + together < job.channels ? c + together : job.channels;
+      if constexpr (Kernel::taps == 1)
+        if (!streams && is_stored(job) && Place::has_pairs(job)) {
+          sample_nearest(job, n, of_image, c, end);
+          continue;
+        }
       streams ? sample_channels<true>(job, n, of_image, c, end) : sample_channels<false>(job, n, of_image, c, end);
     }
     if (streams) end_streams();
@@ -273,6 +278,44 @@ struct TiledSampler {
     }
   };
 
+  // Nearest, from a grid of pairs: so little is to be done that tiles are not prepared in batches, but each goes from
+  // its coordinates to its samples in registers. They are of one row, which is loaded and stored as it is, and square
+  // where columns are left.
+  static void sample_nearest(const SampleJob& job, int64_t n, int64_t chunk, int64_t channel0, int64_t channel1) {
+    const Projection<float, Fold> project_x(job, 0), project_y(job, 1);
+    const int64_t width = job.size[0], height = job.size[1], image_row = job.input.axis[1];
+    const int64_t grid_row = row_stride(job, job.grid.axis), output_row = row_stride(job, job.output.axis);
+    const int64_t input_channel = job.input.channel, output_channel = job.output.channel;
+    const int64_t channels = channel1 - channel0;
+    const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
+    const float* const input =
+        static_cast<const float*>(job.input.data) + n * job.input.batch + channel0 * input_channel;
+    float* const output = static_cast<float*>(job.output.data) + n * job.output.batch + channel0 * output_channel;
+    const auto sample = [&](auto tile, const float* from, float* to) PYSTN_INLINED {
+      alignas(64) float at_x[lanes], at_y[lanes];
+      tile.load_pairs(from, grid_row, at_x, at_y);
+      BatchAxis x, y;
+      x.template project<false>(at_x, 1, project_x, kernel_for(job));
+      y.template project<false>(at_y, 1, project_y, kernel_for(job));
+      TileTaps taps;
+      taps.place_first(TileAxis(x, 0), TileAxis(y, 0), width, height, image_row);
+      const bool any = taps.reading != Reading::nothing;
+      for (int64_t c = 0; c < channels; ++c)
+        tile.store(to + c * output_channel, output_row,
+                   any ? taps.read_first(input + c * input_channel) : _mm512_setzero_ps());
+    };
+    for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) PYSTN_INLINED {
+      const float* const from = grid + offset_of(job, job.grid.axis, line);
+      float* const to = output + offset_of(job, job.output.axis, line);
+      const int of_rows = line.count / lanes * lanes;
+      for (int r = 0; r < line.rows; ++r)
+        for (int i = 0; i < of_rows; i += lanes)
+          sample(Tile<1, lanes>(1, lanes), from + r * grid_row + 2 * i, to + r * output_row + i);
+      for (int i = of_rows; i < line.count; i += TC)
+        sample(Place(line.rows, line.count - i < TC ? line.count - i : TC), from + 2 * i, to + i);
+    });
+  }
+
   template <bool streams>
   static void sample_channels(const SampleJob& job, int64_t n, int64_t chunk, int64_t channel0, int64_t channel1) {
     const int64_t image_row = job.input.axis[1], channels = channel1 - channel0;
@@ -292,24 +335,26 @@ struct TiledSampler {
         const Place tile = batch.tile(t);
         float* const out = here + t * TC;
         prefetch(input, channels, taps, t);
-        if (taps.reading == Reading::nothing)
+        if (taps.reading == Reading::nothing) {
           for (int64_t c = 0; c < channels; ++c) tile.store(out + c * channel, row, _mm512_setzero_ps());
+          continue;
+        }
+        if (Kernel::taps == 1) {
+          for (int64_t c = 0; c < channels; ++c)
+            tile.store(out + c * channel, row, taps.read_first(input + c * job.input.channel));
+          continue;
+        }
         by_reading(taps.reading, [&](auto way) PYSTN_INLINED {
           const TapReader<decltype(way)::value> read(taps, image_row);
-          if constexpr (Kernel::taps == 1) {
-            for (int64_t c = 0; c < channels; ++c)
-              tile.store(out + c * channel, row, read.first(input + c * job.input.channel));
-          } else {
-            const TapWeights weight(TileAxis(batch.x, t), TileAxis(batch.y, t));
-            for (int64_t c = 0; c < channels; ++c) {
-              __m512 tap[4];
-              read(input + c * job.input.channel, tap);
-              __m512 sum = _mm512_mul_ps(weight.of[0], tap[0]);
-              sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[1], tap[1]));
-              sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[2], tap[2]));
-              sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[3], tap[3]));
-              tile.store(out + c * channel, row, sum);
-            }
+          const TapWeights weight(TileAxis(batch.x, t), TileAxis(batch.y, t));
+          for (int64_t c = 0; c < channels; ++c) {
+            __m512 tap[4];
+            read(input + c * job.input.channel, tap);
+            __m512 sum = _mm512_mul_ps(weight.of[0], tap[0]);
+            sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[1], tap[1]));
+            sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[2], tap[2]));
+            sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[3], tap[3]));
+            tile.store(out + c * channel, row, sum);
           }
         });
       }
