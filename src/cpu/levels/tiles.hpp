@@ -549,26 +549,38 @@ struct TiledSampler {
     const __mmask16 lower = _mm512_cmplt_epu32_mask(_mm512_add_epi32(line, one), height) & tile.exist();
     const unsigned in0 = taps.inside0 & upper, in1 = taps.inside1 & upper;
     const unsigned in2 = taps.inside2 & lower, in3 = taps.inside3 & lower;
-    if (!(in0 | in1 | in2 | in3)) return;
+    const unsigned any = in0 | in1 | in2 | in3, all = in0 & in1 & in2 & in3;
+    if (!any) return;
     const TapWeights weight(x, y);
+    alignas(64) int offset[lanes];
+    _mm512_store_si512(offset, _mm512_add_epi32(_mm512_mullo_epi32(cell, _mm512_set1_epi32(int(image_row))),
+                                                _mm512_load_si512(x.cell)));
+    const __m512i pairs = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     for (int64_t c = part.channel0; c < part.channel1; ++c) {
       const __m512 g = tile.load(cotangent + c * job.output.channel, row);
-      alignas(64) float term[4][lanes];
-      for_each_tap([&](auto k) PYSTN_INLINED { _mm512_store_ps(term[k.value], _mm512_mul_ps(g, weight.of[k.value])); });
+      alignas(64) float term[2][2 * lanes];  // of a row of two taps, lane by lane
+      for (int r = 0; r < 2; ++r) {
+        const __m512 left = _mm512_mul_ps(g, weight.of[2 * r]), right = _mm512_mul_ps(g, weight.of[2 * r + 1]);
+        _mm512_store_ps(term[r], _mm512_permutex2var_ps(left, pairs, right));
+        _mm512_store_ps(term[r] + lanes,
+                        _mm512_permutex2var_ps(left, _mm512_add_epi32(pairs, _mm512_set1_epi32(8)), right));
+      }
       float* const channel = image + c * job.grad_input.channel;
-      for (int l = 0; l < lanes; ++l) {
-        float* const to = channel + y.cell[l] * image_row + x.cell[l];
-        const unsigned bit = 1u << l;
-        if (in0 & in1 & in2 & in3 & bit) {
-          to[0] += term[0][l];
-          to[1] += term[1][l];
-          to[image_row] += term[2][l];
-          to[image_row + 1] += term[3][l];
+      const auto add_pair = [](float* to, const float* pair) PYSTN_INLINED {
+        const auto load = [](const float* from) PYSTN_INLINED { return _mm_castsi128_ps(_mm_loadu_si64(from)); };
+        _mm_storel_pi(reinterpret_cast<__m64*>(to), _mm_add_ps(load(to), load(pair)));
+      };
+      for (unsigned rest = any; rest; rest &= rest - 1) {
+        const int l = __builtin_ctz(rest);
+        float* const to = channel + offset[l];
+        if (all >> l & 1) {
+          add_pair(to, term[0] + 2 * l);
+          add_pair(to + image_row, term[1] + 2 * l);
         } else {
-          if (in0 & bit) to[0] += term[0][l];
-          if (in1 & bit) to[1] += term[1][l];
-          if (in2 & bit) to[image_row] += term[2][l];
-          if (in3 & bit) to[image_row + 1] += term[3][l];
+          if (in0 >> l & 1) to[0] += term[0][2 * l];
+          if (in1 >> l & 1) to[1] += term[0][2 * l + 1];
+          if (in2 >> l & 1) to[image_row] += term[1][2 * l];
+          if (in3 >> l & 1) to[image_row + 1] += term[1][2 * l + 1];
         }
       }
     }
