@@ -75,7 +75,7 @@ struct Tile {
     return job.grid.component == 1 && column_stride(job, job.grid.axis) == 2;
   }
 
-  // The coordinates of a tile; lanes that do not exist repeat one that does.
+  // The coordinates of a tile, from such a grid; lanes that do not exist repeat one that does.
   PYSTN_INLINE void load_pairs(const float* from, int64_t row, float* x, float* y) const {
     __m512 first, second;
     if (TR == 1) {
@@ -95,6 +95,7 @@ struct Tile {
     _mm512_store_ps(y, _mm512_permutex2var_ps(first, _mm512_add_epi32(even, _mm512_set1_epi32(1)), second));
   }
 
+  // The same from any grid.
   PYSTN_INLINE void load_grid(const SampleJob& job, const float* from, float* x, float* y) const {
     const int64_t row = row_stride(job, job.grid.axis), column = column_stride(job, job.grid.axis);
     if (has_pairs(job)) return load_pairs(from, row, x, y);
