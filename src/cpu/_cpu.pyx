@@ -267,7 +267,8 @@ def release_threads():
 
 cdef void run_sample(SampleChunk body, const SampleJob* job, int64_t count, int threads, bint brief) noexcept nogil:
     """A brief job is dealt out once, so that each processor finds last call's data in its cache; a
-    longer one is taken up turn by turn, so that nobody waits for one that is disturbed."""
+    longer one is taken up turn by turn, so that nobody waits for one that is disturbed: image by image where
+    everybody has as many, so that not every cache has to hold all of them."""
     cdef int64_t i, turns
     if threads <= 1 or count <= 1:
         for i in range(count):
@@ -277,6 +278,8 @@ cdef void run_sample(SampleChunk body, const SampleJob* job, int64_t count, int 
             body(job[0], i)
     else:
         turns = max(1, count // (32 * threads))
+        if count % job.batch == 0 and job.batch >= (4 if job.batch % threads == 0 else 16) * threads:
+            turns = max(turns, count // job.batch)
         for i in prange(count, schedule="dynamic", chunksize=turns, num_threads=threads):
             body(job[0], i)
 

@@ -4,6 +4,8 @@ Double at these sizes is the general path, which test_oracle.py holds to the equ
 those of the sums at hand, element by element, so that a small element has to be right as well.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import PADDING_MODES, SUBGRADIENTS, away_from_kinks
@@ -108,6 +110,21 @@ def test_on_the_lattice(backend, rng, subgradient, padding_mode, mode):
     grid = rng.integers(-100, 160, (29, 31, 2)) / 2.0
     options = {"mode": mode, "padding_mode": padding_mode, "subgradient": subgradient, "coords": "pixel"}
     assert_close(backend, problem(rng, (16, 24), grid), 0.0, 3, **options)
+
+
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+def test_nearest_of_any_width(backend, rng, padding_mode):
+    """What vectors leave of a row, and of rows four at a time: the pixels that double finds, no roundings."""
+    image = rng.standard_normal((2, 3, 11, 13)).astype(np.float32)
+    for rows, columns in itertools.product((4, 5, 7), (1, 3, 4, 15, 16, 17, 30, 35, 48)):
+        grid = rng.integers(-80, 240, (2, rows, columns, 2)) / np.float32(16) + np.float32(1 / 64)
+        grid[rng.random(grid.shape) < 0.05] = np.nan
+        options = {"mode": "nearest", "padding_mode": padding_mode, "coords": "pixel"}
+        found, exact = (
+            backend.numpy(pystn.grid_sample(backend.array(image.astype(t)), backend.array(grid.astype(t)), **options))
+            for t in (np.float32, np.float64)
+        )
+        np.testing.assert_array_equal(found, exact)
 
 
 @pytest.mark.parametrize("batch", [(1, 2), (2, 1)], ids=str)

@@ -5,6 +5,8 @@
 // and within a run as the body has it. So it is bitwise the same for any number of threads.
 #pragma once
 
+#include <string.h>
+
 #include "elements.hpp"
 #include "job.hpp"
 
@@ -51,6 +53,18 @@ struct Part {
     // Rows below the slowest axis, which the last of the loops below walks.
     const int64_t middle = job.ndim == 3 ? job.size[1] : 1;
     T* const image = static_cast<T*>(job.grad_input.data) + n0 * job.grad_input.batch;
+    // Elements of what one index of the slowest axis has, if all of them are next to each other.
+    int64_t slab = 1;
+    bool packed = job.components == 1;
+    for (int a = 0; a < job.ndim; ++a) {
+      packed = packed && stride[a] == slab;
+      if (a < job.ndim - 1) slab *= job.size[a];
+    }
+    if (packed) {
+      for (int64_t c = channel0; c < channel1; ++c)
+        memset(image + c * job.grad_input.channel + low * slab, 0, size_t((high - low) * slab) * sizeof(T));
+      return;
+    }
     if (job.ndim == 1) {
       for (int64_t c = channel0; c < channel1; ++c)
         for (int64_t i = low; i < high; ++i)

@@ -70,28 +70,35 @@ struct Tile {
     part(3, _mm512_extractf32x4_ps(values, 3));
   }
 
-  // The coordinates of a tile; lanes that do not exist repeat one that does.
+  // Whether the coordinates of a grid are pairs next to each other.
+  static PYSTN_INLINE bool has_pairs(const SampleJob& job) {
+    return job.grid.component == 1 && column_stride(job, job.grid.axis) == 2;
+  }
+
+  // The coordinates of a tile, from such a grid; lanes that do not exist repeat one that does.
+  PYSTN_INLINE void load_pairs(const float* from, int64_t row, float* x, float* y) const {
+    __m512 first, second;
+    if (TR == 1) {
+      first = whole ? _mm512_loadu_ps(from) : _mm512_maskz_loadu_ps(__mmask16(pairs(0)), from);
+      second =
+          whole ? _mm512_loadu_ps(from + lanes) : _mm512_maskz_loadu_ps(__mmask16(pairs(0) >> lanes), from + lanes);
+    } else {
+      const auto part = [&](int r) PYSTN_INLINED {
+        return whole ? _mm256_loadu_ps(from + r * row) : _mm256_maskz_loadu_ps(__mmask8(pairs(r)), from + r * row);
+      };
+      first = _mm512_insertf32x8(_mm512_castps256_ps512(part(0)), part(1), 1);
+      second = _mm512_insertf32x8(_mm512_castps256_ps512(part(2)), part(3), 1);
+    }
+    __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    if (!whole) even = _mm512_permutexvar_epi32(existing(), even);
+    _mm512_store_ps(x, _mm512_permutex2var_ps(first, even, second));
+    _mm512_store_ps(y, _mm512_permutex2var_ps(first, _mm512_add_epi32(even, _mm512_set1_epi32(1)), second));
+  }
+
+  // The same from any grid.
   PYSTN_INLINE void load_grid(const SampleJob& job, const float* from, float* x, float* y) const {
     const int64_t row = row_stride(job, job.grid.axis), column = column_stride(job, job.grid.axis);
-    if (job.grid.component == 1 && column == 2) {
-      __m512 first, second;
-      if (TR == 1) {
-        first = whole ? _mm512_loadu_ps(from) : _mm512_maskz_loadu_ps(__mmask16(pairs(0)), from);
-        second =
-            whole ? _mm512_loadu_ps(from + lanes) : _mm512_maskz_loadu_ps(__mmask16(pairs(0) >> lanes), from + lanes);
-      } else {
-        const auto part = [&](int r) PYSTN_INLINED {
-          return whole ? _mm256_loadu_ps(from + r * row) : _mm256_maskz_loadu_ps(__mmask8(pairs(r)), from + r * row);
-        };
-        first = _mm512_insertf32x8(_mm512_castps256_ps512(part(0)), part(1), 1);
-        second = _mm512_insertf32x8(_mm512_castps256_ps512(part(2)), part(3), 1);
-      }
-      __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-      if (!whole) even = _mm512_permutexvar_epi32(existing(), even);
-      _mm512_store_ps(x, _mm512_permutex2var_ps(first, even, second));
-      _mm512_store_ps(y, _mm512_permutex2var_ps(first, _mm512_add_epi32(even, _mm512_set1_epi32(1)), second));
-      return;
-    }
+    if (has_pairs(job)) return load_pairs(from, row, x, y);
     for (int r = 0; r < TR; ++r)
       for (int c = 0; c < TC; ++c) {
         const float* const at = from + (r < rows ? r : rows - 1) * row + (c < columns ? c : columns - 1) * column;

@@ -94,7 +94,13 @@ struct TileTaps {
     const auto spans = [](const int* cell)
                            PYSTN_INLINED { return unsigned(cell[lanes - 1] - cell[0] + window) <= 2u * window; };
     near = spans(x.cell) && spans(y.cell);
-    reading = inside0 == 0xffff ? Reading::pairs_inside : inside0 ? Reading::pairs : Reading::nothing;
+    reading = inside0 ? Reading::pairs : Reading::nothing;
+  }
+
+  // Tap 0 of each lane from one channel, placed by place_first. Masked even where all are inside: a gather without a
+  // mask waits for what its register held.
+  PYSTN_INLINE __m512 read_first(const float* channel) const {
+    return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), inside0, first, channel, 4);
   }
 
   // Places a window over the tile; whether it fits.
@@ -173,12 +179,6 @@ struct TapReader {
       lower2 = _mm512_test_epi32_mask(entry2, half);
       lower3 = _mm512_test_epi32_mask(entry3, half);
     }
-  }
-
-  // Tap 0, placed by place_first.
-  PYSTN_INLINE __m512 first(const float* channel) const {
-    if (how == Reading::pairs_inside) return _mm512_i32gather_ps(taps.first, channel, 4);
-    return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), taps.inside0, taps.first, channel, 4);
   }
 
   PYSTN_INLINE void operator()(const float* channel, __m512 (&tap)[4]) const {

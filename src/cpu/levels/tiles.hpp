@@ -231,6 +231,11 @@ struct TiledSampler {
     if (misses) together = 1;
     for (int64_t c = 0; c < job.channels; c += together) {
       const int64_t end = c + together < job.channels ? c + together : job.channels;
+      if constexpr (Kernel::taps == 1)
+        if (!streams && is_stored(job) && Place::has_pairs(job)) {
+          sample_nearest(job, n, of_image, c, end);
+          continue;
+        }
       streams ? sample_channels<true>(job, n, of_image, c, end) : sample_channels<false>(job, n, of_image, c, end);
     }
     if (streams) end_streams();
@@ -273,6 +278,44 @@ struct TiledSampler {
     }
   };
 
+  // Nearest, from a grid of pairs: so little is to be done that tiles are not prepared in batches, but each goes from
+  // its coordinates to its samples in registers. They are of one row, which is loaded and stored as it is, and square
+  // where columns are left.
+  static void sample_nearest(const SampleJob& job, int64_t n, int64_t chunk, int64_t channel0, int64_t channel1) {
+    const Projection<float, Fold> project_x(job, 0), project_y(job, 1);
+    const int64_t width = job.size[0], height = job.size[1], image_row = job.input.axis[1];
+    const int64_t grid_row = row_stride(job, job.grid.axis), output_row = row_stride(job, job.output.axis);
+    const int64_t input_channel = job.input.channel, output_channel = job.output.channel;
+    const int64_t channels = channel1 - channel0;
+    const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
+    const float* const input =
+        static_cast<const float*>(job.input.data) + n * job.input.batch + channel0 * input_channel;
+    float* const output = static_cast<float*>(job.output.data) + n * job.output.batch + channel0 * output_channel;
+    const auto sample = [&](auto tile, const float* from, float* to) PYSTN_INLINED {
+      alignas(64) float at_x[lanes], at_y[lanes];
+      tile.load_pairs(from, grid_row, at_x, at_y);
+      BatchAxis x, y;
+      x.template project<false>(at_x, 1, project_x, kernel_for(job));
+      y.template project<false>(at_y, 1, project_y, kernel_for(job));
+      TileTaps taps;
+      taps.place_first(TileAxis(x, 0), TileAxis(y, 0), width, height, image_row);
+      const bool any = taps.reading != Reading::nothing;
+      for (int64_t c = 0; c < channels; ++c)
+        tile.store(to + c * output_channel, output_row,
+                   any ? taps.read_first(input + c * input_channel) : _mm512_setzero_ps());
+    };
+    for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) PYSTN_INLINED {
+      const float* const from = grid + offset_of(job, job.grid.axis, line);
+      float* const to = output + offset_of(job, job.output.axis, line);
+      const int of_rows = line.count / lanes * lanes;
+      for (int r = 0; r < line.rows; ++r)
+        for (int i = 0; i < of_rows; i += lanes)
+          sample(Tile<1, lanes>(1, lanes), from + r * grid_row + 2 * i, to + r * output_row + i);
+      for (int i = of_rows; i < line.count; i += TC)
+        sample(Place(line.rows, line.count - i < TC ? line.count - i : TC), from + 2 * i, to + i);
+    });
+  }
+
   template <bool streams>
   static void sample_channels(const SampleJob& job, int64_t n, int64_t chunk, int64_t channel0, int64_t channel1) {
     const int64_t image_row = job.input.axis[1], channels = channel1 - channel0;
@@ -292,24 +335,26 @@ struct TiledSampler {
         const Place tile = batch.tile(t);
         float* const out = here + t * TC;
         prefetch(input, channels, taps, t);
-        if (taps.reading == Reading::nothing)
+        if (taps.reading == Reading::nothing) {
           for (int64_t c = 0; c < channels; ++c) tile.store(out + c * channel, row, _mm512_setzero_ps());
+          continue;
+        }
+        if (Kernel::taps == 1) {
+          for (int64_t c = 0; c < channels; ++c)
+            tile.store(out + c * channel, row, taps.read_first(input + c * job.input.channel));
+          continue;
+        }
         by_reading(taps.reading, [&](auto way) PYSTN_INLINED {
           const TapReader<decltype(way)::value> read(taps, image_row);
-          if constexpr (Kernel::taps == 1) {
-            for (int64_t c = 0; c < channels; ++c)
-              tile.store(out + c * channel, row, read.first(input + c * job.input.channel));
-          } else {
-            const TapWeights weight(TileAxis(batch.x, t), TileAxis(batch.y, t));
-            for (int64_t c = 0; c < channels; ++c) {
-              __m512 tap[4];
-              read(input + c * job.input.channel, tap);
-              __m512 sum = _mm512_mul_ps(weight.of[0], tap[0]);
-              sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[1], tap[1]));
-              sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[2], tap[2]));
-              sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[3], tap[3]));
-              tile.store(out + c * channel, row, sum);
-            }
+          const TapWeights weight(TileAxis(batch.x, t), TileAxis(batch.y, t));
+          for (int64_t c = 0; c < channels; ++c) {
+            __m512 tap[4];
+            read(input + c * job.input.channel, tap);
+            __m512 sum = _mm512_mul_ps(weight.of[0], tap[0]);
+            sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[1], tap[1]));
+            sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[2], tap[2]));
+            sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[3], tap[3]));
+            tile.store(out + c * channel, row, sum);
           }
         });
       }
@@ -504,26 +549,38 @@ struct TiledSampler {
     const __mmask16 lower = _mm512_cmplt_epu32_mask(_mm512_add_epi32(line, one), height) & tile.exist();
     const unsigned in0 = taps.inside0 & upper, in1 = taps.inside1 & upper;
     const unsigned in2 = taps.inside2 & lower, in3 = taps.inside3 & lower;
-    if (!(in0 | in1 | in2 | in3)) return;
+    const unsigned any = in0 | in1 | in2 | in3, all = in0 & in1 & in2 & in3;
+    if (!any) return;
     const TapWeights weight(x, y);
+    alignas(64) int offset[lanes];
+    _mm512_store_si512(offset, _mm512_add_epi32(_mm512_mullo_epi32(cell, _mm512_set1_epi32(int(image_row))),
+                                                _mm512_load_si512(x.cell)));
+    const __m512i pairs = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     for (int64_t c = part.channel0; c < part.channel1; ++c) {
       const __m512 g = tile.load(cotangent + c * job.output.channel, row);
-      alignas(64) float term[4][lanes];
-      for_each_tap([&](auto k) PYSTN_INLINED { _mm512_store_ps(term[k.value], _mm512_mul_ps(g, weight.of[k.value])); });
+      alignas(64) float term[2][2 * lanes];  // of a row of two taps, lane by lane
+      for (int r = 0; r < 2; ++r) {
+        const __m512 left = _mm512_mul_ps(g, weight.of[2 * r]), right = _mm512_mul_ps(g, weight.of[2 * r + 1]);
+        _mm512_store_ps(term[r], _mm512_permutex2var_ps(left, pairs, right));
+        _mm512_store_ps(term[r] + lanes,
+                        _mm512_permutex2var_ps(left, _mm512_add_epi32(pairs, _mm512_set1_epi32(8)), right));
+      }
       float* const channel = image + c * job.grad_input.channel;
-      for (int l = 0; l < lanes; ++l) {
-        float* const to = channel + y.cell[l] * image_row + x.cell[l];
-        const unsigned bit = 1u << l;
-        if (in0 & in1 & in2 & in3 & bit) {
-          to[0] += term[0][l];
-          to[1] += term[1][l];
-          to[image_row] += term[2][l];
-          to[image_row + 1] += term[3][l];
+      const auto add_pair = [](float* to, const float* pair) PYSTN_INLINED {
+        const auto load = [](const float* from) PYSTN_INLINED { return _mm_castsi128_ps(_mm_loadu_si64(from)); };
+        _mm_storel_pi(reinterpret_cast<__m64*>(to), _mm_add_ps(load(to), load(pair)));
+      };
+      for (unsigned rest = any; rest; rest &= rest - 1) {
+        const int l = __builtin_ctz(rest);
+        float* const to = channel + offset[l];
+        if (all >> l & 1) {
+          add_pair(to, term[0] + 2 * l);
+          add_pair(to + image_row, term[1] + 2 * l);
         } else {
-          if (in0 & bit) to[0] += term[0][l];
-          if (in1 & bit) to[1] += term[1][l];
-          if (in2 & bit) to[image_row] += term[2][l];
-          if (in3 & bit) to[image_row + 1] += term[3][l];
+          if (in0 >> l & 1) to[0] += term[0][2 * l];
+          if (in1 >> l & 1) to[1] += term[0][2 * l + 1];
+          if (in2 >> l & 1) to[image_row] += term[1][2 * l];
+          if (in3 >> l & 1) to[image_row + 1] += term[1][2 * l + 1];
         }
       }
     }
