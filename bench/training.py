@@ -27,14 +27,14 @@ def training_step(case: Case, a: Arrays, warp: Callable[[Tensor, Tensor], Tensor
     torch.manual_seed(0)
     channels, height, _ = case.shape[1:]
     localization = nn.Sequential(
-        nn.AvgPool2d(height // 7),
+        nn.AvgPool2d(max(1, height // 7)),
         nn.Flatten(),
         nn.LazyLinear(32),
         nn.ReLU(),
         nn.Linear(32, 6),
     )
     classifier = nn.Sequential(
-        nn.AvgPool2d(height // 28),
+        nn.AvgPool2d(max(1, height // 28)),
         nn.Conv2d(channels, 8, 3, 2),
         nn.ReLU(),
         nn.Conv2d(8, 16, 3, 2),

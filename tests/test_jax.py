@@ -186,7 +186,9 @@ def test_hessians_outside_of_jit():
 
 BATCH = 3
 PLAIN = [case for case in CASES if not case.arrays]
-SHARED = [(case, shared) for case in PLAIN for shared in (None, 0, 1) if shared is None or len(case.primals()) > 1]
+SHARED = [(case, None) for case in PLAIN] + [
+    (case, shared) for case in ONE_EACH if case in PLAIN and len(case.primals()) > 1 for shared in (0, 1)
+]
 
 
 @pytest.mark.parametrize("case, shared", SHARED, ids=[f"{k}-{c}-{s}" for k, (c, s) in enumerate(SHARED)])

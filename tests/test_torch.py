@@ -931,27 +931,31 @@ def test_modules_with_a_family_are_copied_and_pickled(used):
         assert pystn.ops.operation(other.family).source is other.family
 
 
-class Rotated(torch.utils.data.Dataset):
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        image = torch.arange(3 * 64 * 64, dtype=torch.float32).reshape(1, 3, 64, 64) + index
-        theta = torch.eye(2, 3)[None].mul(0.5 + 0.1 * index).requires_grad_()
-        output = stn.warp_affine(image, theta, (64, 64))
-        output.sum().backward()
-        return output[0].detach(), theta.grad[0]
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_in_a_worker_of_a_data_loader():
-    dataset = Rotated()
-    expected = [dataset[k] for k in range(4)]
-    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="fork")
-    for found, values in zip(loader, expected, strict=True):
-        for f, v in zip(found, values, strict=True):
-            same(f, v)
+    """In a process of its own: none can be forked where other tests have started the threads of JAX."""
+    python("""
+        import torch
+        import pystn.torch as stn
+
+        class Rotated(torch.utils.data.Dataset):
+            def __len__(self):
+                return 4
+
+            def __getitem__(self, index):
+                image = torch.arange(3 * 64 * 64, dtype=torch.float32).reshape(1, 3, 64, 64) + index
+                theta = torch.eye(2, 3)[None].mul(0.5 + 0.1 * index).requires_grad_()
+                output = stn.warp_affine(image, theta, (64, 64))
+                output.sum().backward()
+                return output[0].detach(), theta.grad[0]
+
+        dataset = Rotated()
+        expected = [dataset[k] for k in range(4)]
+        loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="fork")
+        for found, values in zip(loader, expected, strict=True):
+            for one, other in zip(found, values, strict=True):
+                assert torch.equal(one, other)
+    """)
 
 
 # ---- errors
