@@ -189,8 +189,8 @@ class Call:
         return arrays[:count], options
 
     def _wrt(self, wanted: Sequence[bool]) -> list[str]:
-        asked = [name.partition(".")[0] for name, is_wanted in zip(self.names, wanted, strict=True) if is_wanted]
-        return list(dict.fromkeys(asked))
+        asked = [name for name, is_wanted in zip(self.names, wanted, strict=True) if is_wanted]
+        return list(dict.fromkeys(name.partition(".")[0] for name in asked)) if self.given else asked
 
     def _cotangent(self, cotangents: Sequence[Array | None], arrays: Sequence[Array]) -> Any:
         first, *masks = cotangents
@@ -219,6 +219,8 @@ class Call:
         """The gradient to each array, from what the functions return."""
         count = len(self.operation.primals)
         gradients = list(found[:count])
+        if not self.given:
+            return gradients
         named = dict(zip(self._wrt([False] * count + list(wanted[count:])), found[count:], strict=True))
         for name, array, is_wanted in zip(self.given, arrays[count:], wanted[count:], strict=True):
             base, _, axis = name.partition(".")

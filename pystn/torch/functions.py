@@ -8,7 +8,6 @@ symmetric, and that of the JVP pulls back to V and V2.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import signature
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from pystn.ops import Spec
 from pystn.torch.tensors import run, spec
 from pystn.validation import tangent_dtype
 
-__all__ = ["Forward", "Pull", "batched", "gradient_specs", "placed"]
+__all__ = ["Forward", "Pull", "batched", "evaluate", "gradient_specs", "placed"]
 
 
 THIRD_ORDER = "pystn has derivatives to the second order: this one is of the third, or the tangent of a tangent"
@@ -257,13 +256,28 @@ class PullTwice(Direction):
         return PullTwice.batched(info, in_dims, *arguments)
 
 
+class Untransformed(Forward):
+    """`Forward` outside of torch.func, without what that asks for: it takes longer than a small warp."""
+
+    setup_context = staticmethod(Function.setup_context)  # as if there were none
+    backward = staticmethod(Forward.backward)
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, wanted: tuple[bool, ...], *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        outputs = run(tensors, call.forward, lambda: call.results([spec(t) for t in tensors]))
+        Forward.setup_context(ctx, (call, wanted, *tensors), outputs)
+        return outputs
+
+
 for direction in (Forward, Pull, Push, PullTwice):
     for name in ("forward", "backward", "jvp", "vmap"):
-        function: Any = vars(direction).get(name)
-        if function is None:
-            continue
-        # Where what is compiled differentiates, these are called.
-        function = torch.compiler.disable(function.__func__)
-        # `apply` asks for it at every call, and it takes longer than a small warp to find out.
-        function.__signature__ = signature(function)
-        setattr(direction, name, staticmethod(function))
+        if name in vars(direction):
+            # Where what is compiled differentiates, these are called.
+            setattr(direction, name, staticmethod(torch.compiler.disable(getattr(direction, name))))
+
+
+def evaluate(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The outputs of a call, with derivatives."""
+    direction = Forward if torch._C._are_functorch_transforms_active() else Untransformed
+    outputs: tuple[Tensor, ...] = direction.apply(call, (), *tensors)
+    return outputs

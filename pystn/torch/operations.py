@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 
 from pystn import ops
 from pystn.calls import Call, bind
-from pystn.torch.functions import Forward
+from pystn.torch.functions import evaluate
 from pystn.torch.library import call_operator
 from pystn.torch.tensors import check_tensors, traced
 
@@ -32,8 +32,7 @@ def differentiated() -> bool:
     reason="operators have no derivatives inside torch.func and in forward mode: call it uncompiled"
 )
 def uncompiled(call: Call, tensors: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    outputs: tuple[torch.Tensor, ...] = Forward.apply(call, (), *tensors)
-    return outputs
+    return evaluate(call, tensors)
 
 
 def with_corners(place: int, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -104,10 +103,10 @@ def apply(f: Any, *args: Any, **options: Any) -> Any:
     if last:  # what pystn reads in the order of memory, if it is told
         raised[0] = raised[0].movedim(1, -1)
         call = call.replace(channel_axis=-1)
-    if (torch.compiler.is_compiling() or traced()) and not differentiated():
-        outputs = tuple(call_operator(f, call, raised))
+    if torch.compiler.is_compiling() or traced():
+        outputs = uncompiled(call, raised) if differentiated() else tuple(call_operator(f, call, raised))
     else:
-        outputs = uncompiled(call, raised)
+        outputs = evaluate(call, raised)
     if last:
         channels = -2 if operation.name == "grid_gradient" else -1
         outputs = (outputs[0].movedim(channels, 1), *outputs[1:])
