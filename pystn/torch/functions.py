@@ -138,7 +138,7 @@ class Forward(Direction):
         wanted = tuple(ctx.needs_input_grad[2:])
         if not any(wanted) or all(c is None for c in cotangents):
             return (None,) * len(ctx.needs_input_grad)
-        pull = Pull.apply if watched() else Pull.forward
+        pull = Pull.apply if watched() else pulled
         gradients = pull(ctx.call, wanted, *cotangents, *ctx.saved_tensors)
         return (None, None, *placed(gradients, wanted))
 
@@ -154,6 +154,12 @@ class Forward(Direction):
         return Forward.batched(info, in_dims, *arguments)
 
 
+def pulled(call: Call, wanted: tuple[bool, ...], *tensors: Any) -> tuple[Tensor, ...]:
+    """What `Pull` computes."""
+    n = call.outputs
+    return run(tensors, lambda a: call.vjp(a[:n], a[n:], wanted), lambda: gradient_specs(tensors[n:], wanted))
+
+
 class Pull(Direction):
     """Gradients to those arrays that are wanted, from cotangents of the outputs and the arrays."""
 
@@ -165,10 +171,7 @@ class Pull(Direction):
     def targets(call: Call, wanted: tuple[bool, ...]) -> list[int]:
         return [k for k, is_wanted in enumerate(wanted) if is_wanted]
 
-    @staticmethod
-    def forward(call: Call, wanted: tuple[bool, ...], *tensors: Any) -> tuple[Tensor, ...]:
-        n = call.outputs
-        return run(tensors, lambda a: call.vjp(a[:n], a[n:], wanted), lambda: gradient_specs(tensors[n:], wanted))
+    forward = staticmethod(pulled)
 
     @staticmethod
     def backward(ctx: Any, *seconds: Any) -> tuple[Any, ...]:
