@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pystn.backends import backend_of
 from pystn.ops import OPERATIONS, Operation, Spec, dimensions
 from pystn.options import interpolation
 from pystn.typing import Array
@@ -195,9 +196,8 @@ class Call:
     def _cotangent(self, cotangents: Sequence[Array | None], arrays: Sequence[Array]) -> Any:
         first, *masks = cotangents
         if first is None:
-            like = next(array for array in (*masks, *arrays) if array is not None)
             shape, dtype = self.tangents(arrays)[0]
-            first = zeros(like, shape, dtype)
+            first = backend_of({self.names[0]: arrays[0]}).xp.zeros(shape, dtype)
         return (first, *masks) if masks else first
 
     def _tangents(self, tangents: Sequence[Array | None]) -> tuple[Sequence[Array | None], dict[str, Any]]:
@@ -273,12 +273,6 @@ def listed(result: Any) -> tuple[Array, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
-def zeros(like: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Of the kind of another array, NumPy's or CuPy's."""
-    made: Array = (np if isinstance(like, np.ndarray) else __import__("cupy")).zeros(shape, dtype)
-    return made
-
-
 def on_host(array: Any) -> Any:
     """What a kernel or a family is made from is read on the host; a device is waited for."""
     return array.get() if hasattr(array, "get") else array
@@ -291,6 +285,10 @@ def with_parameters(mode: Any, name: str, values: Any) -> Any:
         if isinstance(mode, (tuple, list)):
             raise TypeError("kernel must be a tuple of one array or None for each axis, as mode is")
         return interpolation(mode).with_parameters(values)
+    if not isinstance(mode, (tuple, list)) or int(axis) >= len(mode):
+        raise TypeError(
+            f"kernel must be one array, or a tuple of one array or None for each axis' mode: mode is {mode!r}"
+        )
     modes = list(mode)
     modes[int(axis)] = interpolation(modes[int(axis)]).with_parameters(values)
     return tuple(modes)

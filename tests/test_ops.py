@@ -42,7 +42,7 @@ def test_derivatives_are_called_as_the_table_says(operation):
     for function in operation.functions:
         if function is not None:
             # No option in one direction only.
-            assert set(operation.options) <= set(inspect.signature(function).parameters) | {"return_mask"}
+            assert set(operation.options) <= set(inspect.signature(function).parameters)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -217,6 +217,12 @@ def test_arguments_are_checked():
     ]:
         with pytest.raises(TypeError, match=words):
             bind(sample, args, options, lambda v: False)
+    for mode, kernel in [("cubic", (None, np.array(-0.5))), (("linear", "cubic"), (None, None, np.array(-0.5)))]:
+        call, arrays = bind(
+            sample, (np.zeros((1, 1, 4, 4)), np.zeros((1, 2, 2))), {"mode": mode, "kernel": kernel}, bool
+        )
+        with pytest.raises(TypeError, match="for each axis' mode: mode is"):
+            call.forward(arrays)
     with pytest.raises(TypeError, match="expected a differentiable function"):
         pystn.ops.operation(np.sin)
     with pytest.raises(TypeError, match="one primal for each of input, grid"):
