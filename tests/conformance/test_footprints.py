@@ -228,14 +228,14 @@ def test_shrinking_as_torch_does(backend, rng, mode, torch_mode, factor):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_taps_than_a_table_holds(backend, rng, kind):
-    """Long rows come in pieces: of 300 pixels along x, and the taps of a footprint that is at its limit."""
-    input = rng.standard_normal((1, 1, 3, 300))
-    grid = np.array([[[140.3, 1.2], [290.0, -0.7], [5.0, 1.05]]])
+    """Long rows come in pieces: of 140 pixels along x, and the taps of a footprint that is at its limit."""
+    input = rng.standard_normal((1, 1, 2, 140))
+    grid = np.array([[[70.3, 1.2], [130.0, -0.7], [5.0, 1.05]]])
     if kind == "scales":
         footprint = np.array([[[100.5, 1.0], [70.0, 2.0], [5000.0, 20.0]]])
     else:
         footprint = np.array([[[[1600.0, 10], [10, 0.8]], [[900, 0], [0, 2]], [[1e6, 100], [100, 1]]]])
-    for padding_mode in ("border", "constant", "mirror"):
+    for padding_mode in ("constant", "mirror"):
         resolved, options = options_of("linear", padding_mode, (False, "pixel"), fill_value=1.5)
         g, g_mask = rng.standard_normal((1, 1, 3)), rng.standard_normal((1, 3))
         run = Run(backend, resolved)
