@@ -314,9 +314,9 @@ def normalized_grid_sample(
 
     Notes
     -----
-    Without a mask, numerator and denominator are the output and the mask of one `grid_sample`. With one, and with kernels
-    other than "linear" and "nearest", whose weights may sum to more than 1, the mask is sampled as one more channel of
-    the image: a copy of that, and its gradient, are arrays beyond the results.
+    Without a mask, numerator and denominator are the output and the mask of one `grid_sample`. With one, and with
+    kernels other than "linear" and "nearest", whose weights may sum to more than 1, the mask is sampled as one more
+    channel of the image: a copy of that, and its gradient, are arrays beyond the results.
 
     Examples
     --------
