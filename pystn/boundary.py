@@ -824,6 +824,8 @@ def out_of_bounds_penalty_vjp2(
     to_penalty, to_grid = check_wrt(wrt, ("grad_penalty", "grid"))
     xp = check_penalty(grid, {"grad_penalty": grad_penalty, "gg_grid": gg_grid})
     check_like("grad_penalty", grad_penalty, grid.shape[:1], grid.dtype, "the result")
+    if gg_grid is not None:
+        check_like("gg_grid", gg_grid, grid.shape, grid.dtype, "grid")
     moved = out_of_bounds_penalty_jvp(grid, gg_grid)
     bent = None
     if to_grid:
