@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from families import FAMILIES, SIZES, parameters
 from matrix_operations import OPERATIONS
+from operations import CASES
 from warps import WARPS
 
 import pystn
@@ -17,6 +18,9 @@ pytestmark = pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is not i
 WAITING = {
     "expm": "how often matrices are squared follows from the largest",
     "invert_displacement": "iterations end when they have converged",
+    "brier_score": "labels are checked to be classes",
+    "expected_calibration_error": "labels are checked to be classes",
+    "reliability_curve": "labels are checked to be classes",
     "CPAB": "steps of 2-D are exponentials, and 1-D goes on while points leave their cells",
 }
 
@@ -162,7 +166,40 @@ def matrices():
             yield twice, operation.vjp2, (*primals, value, *primals), reason
 
 
-CALLS = [*samplers(), *warps(), *generators(), *families(), *matrices()]
+class Square:
+    def __call__(self, array):
+        return array**2
+
+    def vjp(self, cotangent, array):
+        return (2 * array * cotangent,)
+
+    def jvp(self, array, tangent):
+        return 2 * array * tangent
+
+
+def others():
+    """Operations of the table that are none of these."""
+    known = {name.partition("-")[0] for name, *_ in (*samplers(), *warps(), *generators(), *matrices())}
+    for case in CASES:
+        name = case.operation.name
+        if name in known or name not in pystn.ops.OPERATIONS:
+            continue
+        primals, options = case.primals(), {**case.options, **case.arrays}
+        options.pop("kernel", None)  # is in the mode
+        value, key = case.operation.forward(*primals, **options), str(case).removeprefix(name)
+        yield str(case), getattr(pystn, name), primals, options
+        yield f"{name}_vjp{key}", getattr(pystn, f"{name}_vjp"), (value, *primals), options
+        yield f"{name}_jvp{key}", getattr(pystn, f"{name}_jvp"), (*primals, *primals), options
+        if not case.operation.affine:
+            yield f"{name}_vjp2{key}", getattr(pystn, f"{name}_vjp2"), (*primals, value, *primals), options
+    yield "reliability_curve", pystn.reliability_curve, (np.full((4, 3), 0.5), [0, 1, 2, 0]), {}
+    of = (Square(), Square(), IMAGE)
+    yield "equivariance_error", pystn.equivariance_error, of, {}
+    yield "equivariance_error_vjp", pystn.equivariance_error_vjp, (np.ones(2), *of), {}
+    yield "equivariance_error_jvp", pystn.equivariance_error_jvp, (*of, IMAGE), {}
+
+
+CALLS = [*samplers(), *warps(), *generators(), *families(), *matrices(), *others()]
 
 
 def on_device(value):
@@ -181,7 +218,8 @@ def waits(name, raises):
 @pytest.mark.parametrize("name, function, arguments, options", CALLS, ids=[call[0] for call in CALLS])
 def test_only_what_has_to_waits(name, function, arguments, options):
     cuda_host.install()
-    options = {key: on_device(value) if key.startswith(("d_", "gg_")) else value for key, value in options.items()}
+    there = ("d_", "gg_", "mask")
+    options = {key: on_device(value) if key.startswith(there) else value for key, value in options.items()}
     expected = waits(name, options.pop("raises", False))
     arguments = on_device(arguments)
     function(*arguments, **options)  # what is kept is copied to the device, once
