@@ -187,7 +187,7 @@ class Quotient:
 
     def kept(self, covered: Array, values: Any, others: Any = 0) -> Array:
         """Values where there is a quotient, others elsewhere."""
-        chosen: Array = self.xp.where(covered, values, self.xp.asarray(others, dtype=values.dtype))
+        chosen: Array = self.xp.where(covered, values, others).astype(values.dtype, copy=False)
         return chosen
 
     def fill(self, value: Any) -> Array:
