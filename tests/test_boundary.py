@@ -185,6 +185,8 @@ CONFIGURATIONS = {
     "one mask": {"mask": (1, 4, 5), "batch": (1, 2), "mode": pystn.Gaussian(0.8), "eps": 0.2},
     "many masks": {"mask": (2, 4, 5), "batch": (1, 2), "channel_axis": -1},
     "one grid": {"mask": (2, 4, 5), "batch": (2, 1)},
+    "one grid for all": {"batch": (2, 1), "return_mask": True},
+    "one grid and mask": {"mask": (1, 4, 5), "batch": (2, 1), "return_mask": True},
 }
 
 
