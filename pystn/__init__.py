@@ -139,7 +139,15 @@ from pystn.splatting import (
     grid_push_vjp2,
 )
 from pystn.splines import spline_filter, spline_filter_jvp, spline_filter_vjp
+from pystn.systems import (
+    CascadedSpatialTransformer,
+    HierarchicalSpatialTransformer,
+    InverseCompositionalSpatialTransformer,
+    ParallelSpatialTransformer,
+    SpatialTransformer,
+)
 from pystn.threads import get_num_threads, num_threads, set_num_threads
+from pystn.transforms import identity_params, tiled_params
 from pystn.warping import (
     warp_affine,
     warp_affine_jvp,
@@ -160,14 +168,19 @@ __version__ = version("pystn")
 __all__ = [  # noqa: RUF022 (CPAB is a class)
     "BSpline",
     "CPAB",
+    "CascadedSpatialTransformer",
     "Cubic",
     "FreeFormDeformation",
     "Gaussian",
+    "HierarchicalSpatialTransformer",
+    "InverseCompositionalSpatialTransformer",
     "Lanczos",
     "Linear",
     "Nearest",
+    "ParallelSpatialTransformer",
     "PiecewiseAffine",
     "Polynomial",
+    "SpatialTransformer",
     "StationaryVelocity",
     "Tabulated",
     "ThinPlateSpline",
@@ -229,6 +242,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "homography_from_points_jvp",
     "homography_from_points_vjp",
     "homography_from_points_vjp2",
+    "identity_params",
     "invert",
     "invert_displacement",
     "invert_displacement_jvp",
@@ -290,6 +304,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "theta_to_box",
     "theta_to_box_jvp",
     "theta_to_box_vjp",
+    "tiled_params",
     "translation_matrix",
     "translation_matrix_jvp",
     "translation_matrix_vjp",
