@@ -32,7 +32,7 @@ class ProbabilisticSpatialTransformer(System):
     Parameters
     ----------
     localization : callable
-        The network, as `SpatialTransformer` takes it; it makes (N, 2, p), means and spreads, or the same flat, (N, 2 p).
+        The network, as `SpatialTransformer` takes it: it makes (N, 2, p), means and spreads, or that flat, (N, 2 p).
     transform, size, **options
         As `SpatialTransformer` takes them: ``CPAB(...)`` for series, for one.
     posterior : {"student", "normal"}, default "student"
