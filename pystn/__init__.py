@@ -6,6 +6,7 @@ product with its Jacobian's transpose, and ``f_jvp``, the product with its Jacob
 
 from importlib.metadata import version
 
+from pystn.antialiasing import Elliptical, MipMap, Scaled, Supersampling
 from pystn.config import show_config
 from pystn.devices import warmup
 from pystn.grids import (
@@ -161,14 +162,18 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "BSpline",
     "CPAB",
     "Cubic",
+    "Elliptical",
     "FreeFormDeformation",
     "Gaussian",
     "Lanczos",
     "Linear",
+    "MipMap",
     "Nearest",
     "PiecewiseAffine",
     "Polynomial",
+    "Scaled",
     "StationaryVelocity",
+    "Supersampling",
     "Tabulated",
     "ThinPlateSpline",
     "affine_grid",
