@@ -6,6 +6,7 @@ product with its Jacobian's transpose, and ``f_jvp``, the product with its Jacob
 
 from importlib.metadata import version
 
+from pystn.antialiasing import Elliptical, MipMap, Scaled, Supersampling
 from pystn.config import show_config
 from pystn.devices import warmup
 from pystn.grids import (
@@ -170,18 +171,22 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "CPAB",
     "CascadedSpatialTransformer",
     "Cubic",
+    "Elliptical",
     "FreeFormDeformation",
     "Gaussian",
     "HierarchicalSpatialTransformer",
     "InverseCompositionalSpatialTransformer",
     "Lanczos",
     "Linear",
+    "MipMap",
     "Nearest",
     "ParallelSpatialTransformer",
     "PiecewiseAffine",
     "Polynomial",
+    "Scaled",
     "SpatialTransformer",
     "StationaryVelocity",
+    "Supersampling",
     "Tabulated",
     "ThinPlateSpline",
     "affine_grid",
