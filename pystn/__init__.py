@@ -6,6 +6,7 @@ product with its Jacobian's transpose, and ``f_jvp``, the product with its Jacob
 
 from importlib.metadata import version
 
+from pystn.antialiasing import Elliptical, MipMap, Scaled, Supersampling
 from pystn.boundary import (
     normalized_grid_sample,
     normalized_grid_sample_jvp,
@@ -193,7 +194,16 @@ from pystn.splatting import (
     grid_push_vjp2,
 )
 from pystn.splines import spline_filter, spline_filter_jvp, spline_filter_vjp
+from pystn.systems import (
+    CascadedSpatialTransformer,
+    HierarchicalSpatialTransformer,
+    InverseCompositionalSpatialTransformer,
+    ParallelSpatialTransformer,
+    ProbabilisticSpatialTransformer,
+    SpatialTransformer,
+)
 from pystn.threads import get_num_threads, num_threads, set_num_threads
+from pystn.transforms import identity_params, tiled_params
 from pystn.warping import (
     warp_affine,
     warp_affine_jvp,
@@ -214,15 +224,25 @@ __version__ = version("pystn")
 __all__ = [  # noqa: RUF022 (CPAB is a class)
     "BSpline",
     "CPAB",
+    "CascadedSpatialTransformer",
     "Cubic",
+    "Elliptical",
     "FreeFormDeformation",
     "Gaussian",
+    "HierarchicalSpatialTransformer",
+    "InverseCompositionalSpatialTransformer",
     "Lanczos",
     "Linear",
+    "MipMap",
     "Nearest",
+    "ParallelSpatialTransformer",
     "PiecewiseAffine",
     "Polynomial",
+    "ProbabilisticSpatialTransformer",
+    "Scaled",
+    "SpatialTransformer",
     "StationaryVelocity",
+    "Supersampling",
     "Tabulated",
     "ThinPlateSpline",
     "affine_grid",
@@ -301,6 +321,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "homography_from_points_jvp",
     "homography_from_points_vjp",
     "homography_from_points_vjp2",
+    "identity_params",
     "identity_penalty",
     "identity_penalty_jvp",
     "identity_penalty_vjp",
@@ -386,6 +407,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "theta_to_box",
     "theta_to_box_jvp",
     "theta_to_box_vjp",
+    "tiled_params",
     "translation_matrix",
     "translation_matrix_jvp",
     "translation_matrix_vjp",
