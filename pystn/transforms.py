@@ -20,17 +20,11 @@ class Transform(NamedTuple):
 
     build: str | None  # the operation; None where parameters are the entries of the matrix
     box: Callable[[Any, Any], Any]  # parameters that map [-1, 1] to centre + scale * [-1, 1], both (ndim,)
-    dimensions: tuple[int, ...] = (1, 2, 3)
+    counts: dict[int, tuple[int, ...]]  # by the dimension, how many parameters there may be, the usual number first
     scales: str | None = "each"  # whether a box may have a scale on "each" axis, "one" for all, or None but 1
 
     def identity(self, ndim: int) -> np.ndarray[Any, Any]:
         return np.asarray(self.box(np.zeros(ndim), np.ones(ndim)), np.float64)
-
-    def counts(self, ndim: int) -> list[int]:
-        """How many parameters there may be: one more where a rotation may be a quaternion."""
-        least = self.identity(ndim).size
-        turns = 1 not in self.dimensions and ndim == 3
-        return [least, least + 1] if turns else [least]
 
 
 def still(centre: Any) -> Any:
@@ -38,17 +32,29 @@ def still(centre: Any) -> Any:
     return np.zeros(len(centre) * (len(centre) - 1) // 2)
 
 
+# In three dimensions rotations may be quaternions, of one number more.
 TRANSFORMS = {
-    "translation": Transform("translation_matrix", lambda centre, scale: centre, scales=None),
-    "attention": Transform("attention_matrix", lambda centre, scale: np.r_[scale[0], centre], scales="one"),
-    "rotation": Transform("rotation_matrix", lambda centre, scale: still(centre), (2, 3), None),
-    "rigid": Transform("rigid_matrix", lambda centre, scale: np.r_[still(centre), centre], (2, 3), None),
-    "similarity": Transform(
-        "similarity_matrix", lambda centre, scale: np.r_[still(centre), scale[0], centre], (2, 3), "one"
+    "translation": Transform(
+        "translation_matrix", lambda centre, scale: centre, {1: (1,), 2: (2,), 3: (3,)}, scales=None
     ),
-    "affine": Transform(None, lambda centre, scale: np.c_[np.diag(scale), centre].ravel()),
+    "attention": Transform(
+        "attention_matrix", lambda centre, scale: np.r_[scale[0], centre], {1: (2,), 2: (3,), 3: (4,)}, scales="one"
+    ),
+    "rotation": Transform("rotation_matrix", lambda centre, scale: still(centre), {2: (1,), 3: (3, 4)}, scales=None),
+    "rigid": Transform(
+        "rigid_matrix", lambda centre, scale: np.r_[still(centre), centre], {2: (3,), 3: (6, 7)}, scales=None
+    ),
+    "similarity": Transform(
+        "similarity_matrix",
+        lambda centre, scale: np.r_[still(centre), scale[0], centre],
+        {2: (4,), 3: (7, 8)},
+        scales="one",
+    ),
+    "affine": Transform(
+        None, lambda centre, scale: np.c_[np.diag(scale), centre].ravel(), {1: (2,), 2: (6,), 3: (12,)}
+    ),
     "projective": Transform(
-        "projective_matrix", lambda centre, scale: np.r_[np.c_[np.diag(scale), centre].ravel(), 0, 0], (2,)
+        "projective_matrix", lambda centre, scale: np.r_[np.c_[np.diag(scale), centre].ravel(), 0, 0], {2: (8,)}
     ),
 }
 
@@ -61,7 +67,7 @@ def named(transform: Any, ndim: int | None = None) -> Transform:
             f"unknown transform: expected one of {expected}, a family's object or a callable, got {transform!r}"
         )
     found = TRANSFORMS[transform]
-    if ndim is not None and ndim not in found.dimensions:
+    if ndim is not None and ndim not in found.counts:
         raise ValueError(f"there is no transform {transform!r} in {ndim} dimensions")
     return found
 

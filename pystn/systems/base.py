@@ -55,7 +55,9 @@ class System:
                     raise ValueError(f"size must be that of the family, {one.size}, or None: got {self.size}")
                 self.size = one.size
                 if options.setdefault("align_corners", one.align_corners) != one.align_corners:
-                    raise ValueError(f"align_corners must be that of the family, {one.align_corners}: got both")
+                    raise ValueError(
+                        f"align_corners must be that of the family, {one.align_corners}: got {options['align_corners']}"
+                    )
             elif not callable(one):
                 named(one)
         self.transform = transform
@@ -164,7 +166,7 @@ class System:
         if by_matrix.build is None:
             theta, back = shaped(parameters, (ndim, ndim + 1), what, parallel)
             return Warp(theta, True), back
-        check_shape(parameters, [(count,) for count in by_matrix.counts(ndim)], what, parallel)
+        check_shape(parameters, [(count,) for count in by_matrix.counts[ndim]], what, parallel)
         theta, to_parameters = self._pull(by_matrix.build, parameters)
         return Warp(theta, True), lambda grad: to_parameters(grad)[0]
 
