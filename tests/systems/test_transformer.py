@@ -244,6 +244,11 @@ class Returns:
         ),
         (ValueError, "size must not be negative: got (-1, 3)", given(None, size=(-1, 3))),
         (TypeError, "unexpected keyword argument 'paddding'", given(np.ones((2, 6)), paddding="border")),
+        (
+            TypeError,
+            "cull_behind is an option of projective transforms: got 'affine'",
+            given(np.ones((2, 6)), cull_behind=True),
+        ),
         (ValueError, "unknown padding_mode", given(np.ones((2, 6)), padding_mode="none")),
         (
             TypeError,
