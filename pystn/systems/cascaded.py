@@ -225,6 +225,10 @@ class HierarchicalSpatialTransformer(Cascade):
         As `SpatialTransformer`; and if there are not as many transforms or scales as networks, or a transform is not by
         matrices.
 
+    See Also
+    --------
+    CascadedSpatialTransformer : every network sees the input in the size of the output.
+
     Examples
     --------
     >>> import numpy as np

@@ -52,6 +52,10 @@ class InverseCompositionalSpatialTransformer(Cascade):
     TypeError, ValueError
         As `SpatialTransformer`; and if an option is not among its values.
 
+    See Also
+    --------
+    CascadedSpatialTransformer : a network of its own for every step.
+
     Notes
     -----
     A second argument of the call, and of `vjp` and `pull`, is the warp to start from: matrices (N, ndim, ndim + 1) or
