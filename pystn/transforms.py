@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import isqrt, prod
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,13 +59,11 @@ TRANSFORMS = {
 }
 
 
-def named(transform: Any, ndim: int | None = None) -> Transform:
-    """The transform of that name, in `ndim` dimensions if they are known."""
+def named(transform: Any, ndim: int | None = None, others: str = ", a family's object or a callable") -> Transform:
+    """The transform of that name, in `ndim` dimensions if they are known; `others` are what else it might have been."""
     if not isinstance(transform, str) or transform not in TRANSFORMS:
-        expected = ", ".join(map(repr, TRANSFORMS))
-        raise ValueError(
-            f"unknown transform: expected one of {expected}, a family's object or a callable, got {transform!r}"
-        )
+        expected = ", ".join(map(repr, TRANSFORMS)) + others
+        raise ValueError(f"unknown transform: expected one of {expected}, got {transform!r}")
     found = TRANSFORMS[transform]
     if ndim is not None and ndim not in found.counts:
         raise ValueError(f"there is no transform {transform!r} in {ndim} dimensions")
@@ -106,7 +104,10 @@ def identity_params(transform: str | Family = "affine", ndim: int = 2, dtype: An
     >>> pystn.identity_params("similarity")
     array([0., 1., 0., 0.])
     """
-    values = transform.identity()[0] if isinstance(transform, Family) else named(transform, ndim).identity(ndim)
+    if isinstance(transform, Family):
+        values = transform.identity()[0]
+    else:
+        values = named(transform, ndim, " or a family's object").identity(ndim)
     return np.array(values, dtype).ravel()
 
 
@@ -156,7 +157,7 @@ def tiled_params(
            [ 0.5, -0.5,  0.5],
            [ 0.5,  0.5,  0.5]])
     """
-    by_matrix = named(transform, ndim)
+    by_matrix = named(transform, ndim, others="")
     if transform == "rotation":
         raise ValueError("a rotation moves no window: expected a transform with a translation, got 'rotation'")
     if isinstance(count, (tuple, list)):
@@ -178,6 +179,5 @@ def squarely(count: int, ndim: int) -> list[int]:
     """Factors of a number, one for each axis, as alike as they can be, the largest first."""
     if ndim == 1:
         return [count]
-    root = round(count ** (1 / ndim)) if ndim > 2 else isqrt(count)
-    least = next(n for n in range(root, 0, -1) if count % n == 0)
-    return [*squarely(count // least, ndim - 1), least]
+    sides = (n for n in range(1, count + 1) if count % n == 0)
+    return min(sorted([n, *squarely(count // n, ndim - 1)], reverse=True) for n in sides)
