@@ -86,7 +86,7 @@ def test_frameworks_have_the_same_gradients(name, framework):
         import pystn.jax as module
 
         with jax.enable_x64(True):
-            found = jax.grad(lambda weights: loss(module, weights, jax.numpy.asarray(image)))(
+            found = jax.jit(jax.grad(lambda weights: loss(module, weights, jax.numpy.asarray(image))))(
                 [jax.numpy.asarray(w) for w in weights]
             )
     else:
