@@ -102,12 +102,13 @@ class InverseCompositionalSpatialTransformer(Cascade):
             raise TypeError(f"expected the input and the warp to start from, got {1 + len(others)} arguments")
         ndim = input.ndim - 2
         if self.frame is not None and len(self.frame) != ndim:
-            raise ValueError(f"frame must be a matrix ({ndim}, {ndim + 1}) here, got shape {self.frame.shape}")
+            raise ValueError(
+                f"frame must be a matrix ({ndim}, {ndim + 1}) for this input, got shape {self.frame.shape}"
+            )
         (initial,) = others or (None,)
         if initial is None:
             return None
-        shapes = [(ndim, ndim + 1), *([(3, 3)] if ndim == 2 else [])]
-        check_shape(initial, shapes, "the warp to start from")
+        check_shape(initial, [(ndim, ndim + 1), *[(3, 3)][: ndim == 2]], "the warp to start from")
         return Warp(initial, True)
 
     def _stages(self, input: Any) -> Iterator[Stage]:
