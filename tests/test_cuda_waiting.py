@@ -1,6 +1,7 @@
 """What waits for the device: the calls that have to, to raise errors or to know when they are done, and no others."""
 
 import contextlib
+import inspect
 
 import cuda_host
 import numpy as np
@@ -11,6 +12,8 @@ from operations import CASES
 from warps import WARPS
 
 import pystn
+from pystn.antialiasing import AntiAliasing
+from pystn.interpolation import Interpolation
 
 pytestmark = pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is not installed")
 
@@ -199,7 +202,42 @@ def others():
     yield "equivariance_error_jvp", pystn.equivariance_error_jvp, (*of, IMAGE), {}
 
 
-CALLS = [*samplers(), *warps(), *generators(), *families(), *matrices(), *others()]
+class Network:
+    """Parameters from the first pixels."""
+
+    def __init__(self, *shape):
+        self.shape = shape
+
+    def __call__(self, image):
+        flat = image.reshape(len(image), -1)
+        return flat[:, : np.prod(self.shape)].reshape(len(image), *self.shape)
+
+    def vjp(self, grad, image):
+        return 0 * image, grad.sum(0)
+
+
+def systems():
+    """Each with what pulls its output back."""
+    one = Network(6)
+    made = {
+        "SpatialTransformer": (one,),
+        "ParallelSpatialTransformer": ([one, one],),
+        "CascadedSpatialTransformer": ([one, one],),
+        "HierarchicalSpatialTransformer": ([one, one],),
+        "InverseCompositionalSpatialTransformer": (one,),
+        "ProbabilisticSpatialTransformer": (Network(2, 6),),
+    }
+    for name, networks in made.items():
+        system = getattr(pystn, name)(*networks)
+
+        def there_and_back(image, system=system):
+            output, pullback = system.pull(image)
+            return pullback(output)
+
+        yield name, there_and_back, (IMAGE,), {}
+
+
+CALLS = [*samplers(), *warps(), *generators(), *families(), *matrices(), *others(), *systems()]
 
 
 def on_device(value):
@@ -232,5 +270,8 @@ def test_every_operation_is_among_them():
     called = {name.partition("-")[0] for name, *_ in CALLS}
     none = {"control_points", "get_num_threads", "num_threads", "set_num_threads", "show_config", "warmup"}
     none |= {"vjp", "jvp"}  # which call them
-    kernels = {"BSpline", "Cubic", "Gaussian", "Lanczos", "Linear", "Nearest", "Tabulated"}
-    assert {name for name in pystn.__all__ if not name.startswith("_")} - none - kernels <= called
+    none |= {"identity_params", "tiled_params"}  # which make arrays of the host
+    values = (Interpolation, AntiAliasing)
+    classes = {name for name in pystn.__all__ if inspect.isclass(getattr(pystn, name))}
+    none |= {name for name in classes if issubclass(getattr(pystn, name), values)}
+    assert set(pystn.__all__) - none <= called
