@@ -111,7 +111,7 @@ class CascadedSpatialTransformer(Cascade):
 
     Parameters
     ----------
-    localizations : sequence of callable
+    localizations : tuple or list of callable
         A network a stage, as `SpatialTransformer` takes them. The first sees the input itself, the others the input
         warped, in the size of the output.
     transform : str, family, callable, or a sequence of one a stage
@@ -208,7 +208,7 @@ class HierarchicalSpatialTransformer(Cascade):
 
     Parameters
     ----------
-    localizations : sequence of callable
+    localizations : tuple or list of callable
         A network a stage, as `SpatialTransformer` takes them.
     transform : str or sequence of str
         One, or one a stage; by matrices, as "affine".

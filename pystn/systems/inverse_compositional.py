@@ -50,7 +50,8 @@ class InverseCompositionalSpatialTransformer(Cascade):
     Raises
     ------
     TypeError, ValueError
-        As `SpatialTransformer`; and if an option is not among its values.
+        As `SpatialTransformer`; if an option is not among its values, the frame or the warp to start from has another
+        shape, or in `vjp` if gradients to the weights have another structure at one step than at others.
 
     See Also
     --------
@@ -59,7 +60,7 @@ class InverseCompositionalSpatialTransformer(Cascade):
     Notes
     -----
     A second argument of the call, and of `vjp` and `pull`, is the warp to start from: matrices (N, ndim, ndim + 1) or
-    projective (N, 3, 3), in the frame; the identity if it is not given. It has no gradient.
+    projective (N, 3, 3), in the frame; the identity if it is not given. `vjp` has no gradient to it, the adapters have.
 
     The gradient to the weights is the sum over all steps. Projective warps are divided by their last entry.
 

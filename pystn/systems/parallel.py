@@ -23,7 +23,7 @@ class ParallelSpatialTransformer(System):
 
     Parameters
     ----------
-    localizations : callable or sequence of callable
+    localizations : callable, or tuple or list of callable
         One network that makes all parameters, (N, K, p), or K networks of (N, p) each; as `SpatialTransformer` takes
         them.
     transform, size, **options
@@ -35,7 +35,7 @@ class ParallelSpatialTransformer(System):
     Raises
     ------
     TypeError, ValueError
-        As `SpatialTransformer`.
+        As `SpatialTransformer`; if there is no network, or several give parameters of different shapes.
 
     See Also
     --------

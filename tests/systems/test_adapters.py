@@ -277,6 +277,13 @@ class TestTorch:
         assert output.dtype == self.torch.float32
         assert output.shape == case.image().shape
 
+    def test_the_warp_to_start_from_has_a_gradient(self):
+        case = BY_NAME["refining-initial"]
+        start = self.torch.from_numpy(AFFINE).requires_grad_()
+        system = case.build(case.networks(Linear), self.stn, self.torch.from_numpy)
+        system.localization.weights = tuple(map(self.torch.from_numpy, system.localization.weights))
+        self.torch.autograd.gradcheck(lambda start: system(self.torch.from_numpy(case.image()), start), start)
+
     def test_families_are_generators_of_stages(self):
         networks = [self.network(), self.network(SPLINE, (5, 6))]
         system = self.stn.CascadedSpatialTransformer(networks, ("affine", SPLINE))
