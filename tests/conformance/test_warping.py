@@ -101,7 +101,7 @@ class Asked:
         self.warp, self.case, self.dtype, self.answers = warp, case, dtype, {}
         self.parameters = parameters_for(kernel, warp.ndim)
         align_corners, coords = convention
-        leading, clear = (case.batch[1], *case.several), 0.0 if dtype == np.float64 else 0.02
+        leading, clear = (case.batch[1], *case.several), 0.0 if dtype == np.float64 else 0.002
         theta = matrices(rng, warp, leading, case.image, case.size, align_corners, coords, clear=clear)
         if case.lost:
             theta[(-1,) * len(leading)][0, -1] = np.nan
@@ -452,7 +452,7 @@ def test_equals_central_differences(backend, rng, warp, name, convention):
     """Of the value along random directions, with samples away from kinks, and of its pairing with a cotangent."""
     align_corners, coords = convention
     image, size = {1: ((9,), (7,)), 2: ((5, 6), (3, 4)), 3: ((4, 5, 6), (2, 3, 2))}[warp.ndim]
-    theta = matrices(rng, warp, (2,), image, size, align_corners, coords, clear=0.01)
+    theta = matrices(rng, warp, (2,), image, size, align_corners, coords, clear=0.002)
     options = {"mode": name, "padding_mode": "reflection", "align_corners": align_corners, "coords": coords}
     at = [rng.standard_normal((2, 2, *image)), theta]
     along = [rng.standard_normal(a.shape) for a in at]
