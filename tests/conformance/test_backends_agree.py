@@ -7,7 +7,6 @@ from conftest import BACKENDS, KERNELS, coordinates, kernel_for
 
 import pystn
 
-
 # The backends whose arithmetic is that of the CPU, but not the CPU itself.
 EXACT = [backend for backend in BACKENDS if getattr(backend, "name", None) == "cuda-host"]
 of_the_exact = pytest.mark.parametrize("backend", EXACT, ids=lambda backend: backend.name)
