@@ -115,6 +115,7 @@ from pystn.matrices import (
     translation_matrix_jvp,
     translation_matrix_vjp,
 )
+from pystn.multisampling import linearized_grid_sample, linearized_grid_sample_jvp, linearized_grid_sample_vjp
 from pystn.ops import jvp, vjp
 from pystn.sampling import (
     grid_gradient,
@@ -257,6 +258,9 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "linear_grid_jvp",
     "linear_grid_vjp",
     "linear_grid_vjp2",
+    "linearized_grid_sample",
+    "linearized_grid_sample_jvp",
+    "linearized_grid_sample_vjp",
     "logm",
     "logm_jvp",
     "logm_vjp",

@@ -89,6 +89,17 @@ def family(name):
     return Case(name, made, lambda rng: (parameters(made, rng, (2,)),), {}, arrays)
 
 
+def ramps(size, shape):
+    """Images whose slopes are the same everywhere, where fitted ones are derivatives of the value too."""
+
+    def draw(rng):
+        slopes = rng.uniform(0.5, 1.0, (2, 2, len(size)))
+        axes = np.meshgrid(*map(np.arange, size), indexing="ij")
+        return np.tensordot(slopes, np.stack(axes), 1), rng.uniform(-0.4, 0.4, (2, *shape, len(size)))
+
+    return draw
+
+
 WITH_STATE = ("thin-plate-2d", "thin-plate-3d", "piecewise-nearest", "piecewise-affine")
 TARGETS = np.random.default_rng(3).uniform(-0.9, 0.9, (5, 2))
 SPLINE = pystn.ThinPlateSpline(pystn.control_points((2, 3)), targets=TARGETS)
@@ -126,6 +137,14 @@ CASES = [
         {"mode": ("linear", pystn.Tabulated((0.0, 0.3, 0.8, 0.4, 0.0), 1.5))},
         {"kernel": (None, np.array([0.0, 0.3, 0.8, 0.4, 0.0]))},
     ),
+    Case(
+        "grid_sample-supersample",
+        "grid_sample",
+        sampling((5, 6), (3, 4), batch=(2, 1)),
+        {"antialias": pystn.Supersampling(2), "mode": "cubic"},
+    ),
+    Case("grid_sample-mipmap", "grid_sample", sampling((5, 6), (3, 4)), {"antialias": "mipmap", "return_mask": True}),
+    Case("linearized", "linearized_grid_sample", ramps((8, 9), (3, 2)), {"seed": 1, "spread": 0.2}),
     Case("grid_gradient", "grid_gradient", sampling((5, 6), (3, 4)), {"mode": "cubic"}),
     Case("grid_push", "grid_push", splatting((5, 6), (3, 4)), {"size": (5, 6)}),
     Case(
@@ -149,6 +168,12 @@ CASES = [
         {"fill_value": np.array(0.5)},
     ),
     Case("warp_projective", "warp_projective", warping((5, 6), 3), {"size": (4, 3), "padding_mode": "border"}),
+    Case(
+        "warp_projective-mipmap",
+        "warp_projective",
+        warping((5, 6), 3),
+        {"size": (3, 3), "mode": "cubic", "antialias": pystn.MipMap(levels=2)},
+    ),
     *[
         Case(f"warp_project-{reduce}", "warp_project", warping((4, 5, 6), 3), {"size": (3, 4, 2), "reduce": reduce})
         for reduce in ("sum", "mean", "max")
