@@ -45,12 +45,12 @@ class FootprintSampler:
         # Footprints that samples of an affine map share are not repeated.
         self.footprint = self.spread(self.measure.value)
 
-    def spread(self, footprints: Array) -> Array:
+    def spread(self, footprints: Array) -> Any:
         """One for each sample."""
         shape = self.coordinates.shape
         return self.backend.xp.broadcast_to(footprints, (*shape[:-1], *footprints.shape[len(shape) - 1 :]))
 
-    def gathered(self, to_footprint: Array) -> Array:
+    def gathered(self, to_footprint: Array) -> Any:
         """The sum over those that share one."""
         shape = self.measure.value.shape
         shared = tuple(axis for axis, length in enumerate(shape) if length != to_footprint.shape[axis])
