@@ -96,8 +96,10 @@ class Scaled(AntiAliasing):
     .. math:: V = \frac{1}{N} \sum_m U_m \prod_a k\Bigl(\frac{p_a - m_a}{s_a}\Bigr), \qquad
               s_a = \max\Bigl(1, \sqrt{\textstyle\sum_k J_{ak}^2}\Bigr)
 
-    with N the sum of the weights: what Pillow and JAX's ``scale_and_translate`` do where they shrink. Where no axis
-    shrinks it is the kernel itself.
+    with N the sum of the weights: what Pillow, PyTorch and JAX do where they resize. "nearest" is a box of s pixels.
+    Where no axis shrinks it is the kernel itself. Taps outside the image have their weight, and read what the padding
+    says; the mask is the share of those inside. Scales above four times the length of an axis are cut to that.
+    `fill_value` and kernels have no derivatives here.
 
     Parameters
     ----------
@@ -112,12 +114,13 @@ class Scaled(AntiAliasing):
 class Elliptical(AntiAliasing):
     r"""Elliptical weighted average: a Gaussian in the shape of the footprint, in place of the interpolation kernel.
 
-    .. math:: V = \frac{1}{N} \sum_m U_m \exp\bigl(-\tfrac12 (m - p)^T \Sigma^{-1} (m - p)\bigr), \qquad
-              \Sigma = \tfrac14 (J J^T + I)
+    .. math:: V = \frac{1}{N} \sum_m U_m \max\bigl(0, e^{-q_m / 2} - e^{-9 / 2}\bigr), \qquad
+              q_m = (m - p)^T \Sigma^{-1} (m - p), \qquad \Sigma = \tfrac14 (J J^T + I)
 
     with N the sum of the weights: the footprint of a round target pixel, widened by a round source pixel (Heckbert,
-    Fundamentals of texture mapping and image warping, 1989). It follows J when that stretches and turns, and smooths
-    where nothing shrinks, too.
+    Fundamentals of texture mapping and image warping, 1989), out to three standard deviations. It follows J where that
+    stretches and turns, and smooths where nothing shrinks, too. The option `mode` is of no effect. What is outside the
+    image is as for `Scaled`, and `fill_value` has no derivative.
 
     Parameters
     ----------

@@ -8,9 +8,10 @@ import pytest
 from jacobians import assert_adjoint, assert_close, assert_second_order, difference
 
 import pystn
+from pystn.backends import backend_of
+from pystn.options import resolve
 
-KINDS = ("supersample", "mipmap")
-OF_JACOBIANS = {"mipmap": pystn.MipMap}
+KINDS = ("supersample", "mipmap", "scaled", "ewa")
 
 
 def image_of(rng, ndim, batch=2, channels=2):
@@ -180,6 +181,30 @@ def test_mip_maps_are_between_two_levels(rng):
         assert_adjoint(found[0, 0], u, [gradient[0]], [d])
 
 
+@pytest.mark.parametrize("align, coords", [(False, "normalized"), (True, "normalized"), (False, "pixel")])
+@pytest.mark.parametrize("kind", ["scaled", "ewa"])
+def test_footprints_are_those_of_the_differences(kind, align, coords, rng):
+    image, grid = image_of(rng, 2), pystn.affine_grid(matrices_of(rng, 2), (3, 4))
+    grid[0] += rng.uniform(-0.2, 0.2, grid[0].shape)
+    grid[1] *= 0.2  # where nothing shrinks
+    unit = np.array([9, 10][::-1]) / 2 - align / 2
+    if coords == "pixel":
+        grid, unit = 4 * grid + 4, np.ones(2)
+    jacobian = np.moveaxis(differences(grid) * unit, 0, -1)
+    if kind == "scaled":
+        footprint = np.maximum(1, np.linalg.norm(jacobian, axis=-1))
+        assert (footprint[0] > 1).all()
+        assert (footprint[1] == 1).all()
+    else:
+        footprint = 0.25 * (np.einsum("...ik,...jk->...ij", jacobian, jacobian) + np.eye(2))
+    options = {"mode": "cubic", "padding_mode": "border", "align_corners": align, "coords": coords}
+    sampling = resolve("cubic", "border", align, coords, "right", 1, False)
+    expected, covered = backend_of({"image": image}).footprint_sample(image, grid, footprint, sampling, True, None)
+    found, mask = pystn.grid_sample(image, grid, antialias=kind, return_mask=True, **options)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(mask, covered, rtol=0, atol=1e-12)
+
+
 def test_levels_that_are_not_there(rng):
     image, grid = image_of(rng, 2), rng.uniform(-1, 1, (2, 3, 4, 2))
     np.testing.assert_array_equal(
@@ -214,6 +239,29 @@ def test_mip_maps_of_half_the_size_are_average_pooling(ndim, rng):
     expected = pool(torch.tensor(image), 2).numpy()
     found = pystn.warp_affine(image, np.eye(ndim, ndim + 1)[None], expected.shape[2:], antialias="mipmap")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("theirs, ours", [("bilinear", "linear"), ("bicubic", pystn.Cubic(a=-0.5))])
+def test_scaled_kernels_are_those_of_resizing(theirs, ours, rng):
+    """Where no tap is outside: PyTorch leaves those out and divides by what is left."""
+    torch = pytest.importorskip("torch")
+    image = rng.standard_normal((2, 3, 24, 35))
+    resize = torch.nn.functional.interpolate
+    expected = resize(torch.tensor(image), (8, 14), mode=theirs, antialias=True, align_corners=False).numpy()
+    found = pystn.warp_affine(image, np.eye(2, 3)[None], (8, 14), ours, antialias="scaled")
+    inside = (..., slice(2, -2), slice(2, -2))
+    np.testing.assert_allclose(found[inside], expected[inside], rtol=0, atol=1e-12)
+    assert np.abs(found - expected).max() > 1e-3
+
+
+def test_a_round_footprint_is_a_gaussian_filter(rng):
+    scipy = pytest.importorskip("scipy.ndimage")
+    image = rng.standard_normal((48, 60))
+    found = pystn.warp_affine(image[None, None], np.eye(2, 3)[None], (12, 15), antialias="ewa")[0, 0]
+    smooth = scipy.gaussian_filter(image, np.sqrt(0.25 * (16 + 1)), truncate=6)
+    middles = smooth.reshape(12, 4, 15, 4)[:, 1:3, :, 1:3].mean(axis=(1, 3))
+    # Ours ends at three standard deviations, and is not averaged over the pixels next to the middle.
+    assert np.abs(found - middles)[2:-2, 2:-2].max() < 0.25 * middles.std()
 
 
 # ---- derivatives
@@ -290,7 +338,7 @@ def test_what_a_batch_shares_has_the_sum_of_its_gradients(kind, name, batches, r
         assert_close(found, each if len(found) == 2 else each.sum(axis=0, keepdims=True), 1e-12)
 
 
-@pytest.mark.parametrize("kind", OF_JACOBIANS.values())
+@pytest.mark.parametrize("kind", [pystn.MipMap, pystn.Scaled, pystn.Elliptical])
 @pytest.mark.parametrize("name", ["grid_sample", "warp_projective"])
 def test_a_footprint_held_constant_has_no_part_in_gradients(kind, name, rng):
     """Along a shift of all samples, which changes no distance between them, both are the same; along others not."""
@@ -332,6 +380,16 @@ def test_gradients_of_fill_value_and_kernel(kind, rng):
         image, grid, None, None, pystn.Gaussian(0.7), fill_value=fill, d_fill_value=d_fill, d_kernel=2.0, **options
     )
     assert_close(pushed, difference(value, (fill, sigma), (d_fill, 2.0)))
+
+
+@pytest.mark.parametrize("kind", ["scaled", "ewa"])
+def test_footprints_have_no_gradients_of_fill_value_and_kernel(kind, rng):
+    image, grid, _ = drawn(rng, "grid_sample", 2, {"antialias": kind, "padding_mode": "constant"})
+    for options in ({"fill_value": 1.0, "wrt": "fill_value"}, {"mode": "cubic", "wrt": "kernel"}):
+        with pytest.raises(NotImplementedError, match="no derivatives with antialias 'scaled' and 'ewa'"):
+            pystn.grid_sample_vjp(np.ones((2, 2, 3, 4)), image, grid, antialias=kind, **options)
+    with pytest.raises(NotImplementedError, match="no derivatives with antialias 'scaled' and 'ewa'"):
+        pystn.grid_sample_jvp(image, grid, None, None, antialias=kind, d_fill_value=1.0)
 
 
 # ---- ways to say the same
@@ -477,13 +535,13 @@ def test_cut_off_samples_are_those_of_the_image(kind):
         return_mask=True,
     )
     inside = (x[0, :, 0] >= 0) & (x[0, :, 0] <= 4)
-    if kind == "supersample":  # a quarter of a pixel to either side is
-        inside = ((x[0, :, 0] > -0.25) & (x[0, :, 0] < 4.25)) & (x[0, :, 0] % 4 != 0)
-        half = x[0, :, 0] % 4 == 0
-        np.testing.assert_array_equal(output[0, 0, half & (abs(x[0, :, 0] - 2) < 3)], 0.0)
-        inside, output, mask = inside[~half], output[:, :, ~half], mask[:, ~half]
-    np.testing.assert_array_equal(output[0, 0], np.where(inside, 1.0, -1.0))
-    np.testing.assert_array_equal(mask[0], inside.astype(float))
+    if kind == "supersample":  # of the outermost centres the one half is beyond
+        ends = np.isin(x[0, :, 0], (0, 4))
+        np.testing.assert_array_equal(output[0, 0, ends], 0.0)
+        np.testing.assert_array_equal(mask[0, ends], 0.5)
+        inside, output, mask = inside[~ends], output[..., ~ends], mask[:, ~ends]
+    np.testing.assert_allclose(output[0, 0], np.where(inside, 1.0, -1.0), rtol=1e-14)
+    np.testing.assert_array_equal(mask[0] > 0, inside)
 
 
 def test_no_samples(rng):
@@ -552,7 +610,7 @@ def test_what_it_can_be(name, rng):
             f(image, source, antialias=wrong, **options)
 
 
-@pytest.mark.parametrize("kind", ["supersample", "mipmap", "scaled", "ewa"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_list_of_points_has_no_neighbours(kind, rng):
     image, points = image_of(rng, 2), rng.uniform(-1, 1, (2, 5, 2))
     for call in (
