@@ -9,7 +9,24 @@ and shape are those of the local Jacobian
 
 in source pixels per target pixel: of a matrix the exact one, of a grid its central differences, one-sided at its ends
 and 0 along axes of one pixel and next to coordinates that are NaN or infinite. The columns of J are how far the
-source moves for a step along a target axis, its rows what a source axis sees of all of them.
+source moves for a step along a target axis, its rows what a source axis sees of all of them. Derivatives go through J
+too, of the first and of the second order, unless an object says ``detach=True``.
+
+Examples
+--------
+A checkerboard, shrunk by 4: samples of it see one colour.
+
+>>> import numpy as np
+>>> import pystn
+>>> board = (-1.0) ** np.add.outer(np.arange(16), np.arange(16))[None, None]
+>>> theta = np.array([[[4.0, 0.0, 0.0], [0.0, 4.0, 0.0]]])
+>>> options = {"padding_mode": "mirror", "coords": "pixel"}
+>>> pystn.warp_affine(board, theta, (2, 2), **options)
+array([[[[1., 1.],
+         [1., 1.]]]])
+>>> pystn.warp_affine(board, theta, (2, 2), antialias="scaled", **options).round(9) + 0.0
+array([[[[0., 0.],
+         [0., 0.]]]])
 """
 
 from __future__ import annotations
@@ -47,7 +64,8 @@ class Supersampling(AntiAliasing):
     Parameters
     ----------
     samples : int, default 2
-        How many along each target axis, s; a call takes s^d times as long, and two images of the result's size more.
+        How many along each target axis, s; a call takes s^d times as long. Beside the sums it stores the samples of
+        one sub-pixel; gradients, the grids or the matrices of all.
     """
 
     samples: int = 2
@@ -70,7 +88,9 @@ class MipMap(AntiAliasing):
     \lambda = S_{l+1} - S_l`, and 0 where :math:`\lambda` is clamped; of equal columns the first has the gradient.
 
     What is outside the image is so at every level, and "zeros" fades over the last pixel of a level. Samples that
-    `cutoff` leaves out are those of the image itself; the mask is the mean of that of the two levels.
+    `cutoff` leaves out are those of the image itself; the mask is the same mean of the masks of the two levels. "wrap"
+    repeats a level of an odd size with its own period, which is longer. On the CPU levels that no sample needs are left
+    out.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ class FootprintSampler:
         """The sum over those that share one."""
         shape = self.measure.value.shape
         shared = tuple(axis for axis, length in enumerate(shape) if length != to_footprint.shape[axis])
-        return to_footprint.sum(axis=shared, keepdims=True)
+        return to_footprint.sum(axis=shared, keepdims=True) if shared else to_footprint
 
     def along(self, d_source: Array | None) -> tuple[Array | None, Array | None]:
         """The tangents of grid and footprint."""

@@ -1,7 +1,7 @@
 """Weighted sums of samplings, which supersampling and mip maps are.
 
-The samplings are of images that are made from one by a linear map, at
-coordinates that are affine in arrays, the bases, which are made from one source. So are their derivatives.
+The samplings are of images that are made from one by a linear map, at coordinates that are affine in arrays, the
+bases, which are made from one source. So are their derivatives.
 """
 
 from __future__ import annotations
@@ -112,17 +112,15 @@ class Blend(ABC):
             return replace(self.coordinates, theta=at)
         return at
 
-    def weighted(self, values: Array, weight: Any) -> Any:
-        """Samples times one weight for each."""
-        if isinstance(weight, float):
-            return values * weight
-        return values * self.xp.expand_dims(weight, self.options.channel_axis)
+    def of_samples(self, weight: Any) -> Any:
+        """One weight for each sample, to be multiplied with all its channels."""
+        return weight if isinstance(weight, float) else self.xp.expand_dims(weight, self.options.channel_axis)
 
     def cotangents(self, grad_output: Array, grad_mask: Array | None, weight: Any) -> tuple[Array, Array | None]:
         """Of a part, from those of the result."""
         dtype = tangent_dtype(self.dtype)
         return (
-            self.weighted(grad_output, weight).astype(dtype, copy=False),
+            (grad_output * self.of_samples(weight)).astype(dtype, copy=False),
             None if grad_mask is None else (grad_mask * weight).astype(mask_dtype(dtype), copy=False),
         )
 
@@ -138,7 +136,8 @@ class Blend(ABC):
         total = self.xp.zeros(shape, self.sums)
         covered = self.xp.zeros((shape[0], *self.coordinates.shape[1:-1]), self.geometry.dtype) if return_mask else None
         for value, mask, weight in terms:
-            total += self.weighted(value, weight)
+            value *= self.of_samples(weight)
+            total += value
             if covered is not None and mask is not None:
                 covered += mask * weight
         return total, None if covered is None else covered.astype(mask_dtype(self.input.dtype), copy=False)
@@ -302,7 +301,7 @@ class Gradients:
         if self.details is None:
             return self.blend.xp.zeros(shape, detail.value.dtype)
         shared = tuple(axis for axis, length in enumerate(shape) if length != self.details.shape[axis])
-        return self.details.sum(axis=shared, keepdims=True)
+        return self.details.sum(axis=shared, keepdims=True) if shared else self.details
 
     def delivered(self, out: tuple[Array | None, ...]) -> tuple[Array | None, Array | None]:
         """The gradients to input and source."""
@@ -338,6 +337,38 @@ class Supersampler(Blend):
         offsets = [(2 * k + 1 - s) / (2 * s) for k in range(s)]
         for shift in product(offsets, repeat=len(self.spatial)):
             yield Part(0, (1.0, *shift), 0.0, self.options_of_coefficients, 1 / s ** len(shift))
+
+    def vjp(
+        self, grad_output: Array, grad_mask: Array | None, wanted: tuple[bool, ...], out: tuple[Array | None, ...]
+    ) -> tuple[Array | None, Array | None]:
+        """All samplings in one, along an axis behind the batch: their gradients to the image are added up as made."""
+        xp, parts = self.xp, list(self.parts(moving=False))
+        image, (place, *steps) = self.images[0], [xp.expand_dims(base, 1) for base in self.bases]
+        shape = (1, len(parts), *[1] * (place.ndim - 2))
+        shifts = [xp.asarray(c, place.dtype) for c in zip(*[part.coefficients[1:] for part in parts], strict=True)]
+        for shift, step in zip(shifts, steps, strict=True):
+            place = place + shift.reshape(shape) * step
+        coordinates: Coordinates = place
+        if isinstance(self.coordinates, MatrixCoordinates):
+            coordinates = replace(self.coordinates, theta=place)
+        cotangents = self.cotangents(grad_output, grad_mask, parts[0].weight)
+        axes = (2 if self.options.channel_axis == 1 else 1, 1)
+        spread = [
+            None if c is None else self.repeated(c, axis, len(parts)) for c, axis in zip(cotangents, axes, strict=True)
+        ]
+        to_image, to_place = self.backend.grid_sample_vjp(
+            *spread, image, coordinates, parts[0].options, wanted, (None, None)
+        )
+        sums = Gradients(self, wanted)
+        sums.images[0] = to_image
+        if to_place is not None:
+            sums.bases = [to_place.sum(axis=1), *[(to_place * shift.reshape(shape)).sum(axis=1) for shift in shifts]]
+        return sums.delivered(out)
+
+    def repeated(self, array: Array, axis: int, times: int) -> Any:
+        """The array seen several times along a new axis."""
+        shape = (*array.shape[:axis], times, *array.shape[axis:])
+        return self.xp.broadcast_to(self.xp.expand_dims(array, axis), shape)
 
     def images_of(self, image: Array) -> list[Array]:
         return [self.backend.coefficients(image, self.options)]
@@ -410,7 +441,7 @@ class MipMapper(Blend):
         images = [image]
         for _ in range(self.highest):
             for axis in self.axes:
-                image = halved(self.xp, image, axis)
+                image = halved(image, axis)
             images.append(image)
         return images
 
@@ -463,21 +494,25 @@ class MipMapper(Blend):
         return self.geometry.vjp2(gg_source, to_grid, to_jacobian)
 
 
-def halved(xp: Any, image: Array, axis: int) -> Any:
+def every_second(image: Array, axis: int, start: int = 0, stop: int | None = None) -> Any:
+    return image[(slice(None),) * axis + (slice(start, stop, 2),)]
+
+
+def halved(image: Array, axis: int) -> Any:
     """Means of pairs of pixels along an axis; the last pixel of an odd one as it is."""
-    f = xp.moveaxis(image, axis, 0)
-    half = f[::2].copy()
-    pairs = f.shape[0] // 2
-    half[:pairs] += f[1::2]
-    half[:pairs] *= 0.5
-    return xp.moveaxis(half, 0, axis)
+    pairs = image.shape[axis] // 2
+    half = every_second(image, axis).copy()
+    means = half[(slice(None),) * axis + (slice(pairs),)]
+    means += every_second(image, axis, 1)
+    means *= 0.5
+    return half
 
 
 def halved_vjp(xp: Any, grad: Array, axis: int, length: int) -> Any:
-    g = xp.moveaxis(grad, axis, 0)
-    f = xp.empty((length, *g.shape[1:]), g.dtype)
-    f[::2] = g
-    pairs = length // 2
-    f[: 2 * pairs : 2] *= 0.5
-    f[1::2] = f[: 2 * pairs : 2]
-    return xp.moveaxis(f, 0, axis)
+    shape = (*grad.shape[:axis], length, *grad.shape[axis + 1 :])
+    image, pairs = xp.empty(shape, grad.dtype), length // 2
+    every_second(image, axis)[...] = grad
+    shares = every_second(image, axis, 0, 2 * pairs)
+    shares *= 0.5
+    every_second(image, axis, 1)[...] = shares
+    return image
