@@ -351,13 +351,12 @@ class Supersampler(Blend):
         coordinates: Coordinates = place
         if isinstance(self.coordinates, MatrixCoordinates):
             coordinates = replace(self.coordinates, theta=place)
-        cotangents = self.cotangents(grad_output, grad_mask, parts[0].weight)
-        axes = (2 if self.options.channel_axis == 1 else 1, 1)
-        spread = [
-            None if c is None else self.repeated(c, axis, len(parts)) for c, axis in zip(cotangents, axes, strict=True)
-        ]
+        of_part, of_mask = self.cotangents(grad_output, grad_mask, parts[0].weight)
+        of_part = self.repeated(of_part, 2 if self.options.channel_axis == 1 else 1, len(parts))
+        if of_mask is not None:
+            of_mask = self.repeated(of_mask, 1, len(parts))
         to_image, to_place = self.backend.grid_sample_vjp(
-            *spread, image, coordinates, parts[0].options, wanted, (None, None)
+            of_part, of_mask, image, coordinates, parts[0].options, wanted, (None, None)
         )
         sums = Gradients(self, wanted)
         sums.images[0] = to_image
