@@ -282,7 +282,7 @@ struct Ellipses {
         for (Index x = row.first; x <= row.last; ++x) {
           height = weight = X(R(1));
           if (!ellipse.lone) {
-            height = Ellipse<X>::height(ellipse.square_of(row, x));
+            height = Ellipse<X>::height(ellipse.square_of(row, ellipse.distance(0, x)));
             if (!Ellipse<X>::inside(height)) continue;
             weight = height - X(R(Ellipse<X>::lowest));
           }

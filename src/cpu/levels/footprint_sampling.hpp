@@ -421,8 +421,9 @@ struct EllipseTaps {
         const X dy = ellipse.distance(1, y), dz = ellipse.distance(2, z);
         for (Index x = row.first; x <= row.last; x += row_taps) {
           int count = int(row.last - x < row_taps ? row.last - x + 1 : row_taps), start = 0;
+          const R from = R(x);
           for (int i = 0; i < count; ++i) {
-            heights[i] = Ellipse<X>::height(ellipse.square_of(row, x + i));
+            heights[i] = Ellipse<X>::height(ellipse.square_of(row, X(from + R(i)) - ellipse.f[0]));
             weights[i] = heights[i] - X(R(Ellipse<X>::lowest));
           }
           while (count > 0 && !Ellipse<X>::inside(heights[count - 1])) --count;
@@ -620,6 +621,7 @@ struct FootprintSampler {
     const char* data[2];  // the image and its tangent
     Element type[2];
     const ImageArray* array[2];
+    Index at[2];
     R room[2][row_taps > channels_at_once ? row_taps : channels_at_once];
 
     Source(const SampleJob& job, int64_t n) : job(job), array{&job.input, &job.d_input} {
@@ -632,11 +634,17 @@ struct FootprintSampler {
     bool channels_last() const {
       return job.components == 1 && job.input.channel == 1 && (!dual || !data[1] || job.d_input.channel == 1);
     }
-    const R* load(int k, const TapRow<X>& row, int tap, Index channel, int count, bool along_channels) {
+    // Goes to a row; then elements of it, or of neighbouring channels at a tap of it.
+    void go_to(const TapRow<X>& row) {
+      for (int k = 0; k < 2; ++k) {
+        at[k] = 0;
+        for (int a = 0; data[k] && a < job.ndim; ++a) at[k] += row.pixel[a] * array[k]->axis[a];
+      }
+    }
+    const R* load(int k, int tap, Index channel, int count, bool along_channels) {
       if (!data[k] || (k == 1 && !dual)) return nullptr;
-      Index at = tap * array[k]->axis[0] + channel_offset(job, array[k]->channel, channel);
-      for (int a = 0; a < job.ndim; ++a) at += row.pixel[a] * array[k]->axis[a];
-      return load_run(data[k], type[k], at, along_channels ? 1 : array[k]->axis[0], count, room[k]);
+      const Index from = at[k] + tap * array[k]->axis[0] + channel_offset(job, array[k]->channel, channel);
+      return load_run(data[k], type[k], from, along_channels ? 1 : array[k]->axis[0], count, room[k]);
     }
   };
 
@@ -679,15 +687,16 @@ struct FootprintSampler {
         for (int c = 0; c < channels; ++c) sum[c] = X(R(0));
         if (!cut) {
           taps.rows(job, c0 == 0, [&](const TapRow<X>& row) {
+            source.go_to(row);
             if (channels_last)
               for (int k = 0; k < row.count; ++k) {
-                const R* const u = source.load(0, row, k, c0, channels, true);
-                add_scaled(sum, row.weight[k], u, source.load(1, row, k, c0, channels, true), channels);
+                const R* const u = source.load(0, k, c0, channels, true);
+                add_scaled(sum, row.weight[k], u, source.load(1, k, c0, channels, true), channels);
               }
             else
               for (int c = 0; c < channels; ++c) {
-                const R* const u = source.load(0, row, 0, c0 + c, row.count, false);
-                sum[c] += dot(row.weight, u, source.load(1, row, 0, c0 + c, row.count, false), row.count);
+                const R* const u = source.load(0, 0, c0 + c, row.count, false);
+                sum[c] += dot(row.weight, u, source.load(1, 0, c0 + c, row.count, false), row.count);
               }
           });
           if (c0 == 0) {
@@ -783,16 +792,17 @@ struct FootprintSampler {
       for (int c = 0; c < channels; ++c)
         g[c] = sample(job.output, at + channel_offset(job, job.output.channel, c0 + c));
       taps.rows(job, c0 == 0, [&](const TapRow<X>& row) {
+        source.go_to(row);
         for (int k = 0; k < row.count; ++k) h[k] = X(R(0));
         if (channels_last && channels > 0)
           for (int k = 0; k < row.count; ++k) {
-            const R* const u = source.load(0, row, k, c0, channels, true);
-            h[k] = weighed<X>(g, u, source.load(1, row, k, c0, channels, true), channels);
+            const R* const u = source.load(0, k, c0, channels, true);
+            h[k] = weighed<X>(g, u, source.load(1, k, c0, channels, true), channels);
           }
         else
           for (int c = 0; c < channels; ++c) {
-            const R* const u = source.load(0, row, 0, c0 + c, row.count, false);
-            add_scaled(h, g[c], u, source.load(1, row, 0, c0 + c, row.count, false), row.count);
+            const R* const u = source.load(0, 0, c0 + c, row.count, false);
+            add_scaled(h, g[c], u, source.load(1, 0, c0 + c, row.count, false), row.count);
           }
         taps.add(row, h);
       });
