@@ -50,7 +50,7 @@ def options_of(kernel="linear", padding_mode="zeros", convention=(False, "normal
         coords,
         given["subgradient"],
         others.get("channel_axis", 1),
-        False,
+        others.get("deterministic", False),
         given["cutoff"],
         fill,
     )
@@ -552,6 +552,20 @@ def test_layouts(backend, rng, kind, channels):
     np.testing.assert_array_equal(run.sample(*arrays)[0], value)
     for a, b in zip(run.sample_vjp(spread(g), spread(g_mask), *arrays), gradients, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sums_that_do_not_depend_on_their_order(backend, rng, kind):
+    """On CUDA they are made in integers, of first and of second order."""
+    arrays = arrays_of(rng, kind, 2, "pixel", (1, 2, 1))
+    *primals, g, g_mask = arrays
+    gg = tangents_of(rng, kind, *primals)
+    plain, exact = (
+        Run(backend, options_of("cubic", "border", (False, "pixel"), deterministic=deterministic)[0])
+        for deterministic in (False, True)
+    )
+    close(exact.sample_vjp(g, g_mask, *primals)[0], plain.sample_vjp(g, g_mask, *primals)[0], 1e-13)
+    close(exact.sample_vjp2(*gg, g, g_mask, *primals)[2], plain.sample_vjp2(*gg, g, g_mask, *primals)[2], 1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
