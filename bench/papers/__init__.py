@@ -17,15 +17,16 @@ all it takes to be listed, run and tested. A record has
 * ``run``: a function of a `Context` that returns a `Result`.
 
 `Context` is what the command line said: ``settings`` (as attributes), ``data``, ``models``, ``seeds`` and ``out``, a
-folder for further files. One model is trained with one seed by `training.train`, which returns a `Run`. A `Result` has the runs, the `Check` records
-(made of the means over the seeds, by `ratio_check` and `level_check`) and the picture's rows of images (`Panel`).
+folder for further files. One model is trained with one seed by `training.train`, which returns a `Run`. A `Result` has
+the runs, the `Check` records (made of the means over the seeds, by `ratio_check` and `level_check`) and the picture's
+rows of images (`Panel`).
 
 The modules beside: `data` reads MNIST, the UCR series and scikit-learn's digits; `training` is the one loop of all
 experiments; `networks` has the papers' networks; `distortions` disturbs digits as the papers do; `report` writes.
 
 Comparisons are fair: the sides of one have the same data in the same order, initialisation by the same seed, the same
 optimiser, rates and number of steps, and as many parameters as each other where the paper has it so. Numbers are means
-over the seeds, of the last step: nothing is chosen by the test set.
+over the seeds, measured after the last step: no step is chosen. Rates are from short trials, one for all sides.
 """
 
 MODULES = ("stn_mnist",)
