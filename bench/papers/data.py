@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,7 @@ class Data:
             raise MissingDataError(message.format(path=path, name=series) + "\n" + WHERE)
         return path
 
+    @cached_property
     def mnist(self) -> Examples:
         """MNIST, or the digits in its place, in the same format."""
         if self.digits:

@@ -47,12 +47,16 @@ def convolutional(shape: Sequence[int], filters: int, classes: int) -> nn.Sequen
 
 
 def fully_connected_localization(
-    shape: Sequence[int], parameters: int, hidden: int = 32, transform: Any = "affine"
+    shape: Sequence[int], parameters: int, hidden: int = 32, transform: Any = "affine", pool: int = 1
 ) -> nn.Sequential:
-    """Three fully connected layers that answer with `parameters` numbers, those of the identity at first."""
-    network = fully_connected(shape, hidden, parameters)
+    """Three fully connected layers that answer with `parameters` numbers, those of the identity at first.
+
+    They see images (C, H, W) pooled by `pool`.
+    """
+    channels, height, width = shape
+    network = fully_connected((channels, height // pool, width // pool), hidden, parameters)
     initialize_identity_(network[-1], transform)
-    return network
+    return network if pool == 1 else nn.Sequential(nn.AvgPool2d(pool), network)
 
 
 def convolutional_localization(
