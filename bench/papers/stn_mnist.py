@@ -1,11 +1,11 @@
 """Distorted MNIST, read without and with a spatial transformer (Jaderberg et al., 2015, table 1).
 
 The paper trains 150 000 steps of plain SGD, batches of 256, rate 0.01 divided by 10 every 50 000 steps, with about
-400 000 parameters a model. Here there are fewer steps, of Adam, with a rate that falls along a cosine: 0.003, with which
-both sides came out best in trials of 4000 steps, beside 0.001 and SGD with momentum at 0.03, 0.05 and 0.1. At the last
-a transformer without a smaller rate for its localisation network loses the digits and does not find them again. The
-digits are distorted anew for every batch; the test set once, by a fixed seed. All models of an experiment have the same
-number of parameters, as nearly as the width of their classifiers allows.
+400 000 parameters a model. Here there are fewer steps, of Adam, with a rate that falls along a cosine from 0.003, at
+which both sides came out best in trials of 4000 steps; beside it were 0.001, and SGD with momentum at 0.03, 0.05 and
+0.1. (At 0.1 a transformer loses the digits from sight at once, for good, unless its localisation network learns more
+slowly.) Digits are distorted anew for every batch; the test set once, by a fixed seed. All models of an experiment have
+the same number of parameters, as nearly as the width of their classifiers allows.
 """
 
 from __future__ import annotations
