@@ -22,7 +22,7 @@ from bench.papers.experiment import Context, Experiment, Panel, Result, ratio_ch
 from bench.papers.networks import Pool, fully_connected, fully_connected_localization, widest
 from bench.papers.stn_mnist import QUICK, SETTINGS, TEST_SEED
 from bench.papers.training import batches_of, classification_error, train
-from pystn.torch import SpatialTransformer
+from pystn.torch import ParallelSpatialTransformer
 
 __all__ = ["EXPERIMENTS"]
 
@@ -52,7 +52,7 @@ def build(model: str, width: int) -> nn.Module:
     if not count:
         return classify
     locate = Parallel([fully_connected_localization((2, side, side), 6) for _ in range(count)])
-    return nn.Sequential(SpatialTransformer(locate, "affine"), nn.Flatten(1, 2), classify)
+    return nn.Sequential(ParallelSpatialTransformer(locate, "affine", merge=True), classify)
 
 
 def added(
@@ -91,11 +91,10 @@ def run(context: Context) -> Result:
             runs.append(train(model, seed, network, batches(context, seed), measure, settings))
         if model != "FCN":
             with torch.no_grad():
-                seen = network[0](torch.from_numpy(test[:10])).flatten(2, -3).numpy()  # (N, 2, K, H, W)
+                seen = network[0](torch.from_numpy(test[:10])).numpy()
             panels += [
-                Panel(f"{model}: transformer {k + 1}, channel {channel + 1}", seen[:, channel, k])
-                for k in range(seen.shape[2])
-                for channel in range(2)
+                Panel(f"{model}: transformer {n // 2 + 1}, channel {n % 2 + 1}", seen[:, n])
+                for n in range(seen.shape[1])
             ]
     checks = [*ratio_check(runs, "2xST", "1xST", 0.6), *ratio_check(runs, "2xST", "FCN", 0.5)]
     return Result(runs, checks, panels)
