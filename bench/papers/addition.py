@@ -107,7 +107,7 @@ EXPERIMENTS = (
         "2xST error <= 0.6 x 1xST error and <= 0.5 x FCN error",
         ("mnist",),
         ("FCN", "1xST", "2xST"),
-        {name: value for name, value in SETTINGS.items() if name != "pool"},
+        {**{name: value for name, value in SETTINGS.items() if name != "pool"}, "steps": 8000},
         run,
         {**QUICK, "parameters": 100_000},
         {"steps": 3000, "batch": 64},
