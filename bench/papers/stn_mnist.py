@@ -203,7 +203,7 @@ EXPERIMENTS = (
         "a spatial transformer finds the digit among clutter",
         "ST-CNN error <= 0.6 x CNN error, ST-FCN error <= 0.6 x FCN error",
         ("FCN", "ST-FCN Aff", "CNN", "ST-CNN Aff"),
-        {**SMALL, "pool": 2},
+        {**SMALL, "steps": 5000, "pool": 2},
         cluttered,
     ),
 )
