@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 try:
+    import autograd.numpy as anp
     from autograd.extend import defjvp_argnums, defvjp_argnums, primitive, vspace
     from autograd.tracer import getval, isbox
 except ImportError as error:
@@ -31,10 +32,11 @@ except ImportError as error:
 from pystn.calls import Call, bind, functions_of
 from pystn.ops import OPERATIONS
 from pystn.ops import operation as operation_of
+from pystn.systems.adapted import SYSTEMS, systems_of
 from pystn.typing import Array
 from pystn.validation import tangent_dtype
 
-__all__ = ["apply", *OPERATIONS]
+__all__ = ["apply", *SYSTEMS, *OPERATIONS]
 
 Mask = tuple[bool, ...]
 
@@ -258,7 +260,8 @@ for function, vjp_rule, jvp_rule in (
     defjvp_argnums(function, jvp_rule)
 
 
-globals().update(functions_of(apply, "arrays that autograd may trace"))
+TRACED = "arrays that autograd may trace"
+globals().update(functions_of(apply, TRACED), **systems_of(apply, anp, __name__, f"on {TRACED}"))
 
 if TYPE_CHECKING:
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from pystn.calls import OUTPUT, Call, bind, functions_of
 from pystn.ops import OPERATIONS, Operation, Spec, operation
+from pystn.systems.adapted import SYSTEMS, systems_of
 from pystn.typing import Array
 from pystn.validation import tangent_dtype
 
@@ -39,7 +40,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-__all__ = ["apply", *OPERATIONS]
+__all__ = ["apply", *SYSTEMS, *OPERATIONS]
 
 Mask = tuple[bool, ...]
 
@@ -311,7 +312,7 @@ def static(called: Operation, name: str, value: Any) -> Any:
     """An option as a Python value, but as it is if it may be an array."""
     if hasattr(value, "__array__") and not isinstance(value, (*KINDS, np.generic)):
         raise foreign(name, value)
-    if name in (*called.primals, *called.parameters) or not isinstance(value, jax.Array):
+    if name in (*called.primals, *called.parameters, *called.data) or not isinstance(value, jax.Array):
         return value
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{name} of {called.name} must be a Python value, known before the call is traced: got {value}")
@@ -323,7 +324,7 @@ def foreign(name: str, value: Any) -> TypeError:
     return TypeError(f"{name} must be a jax.Array or numpy.ndarray, got {kind.__module__}.{kind.__qualname__}")
 
 
-globals().update(functions_of(apply, "arrays of JAX"))
+globals().update(functions_of(apply, "arrays of JAX"), **systems_of(apply, jnp, __name__, "on arrays of JAX"))
 
 if TYPE_CHECKING:
 

@@ -11,6 +11,8 @@ import pytest
 
 import pystn
 import pystn.matrices
+from pystn.grids.family import Family
+from pystn.systems.adapted import SYSTEMS
 
 MODULES = sorted(
     module.name
@@ -59,7 +61,8 @@ def test_public_functions_are_documented(name):
             assert f"\n{title}\n{'-' * len(title)}\n" in text
 
 
-FAMILIES = [name for name in pystn.__all__ if hasattr(getattr(pystn, name), "vjp")]
+CLASSES = [name for name in pystn.__all__ if inspect.isclass(getattr(pystn, name))]
+FAMILIES = [name for name in CLASSES if issubclass(getattr(pystn, name), Family)]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -70,6 +73,17 @@ def test_families_are_documented(name):
         assert f"\n{title}\n{'-' * len(title)}\n" in text
     for parameter in inspect.signature(family).parameters:
         assert f"\n{parameter} : " in text, parameter
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_systems_are_documented(name):
+    text = inspect.getdoc(SYSTEMS[name])
+    for title in ("Parameters", "Raises", "See Also", "Examples"):
+        assert f"\n{title}\n{'-' * len(title)}\n" in text
+    section = text.split("Parameters\n----------")[1].split("\n\n")[0]
+    for parameter in inspect.signature(SYSTEMS[name]).parameters:
+        assert parameter in section, parameter
+    assert getattr(pystn, name) is SYSTEMS[name]
 
 
 def test_public_names_are_sorted_and_there():

@@ -6,8 +6,8 @@ import pytest
 import pystn
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-from pystn.torch import SpatialTransformer, apply, identity_parameters, initialize_identity_  # noqa: E402
-from pystn.torch.modules import TRANSFORMS  # noqa: E402
+from pystn.torch import SpatialTransformer, apply, initialize_identity_, initialize_params_  # noqa: E402
+from pystn.transforms import TRANSFORMS  # noqa: E402
 
 SIZES = {1: (9,), 2: (7, 8), 3: (4, 5, 6)}
 NAMED = [(name, ndim) for name, transform in TRANSFORMS.items() for ndim in transform.dimensions]
@@ -19,13 +19,17 @@ def image(ndim, batch=2):
     return torch.rand(batch, 3, *SIZES[ndim], dtype=torch.float64)
 
 
+def identity_parameters(*arguments):
+    return torch.from_numpy(pystn.identity_params(*arguments))
+
+
 def constant(parameters):
     """A localisation network that says the same of every input."""
     return lambda input: parameters.expand(len(input), *parameters.shape)
 
 
 @pytest.mark.parametrize("name, ndim", NAMED)
-def test_identity_parameters_move_nothing(name, ndim):
+def test_parameters_of_the_identity_move_nothing(name, ndim):
     parameters = identity_parameters(name, ndim)
     input = image(ndim)
     output = SpatialTransformer(constant(parameters), name, padding_mode="border")(input)
@@ -95,10 +99,11 @@ def test_a_module_moves_and_is_saved_with_its_network():
         (lambda: SpatialTransformer(len, "affin"), ValueError, "unknown transform: expected one of 'translation'"),
         (lambda: SpatialTransformer(len, SPLINE, (3, 3)), ValueError, "size must be that of the family"),
         (lambda: SpatialTransformer(len, SPLINE, align_corners=False), ValueError, "align_corners must be that"),
-        (lambda: identity_parameters("rotation", 1), ValueError, "no transform 'rotation' in 1 dimensions"),
-        (lambda: identity_parameters("projective", 3), ValueError, "no transform 'projective' in 3 dimensions"),
+        (lambda: pystn.identity_params("rotation", 1), ValueError, "no transform 'rotation' in 1 dimensions"),
+        (lambda: pystn.identity_params("projective", 3), ValueError, "no transform 'projective' in 3 dimensions"),
         (lambda: initialize_identity_(torch.nn.ReLU()), TypeError, "must have a weight and a bias"),
-        (lambda: initialize_identity_(torch.nn.Linear(2, 7)), ValueError, "multiple of 6 outputs for 'affine', got 7"),
+        (lambda: initialize_params_(torch.nn.Linear(2, 7), []), ValueError, "multiple of 0 outputs"),
+        (lambda: initialize_identity_(torch.nn.Linear(2, 7)), ValueError, "multiple of 6 outputs, got 7"),
         (lambda: SpatialTransformer(constant(torch.ones(6)), paddding="border")(image(2)), TypeError, "no argument"),
     ],
 )

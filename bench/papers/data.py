@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class Examples:
 
 
 class Data:
-    """A folder of data; with `digits` MNIST is replaced by scikit-learn's digits, and series by their profiles."""
+    """A folder of data; with `digits` MNIST is replaced by scikit-learn's digits."""
 
     def __init__(self, folder: Path | None = None, digits: bool = False) -> None:
         self.folder = folder or (Path(os.environ["PYSTN_DATA"]) if os.environ.get("PYSTN_DATA") else None)
@@ -54,9 +55,10 @@ class Data:
 
     def check(self, needs: tuple[str, ...]) -> None:
         """Raise MissingDataError, with what to do, unless there is all of `needs`."""
-        for need in () if self.digits else needs:
+        for need in needs:
             if need == "mnist":
-                self.file("mnist.npz", MNIST)
+                if not self.digits:
+                    self.file("mnist.npz", MNIST)
             else:
                 self.file(f"ucr/{need}_TRAIN.txt", UCR, need)
                 self.file(f"ucr/{need}_TEST.txt", UCR, need)
@@ -67,6 +69,7 @@ class Data:
             raise MissingDataError(message.format(path=path, name=series) + "\n" + WHERE)
         return path
 
+    @cached_property
     def mnist(self) -> Examples:
         """MNIST, or the digits in its place, in the same format."""
         if self.digits:
@@ -81,9 +84,7 @@ class Data:
         return Examples(images[:, None], labels.astype(np.int64), test[:, None], test_labels.astype(np.int64))
 
     def series(self, name: str) -> Examples:
-        """A series set of the UCR archive, or profiles in its place; classes count from 0 in the order of labels."""
-        if self.digits:
-            return profiles()
+        """A series set of the UCR archive; classes count from 0 in the order of their labels."""
         train, test = (np.loadtxt(self.text(name, part), ndmin=2) for part in ("TRAIN", "TEST"))
         labels = np.unique(train[:, 0])
         halves = [(part[:, None, 1:].astype(np.float32), np.searchsorted(labels, part[:, 0])) for part in (train, test)]
@@ -103,13 +104,3 @@ def digits() -> Examples:
     images = pystn.warp_affine(small, matrix.repeat(len(small), 0), (28, 28)).round().astype(np.uint8)
     test = np.random.default_rng(0).permutation(len(labels)) < len(labels) // 4
     return Examples(images[~test], labels[~test], images[test], labels[test])
-
-
-def profiles() -> Examples:
-    """Series of scikit-learn's digits 0 and 1: how bright each column is, with mean 0 and deviation 1."""
-    examples, halves = digits(), []
-    for images, labels in ((examples.train, examples.train_labels), (examples.test, examples.test_labels)):
-        series = images[labels < 2].sum(2, dtype=np.float32)
-        halves.append((series - series.mean(2, keepdims=True)) / series.std(2, keepdims=True))
-        halves.append(labels[labels < 2])
-    return Examples(*halves)

@@ -136,6 +136,13 @@ def draw_bars(axes: Axes, experiment: Experiment, models: Mapping[str, Sequence[
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def strip(images: np.ndarray) -> np.ndarray:
+    """Images (N, H, W) beside each other, with a gap of the background's colour."""
+    gap = max(1, images.shape[2] // 10)
+    padded = np.pad(images.astype(float), ((0, 0), (0, 0), (0, gap)), constant_values=np.nan)
+    return padded.transpose(1, 0, 2).reshape(images.shape[1], -1)[:, :-gap]
+
+
 def draw(path: Path, experiment: Experiment, result: Result) -> None:
     """Learning curves, results, and the experiment's images below."""
     from matplotlib.figure import Figure
@@ -149,11 +156,8 @@ def draw(path: Path, experiment: Experiment, result: Result) -> None:
     draw_curves(left, experiment, models)
     draw_bars(right, experiment, models)
     if bottom is not None:
-        columns = max(len(panel.images) for panel in result.panels)
-        for line, panel in zip(bottom.subplots(rows, columns, squeeze=False), result.panels, strict=True):
-            for axes in line:
-                axes.axis("off")
-            for axes, image in zip(line, panel.images, strict=False):
-                axes.imshow(image, cmap="gray")
-            line[0].set_title(panel.title, loc="left", fontsize=8)
+        for axes, panel in zip(bottom.subplots(rows, 1, squeeze=False).flat, result.panels, strict=True):
+            axes.imshow(strip(panel.images), cmap="gray")
+            axes.set_title(panel.title, loc="left", fontsize=8)
+            axes.axis("off")
     figure.savefig(path, dpi=120, facecolor="white")

@@ -14,6 +14,8 @@ torch.Size([1, 2, 3])
 
 `grid_sample` and `affine_grid` take the place of those of ``torch.nn.functional``, with their arguments and defaults.
 
+The systems, as `SpatialTransformer`, are modules, and so may be their networks.
+
 Options that have derivatives may be tensors: `fill_value`, and `kernel`, the parameters of the mode's interpolation
 kernel; for `apply` of a family's object also what it is made from, as `points`.
 
@@ -30,9 +32,11 @@ except ImportError as error:
 
 from pystn.calls import functions_of
 from pystn.ops import OPERATIONS
-from pystn.torch.modules import SpatialTransformer, identity_parameters, initialize_identity_
+from pystn.systems.adapted import SYSTEMS
+from pystn.torch import modules
+from pystn.torch.modules import initialize_identity_, initialize_params_
 from pystn.torch.operations import apply
 
-__all__ = ["SpatialTransformer", "apply", "identity_parameters", "initialize_identity_", *OPERATIONS]
+__all__ = ["apply", "initialize_identity_", "initialize_params_", *SYSTEMS, *OPERATIONS]
 
-globals().update(functions_of(apply, "tensors"))
+globals().update(functions_of(apply, "tensors"), **{name: getattr(modules, name) for name in SYSTEMS})
