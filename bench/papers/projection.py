@@ -115,13 +115,13 @@ def checks(runs: list[Run]) -> list[Check]:
 
 MODELS = ("sum", "ST-3D, sum")
 SETTINGS: dict[str, Any] = {
-    "steps": 3000,
+    "steps": 2000,
     "batch": 64,
     "optimizer": "adam",
     "rate": 0.001,
     "localization_rate": 1.0,
     "schedule": "cosine",
-    "evaluations": 15,
+    "evaluations": 10,
     "parameters": 40_000,
     "size": 24,
     "degrees": 90,
