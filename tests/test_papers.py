@@ -93,7 +93,7 @@ def test_table(capsys):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_missing_data(name, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("PYSTN_DATA", raising=False)
-    (need,) = EXPERIMENTS[name].needs
+    need = EXPERIMENTS[name].needs[0]
     file = "mnist.npz" if need == "mnist" else f"{need}_TRAIN.txt"
     for options in ([], ["--data", str(tmp_path)]):
         assert main([name, *options, "--out", str(tmp_path / "out")]) == 2
