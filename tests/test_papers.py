@@ -168,6 +168,16 @@ def test_digits_are_put_where_said(size):
     np.testing.assert_allclose(mass / blob.sum(), scale**2, rtol=1e-2)
 
 
+def test_perspective_keeps_digits_whole():
+    """Corners are convex; what is seen is no more than the image, and not nothing."""
+    square, bow_tie, arrow = distortions.CORNERS, distortions.CORNERS[[0, 1, 3, 2]], distortions.CORNERS.copy()
+    arrow[0] = 0.3  # inside of the others' triangle
+    assert distortions.convex(np.stack([square, square[::-1], bow_tie, arrow])).tolist() == [True, False, False, False]
+    seen = distortions.project(np.ones((200, 1, 28, 28), np.float32), np.random.default_rng(0)).mean((1, 2, 3))
+    assert seen.min() > 0.05
+    assert seen.max() <= 1
+
+
 def test_clutter_is_put_around_the_digit():
     rng = np.random.default_rng(1)
     images = rng.random((4, 1, 28, 28), np.float32)

@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     missing = [LIBRARIES[name] for name in LIBRARIES if find_spec(name) is None]
     if missing:
-        print(f"bench.papers needs {', '.join(missing)}: pip install {' '.join(missing)}", file=sys.stderr)
+        print(f"bench.papers needs {', '.join(missing)}: pip install pystn[papers]", file=sys.stderr)
         return 2
     if given.name is None:
         listing()

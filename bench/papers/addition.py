@@ -108,7 +108,7 @@ EXPERIMENTS = (
         ("FCN", "1xST", "2xST"),
         {name: value for name, value in SETTINGS.items() if name != "pool"},
         run,
-        {**QUICK, "parameters": 150_000},
+        {**QUICK, "parameters": 100_000},
         {"steps": 3000, "batch": 64},
     ),
 )

@@ -5,7 +5,7 @@ each image. Maps go from the output to the input, as everywhere in pystn: a digi
 read over a range larger by it.
 
 What the paper does not say, or not with numbers: the range of scales of P and E (0.75 to 1), the size of P's noise and
-of TC's crops are from what is known of it at second hand.
+of TC's crops are from what is known of it at second hand. Corners of P are drawn again where they would fold the image.
 """
 
 from __future__ import annotations
@@ -57,10 +57,21 @@ def rotate_scale_translate(images: np.ndarray, rng: np.random.Generator, size: i
 
 
 def project(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    scale = rng.uniform(0.75, 1, (len(images), 1, 1))
-    corners = scale * CORNERS + rng.normal(0, 5 * PIXEL, (len(images), 4, 2))
+    corners = np.zeros((len(images), 4, 2))
+    again = np.arange(len(images))
+    while len(again):  # a quadrilateral that is not convex shows the horizon
+        scale = rng.uniform(0.75, 1, (len(again), 1, 1))
+        corners[again] = scale * CORNERS + rng.normal(0, 5 * PIXEL, (len(again), 4, 2))
+        again = again[~convex(corners[again])]
     theta = pystn.homography_from_points(corners, np.broadcast_to(CORNERS, corners.shape))
     return pystn.warp_projective(images, theta.astype(np.float32), (SIDE, SIDE), cull_behind=True)
+
+
+def convex(corners: np.ndarray) -> np.ndarray:
+    """Whether quadrilaterals (N, 4, 2) turn the same way as `CORNERS` at each corner."""
+    edge = np.roll(corners, -1, 1) - corners
+    following = np.roll(edge, -1, 1)
+    return (edge[..., 0] * following[..., 1] > edge[..., 1] * following[..., 0]).all(1)
 
 
 def deform(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

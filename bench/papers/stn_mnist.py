@@ -1,9 +1,11 @@
 """Distorted MNIST, read without and with a spatial transformer (Jaderberg et al., 2015, table 1).
 
 The paper trains 150 000 steps of plain SGD, batches of 256, rate 0.01 divided by 10 every 50 000 steps, with about
-400 000 parameters a model. Here there are fewer steps, with momentum and a larger rate that falls along a cosine. The
-digits are distorted anew for every batch; the test set once, by a fixed seed. All models of an experiment have the same
-number of parameters, as nearly as the width of their classifiers allows.
+400 000 parameters a model. Here there are fewer steps, of Adam, with a rate that falls along a cosine from 0.003, at
+which both sides came out best in trials of 4000 steps; beside it were 0.001, and SGD with momentum at 0.03, 0.05 and
+0.1. (At 0.1 a transformer loses the digits from sight at once, for good, unless its localisation network learns more
+slowly.) Digits are distorted anew for every batch; the test set once, by a fixed seed. All models of an experiment have
+the same number of parameters, as nearly as the width of their classifiers allows.
 """
 
 from __future__ import annotations
@@ -98,6 +100,14 @@ def rotated_convolutional(runs: list[Run]) -> list[Check]:
     return [*ratio_check(runs, "ST-CNN Aff", "CNN", 0.85), *level_check(runs, "CNN", 0.04)]
 
 
+def rotated_scaled_translated(runs: list[Run]) -> list[Check]:
+    return ratio_check(runs, "ST-FCN Aff", "FCN", 0.75)
+
+
+def projected(runs: list[Run]) -> list[Check]:
+    return [*ratio_check(runs, "ST-FCN Aff", "FCN", 0.75), *ratio_check(runs, "ST-FCN Proj", "FCN", 0.75)]
+
+
 def elastic(runs: list[Run]) -> list[Check]:
     pairs = (("ST-FCN TPS", "ST-FCN Aff"), ("ST-FCN Aff", "FCN"), ("ST-FCN TPS", "FCN"))
     return [check for pair in pairs for check in ratio_check(runs, *pair, 1.0)]
@@ -110,10 +120,9 @@ def cluttered(runs: list[Run]) -> list[Check]:
 SETTINGS = {
     "steps": 20_000,
     "batch": 256,
-    "optimizer": "sgd",
-    "rate": 0.1,
-    "momentum": 0.9,
-    "localization_rate": 0.1,
+    "optimizer": "adam",
+    "rate": 0.003,
+    "localization_rate": 1.0,
     "schedule": "cosine",
     "evaluations": 20,
     "parameters": 400_000,
@@ -121,7 +130,7 @@ SETTINGS = {
     "tests": 10_000,
 }
 SMALL = {**SETTINGS, "steps": 8000, "batch": 128, "parameters": 100_000}  # convolutions take time
-QUICK = {"steps": 12, "batch": 32, "evaluations": 3, "tests": 100, "parameters": 60_000}
+QUICK = {"steps": 12, "batch": 32, "evaluations": 3, "tests": 50, "parameters": 50_000}
 DIGITS = {"steps": 3000, "batch": 64}
 
 
@@ -156,6 +165,24 @@ EXPERIMENTS = (
         ("CNN", "ST-CNN Aff"),
         SMALL,
         rotated_convolutional,
+    ),
+    experiment(
+        "stn-mnist-rts",
+        "RTS",
+        "a spatial transformer finds digits that lie anywhere, turned, of any size",
+        "ST-FCN error <= 0.75 x FCN error",
+        ("FCN", "ST-FCN Aff"),
+        {**SETTINGS, "pool": 2},
+        rotated_scaled_translated,
+    ),
+    experiment(
+        "stn-mnist-p",
+        "P",
+        "a spatial transformer straightens digits seen in perspective",
+        "errors of ST-FCN, affine and projective, <= 0.75 x FCN error",
+        ("FCN", "ST-FCN Aff", "ST-FCN Proj"),
+        SETTINGS,
+        projected,
     ),
     experiment(
         "stn-mnist-e",
