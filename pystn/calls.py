@@ -18,6 +18,7 @@ from pystn.validation import tangent_dtype
 __all__ = ["OUTPUT", "Call", "bind", "functions_of"]
 
 KERNEL = "kernel"
+PER_IMAGE = ("mask",)  # options with the batch of the images
 OUTPUT = -1  # the role of outputs, cotangents of them and tangents of them; that of a primal's kin is its number
 
 
@@ -104,18 +105,22 @@ class Call:
         """Raise what a call of arrays of these shapes and dtypes raises, whatever their values, without computing."""
         stand_ins = [np.broadcast_to(np.zeros((), spec.dtype), spec.shape) for spec in specs]
         count = len(self.operation.primals)
-        plain, primals, roles = Call(self.operation, self.options), stand_ins[:count], range(count)
+        data = [k for k, name in enumerate(self.names) if name in self.operation.data]
+        plain = Call(self.operation, self.options, tuple(self.names[k] for k in data))
+        arrays = [stand_ins[k] for k in (*range(count), *data)]
+        roles, axes = range(len(arrays)), [None] * len(arrays)
         try:
-            none, empty, _ = plain.fold(np, 0, primals, [None] * count, roles, roles)  # a batch of no calls
+            none, empty, _ = plain.fold(np, 0, arrays, axes, roles, roles[:count])  # a batch of no calls
             none.forward(empty)
         except Exception:
-            plain.forward(primals)  # the same error, with the shapes that were given
+            plain.forward(arrays)  # the same error, with the shapes that were given
 
     def folds(self, axes: Sequence[int | None], roles: Sequence[int], targets: Sequence[int]) -> bool:
-        """Whether `fold` can do it: options have no batch."""
+        """Whether `fold` can do it: options have no batch of calls, and none of images that would have to repeat."""
         count = len(self.operation.primals)
         batched = [role for role, axis in zip(roles, axes, strict=True) if axis is not None]
-        return all(role < count for role in (*batched, *targets))
+        repeats = any(name in PER_IMAGE for name in self.given)
+        return not repeats and all(role < count for role in (*batched, *targets))
 
     def fold(
         self,
@@ -159,7 +164,7 @@ class Call:
             spread(array, shape, role) if role < count else array
             for array, shape, role in zip(first, shapes, roles, strict=True)
         ]
-        call = self._spatial(dict(zip(roles, first, strict=True)))
+        call = self._spatial(dict(zip(roles, first, strict=True)))._from_the_end(of_role)
         return call, folded, lambda results: [unfold(r, role) for r, role in zip(results, targets, strict=True)]
 
     def replace(self, **options: Any) -> Call:
@@ -175,6 +180,11 @@ class Call:
         ndim = dimensions({name: arrays[k] for k, name in enumerate(self.operation.primals)})
         return self.replace(size=options["size"][-ndim:])
 
+    def _from_the_end(self, shapes: Shapes) -> Call:
+        """The same call with an axis that does not count what is in front."""
+        axis = dict(self.options).get("axis", -1)
+        return self if axis < 0 else self.replace(axis=axis - len(shapes[0]))
+
     def _split(self, arrays: Sequence[Array]) -> tuple[Sequence[Array], dict[str, Any]]:
         """Primals, and options as the functions take them."""
         count = len(self.operation.primals)
@@ -184,7 +194,7 @@ class Call:
             if name.partition(".")[0] == KERNEL:
                 kernels.append((name, on_host(array)))
             else:
-                options[name] = array if name == "fill_value" else on_host(array)
+                options[name] = array if name in self.operation.options else on_host(array)
         for name, values in kernels:
             options["mode"] = with_parameters(options.get("mode", "linear"), name, values)
         return arrays[:count], options
@@ -299,8 +309,8 @@ def bind(
 ) -> tuple[Call, list[Any]]:
     """What a caller of an adapter gave, as a `Call` and its arrays.
 
-    Options that `parameters` names may be arrays; those that only derivatives have always count as such. `kernel` gives
-    the parameters of `mode`, one array, or a tuple of one array or None for each axis.
+    Options that `parameters` or `data` name may be arrays; those that only derivatives have always count as such.
+    `kernel` gives the parameters of `mode`, one array, or a tuple of one array or None for each axis.
     """
     names = operation.arguments
     if len(args) > len(names):
@@ -317,7 +327,7 @@ def bind(
         )
     arrays = [given.pop(name) for name in operation.primals]
     of_options = []
-    for name in operation.parameters:
+    for name in (*operation.parameters, *operation.data):
         value = given.get(name)
         if name == KERNEL and isinstance(value, (tuple, list)):
             per_axis = [(f"{KERNEL}.{axis}", array) for axis, array in enumerate(given.pop(name)) if array is not None]

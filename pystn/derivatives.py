@@ -13,6 +13,7 @@ import numpy as np
 
 from pystn.backends import Operations
 from pystn.coordinates import Coordinates
+from pystn.interpolation import number
 from pystn.options import SamplingOptions, flag
 from pystn.typing import Array
 from pystn.validation import (
@@ -29,12 +30,16 @@ from pystn.validation import (
 
 __all__ = [
     "check_cotangents",
+    "check_eps",
     "check_gradients",
     "check_tangents",
     "check_wanted_options",
     "cotangents",
+    "grad_fill_value",
     "option_tangents",
+    "rounded",
     "sampler_gradients",
+    "widened",
 ]
 
 
@@ -161,3 +166,23 @@ def check_tangents(
         check_like(f"{prefix}_input", d_input, input.shape, tangent_dtype(input.dtype), "input")
     if d_other is not None:
         check_like(f"{prefix}_{name}", d_other, other.shape, other.dtype, name)
+
+
+def check_eps(eps: float) -> float:
+    if number("eps", eps) <= 0:
+        raise ValueError(f"eps must be positive, got {eps!r}")
+    return float(eps)
+
+
+def widened(array: Any) -> Any:
+    """What quotients are made of: float16 and bfloat16 as float32."""
+    narrow = array is not None and array.dtype.itemsize == 2 and array.dtype.kind not in "iu"
+    return array.astype(np.float32) if narrow else array
+
+
+def rounded(result: Any, primal: Array) -> Any:
+    """A result in the dtype of its primal; beyond the range of 16 bits it is infinite."""
+    if result is None:
+        return None
+    with np.errstate(over="ignore"):
+        return result.astype(primal.dtype, copy=False)

@@ -312,7 +312,7 @@ def static(called: Operation, name: str, value: Any) -> Any:
     """An option as a Python value, but as it is if it may be an array."""
     if hasattr(value, "__array__") and not isinstance(value, (*KINDS, np.generic)):
         raise foreign(name, value)
-    if name in (*called.primals, *called.parameters) or not isinstance(value, jax.Array):
+    if name in (*called.primals, *called.parameters, *called.data) or not isinstance(value, jax.Array):
         return value
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{name} of {called.name} must be a Python value, known before the call is traced: got {value}")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pystn import grids, matrices, sampling, splatting, splines, warping
+from pystn import boundary, gradients, grids, losses, matrices, metrics, sampling, splatting, splines, warping
 from pystn.backends import backend_of
 from pystn.grids.family import Family
 from pystn.typing import Array
@@ -60,6 +60,8 @@ class Operation:
         Names of the arrays, in their order.
     parameters : tuple of str
         Names of options that have derivatives; "kernel" stands for the parameters of `mode`.
+    data : tuple of str
+        Names of options that are arrays without derivatives, as labels.
     cotangent : str
         What the derivatives call the cotangent of the output.
     arguments : tuple of str
@@ -81,6 +83,7 @@ class Operation:
     functions: tuple[Callable[..., Any] | None, ...] = field(compare=False)  # vjp, jvp, vjp2
     results: Results = field(compare=False)
     parameters: tuple[str, ...] = field(default=(), compare=False)
+    data: tuple[str, ...] = field(default=(), compare=False)
     leading: bool = field(default=False, compare=False)
     affine: bool = field(default=False, compare=False)  # has no vjp2: the second derivatives are zero
     curved_parameters: bool = field(default=False, compare=False)  # vjp2 knows the parameters
@@ -290,12 +293,28 @@ def by_count(**shapes: tuple[int, int]) -> Results:
     return trailing(1, lambda params, options: shapes[f"p{params.shape[-1]}"])
 
 
+def one_of_each(core: int) -> Results:
+    """One number for the last `core` axes."""
+    return trailing(core, lambda first, options: ())
+
+
+def without_axis(specs: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Spec, ...]:
+    (values,) = specs.values()
+    axis = options.get("axis", -1) % values.ndim
+    return (Spec((*values.shape[:axis], *values.shape[axis + 1 :]), values.dtype),)
+
+
+def of_batch(specs: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Spec, ...]:
+    (first,) = specs.values()
+    return (Spec(first.shape[:1], first.dtype),)
+
+
 def same(core: int) -> Results:
     return trailing(core, lambda first, options: tuple(first.shape[first.ndim - core :]))
 
 
 def row(
-    module: ModuleType, name: str, primals: tuple[str, ...], results: Results, *parameters: str, **kind: bool
+    module: ModuleType, name: str, primals: tuple[str, ...], results: Results, *parameters: str, **kind: Any
 ) -> Operation:
     """A row of the table: the functions are those of the name, in a module."""
     functions = tuple(getattr(module, f"{name}_{suffix}", None) for suffix in ("vjp", "jvp", "vjp2"))
@@ -307,6 +326,7 @@ AFFINE = {"affine": True}
 LEADING = {"leading": True}
 FLAT = {"leading": True, "affine": True}
 BOTH = ("fill_value", "kernel")
+LABELLED = {"leading": True, "data": ("labels",)}
 P = ("params",)
 PAIR = ("first", "second")
 
@@ -328,7 +348,7 @@ OPERATIONS: dict[str, Operation] = {
         row(grids, "displacement_grid", ("flow",), displaced, **AFFINE),
         row(grids, "invert_displacement", ("flow",), same(0)),
         row(grids, "compose_grids", PAIR, composed_grids),
-        row(grids, "jacobian_determinant", ("grid",), trailing(1, lambda grid, options: ())),
+        row(grids, "jacobian_determinant", ("grid",), one_of_each(1)),
         row(matrices, "translation_matrix", P, by_count(p1=(1, 2), p2=(2, 3), p3=(3, 4)), **FLAT),
         row(matrices, "attention_matrix", P, trailing(1, attention), **FLAT),
         row(matrices, "rotation_matrix", P, by_count(p1=(2, 3), p3=(3, 4), p4=(3, 4)), **LEADING),
@@ -357,9 +377,20 @@ OPERATIONS: dict[str, Operation] = {
             **LEADING,
         ),
         row(matrices, "theta_to_box", ("theta",), trailing(2, lambda theta, options: (2 * theta.shape[-2],)), **FLAT),
-        row(matrices, "box_iou", PAIR, trailing(1, lambda box, options: ()), **LEADING),
+        row(matrices, "box_iou", PAIR, one_of_each(1), **LEADING),
         row(matrices, "normalized_to_pixel", ("theta",), same(2), **FLAT),
         row(matrices, "pixel_to_normalized", ("matrix",), same(2), **FLAT),
+        row(boundary, "normalized_grid_sample", ("input", "grid"), sampled, *BOTH, "mask"),
+        row(boundary, "out_of_bounds_penalty", ("grid",), of_batch),
+        row(losses, "triplet_hinge", ("anchor", "positive", "negative"), one_of_each(1), **LEADING),
+        row(losses, "colocalization_loss", ("crops", "random"), one_of_each(2), **LEADING),
+        row(losses, "normal_kl", ("mean", "scale", "prior_mean", "prior_scale"), one_of_each(0), **LEADING),
+        row(losses, "gamma_kl", ("beta", "prior_beta"), one_of_each(0), **LEADING),
+        row(losses, "log_mean_exp", ("values",), without_axis, **LEADING),
+        row(losses, "identity_penalty", ("theta",), one_of_each(2), **LEADING),
+        row(metrics, "expected_calibration_error", ("probabilities",), one_of_each(2), **LABELLED, affine=True),
+        row(metrics, "brier_score", ("probabilities",), one_of_each(2), **LABELLED),
+        row(gradients, "scale_gradient", ("array",), same(0), **FLAT),
     )
 }
 BY_FUNCTION = {operation.forward: operation for operation in OPERATIONS.values()}

@@ -8,12 +8,9 @@ target, this is what applies it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from pystn.backends import Operations, backend_of
-from pystn.interpolation import number
+from pystn.derivatives import check_eps, rounded, widened
 from pystn.options import Mode, PaddingMode, SamplingOptions, resolve
 from pystn.typing import Array
 from pystn.validation import (
@@ -610,26 +607,6 @@ def grid_count_vjp2(
     ones, wanted = ones_for(backend, grid, options), (to_output, False, to_grid)
     found = backend.grid_push_vjp2(None, gg_grid, grad_output, ones, grid, options, wanted)
     return found[0], found[2]
-
-
-def check_eps(eps: float) -> float:
-    if number("eps", eps) <= 0:
-        raise ValueError(f"eps must be positive, got {eps!r}")
-    return float(eps)
-
-
-def widened(array: Any) -> Any:
-    """What quotients are made of: float16 and bfloat16 as float32."""
-    narrow = array is not None and array.dtype.itemsize == 2 and array.dtype.kind not in "iu"
-    return array.astype(np.float32) if narrow else array
-
-
-def rounded(result: Any, primal: Array) -> Any:
-    """A result in the dtype of its primal; beyond the range of 16 bits it is infinite."""
-    if result is None:
-        return None
-    with np.errstate(over="ignore"):
-        return result.astype(primal.dtype, copy=False)
 
 
 def count_shape(grid: Array, shape: tuple[int, ...], options: SamplingOptions) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from pystn.systems.cascaded import CascadedSpatialTransformer, HierarchicalSpatialTransformer
 from pystn.systems.inverse_compositional import InverseCompositionalSpatialTransformer
 from pystn.systems.parallel import ParallelSpatialTransformer
+from pystn.systems.probabilistic import ProbabilisticSpatialTransformer
 from pystn.systems.transformer import SpatialTransformer
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "HierarchicalSpatialTransformer",
     "InverseCompositionalSpatialTransformer",
     "ParallelSpatialTransformer",
+    "ProbabilisticSpatialTransformer",
     "SpatialTransformer",
 ]

@@ -10,6 +10,7 @@ from pystn.systems.base import Pullback, System
 from pystn.systems.cascaded import CascadedSpatialTransformer, HierarchicalSpatialTransformer
 from pystn.systems.inverse_compositional import InverseCompositionalSpatialTransformer
 from pystn.systems.parallel import ParallelSpatialTransformer
+from pystn.systems.probabilistic import ProbabilisticSpatialTransformer
 from pystn.systems.transformer import SpatialTransformer
 
 __all__ = ["SYSTEMS", "systems_of"]
@@ -22,6 +23,7 @@ SYSTEMS: dict[str, type[System]] = {
         CascadedSpatialTransformer,
         HierarchicalSpatialTransformer,
         InverseCompositionalSpatialTransformer,
+        ProbabilisticSpatialTransformer,
     )
 }
 

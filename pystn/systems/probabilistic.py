@@ -32,7 +32,7 @@ class ProbabilisticSpatialTransformer(System):
     Parameters
     ----------
     localization : callable
-        The network, as `SpatialTransformer` takes it; it makes (N, 2, p), means and spreads, or the same flat, (N, 2 p).
+        The network, as `SpatialTransformer` takes it: it makes (N, 2, p), means and spreads, or that flat, (N, 2 p).
     transform, size, **options
         As `SpatialTransformer` takes them: ``CPAB(...)`` for series, for one.
     posterior : {"student", "normal"}, default "student"
@@ -133,18 +133,14 @@ class ProbabilisticSpatialTransformer(System):
 
     def _divergence(self, mean: Any, spread: Any) -> tuple[Any, Pullback]:
         """Of the posterior from the prior, one for each parameter, and the pullback to mean and spread."""
+        prior = self._constant(np.full(mean.shape[1:], self.prior_spread), mean)
         if self.posterior == "student":
-            divergence, back = self._pull("gamma_kl", spread, prior_beta=self.prior_spread, alpha=self.alpha)
-            return divergence, lambda grad: (None, back(grad)[0])
-        prior_mean = 0.0 if self.prior_mean is None else self.prior_mean
-        about = mean if self.prior_mean is not None else 0 * mean
-        divergence, back = self._pull("normal_kl", about, spread, prior_mean=prior_mean, prior_scale=self.prior_spread)
-
-        def pullback(grad: Any) -> tuple[Any, Any]:
-            grad_mean, grad_spread = back(grad)
-            return (None if self.prior_mean is None else grad_mean), grad_spread
-
-        return divergence, pullback
+            divergence, back = self._pull("gamma_kl", spread, prior, alpha=self.alpha)
+            return divergence, lambda grad: (None, back(grad, wrt=("beta",))[0])
+        about = mean if self.prior_mean is None else self._constant(self.prior_mean, mean)
+        divergence, back = self._pull("normal_kl", mean, spread, about, prior)
+        # About its own mean the divergence has no slope there, and the gradient to the mean is zero as it is.
+        return divergence, lambda grad: back(grad, wrt=("mean", "scale"))[:2]
 
     def _trace(self, input: Any, noise: Any = None) -> tuple[Any, Pullback]:
         raw, to_image = self._localized(self.localization, input)
