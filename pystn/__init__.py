@@ -6,6 +6,7 @@ product with its Jacobian's transpose, and ``f_jvp``, the product with its Jacob
 
 from importlib.metadata import version
 
+from pystn.antialiasing import Elliptical, MipMap, Scaled, Supersampling
 from pystn.boundary import (
     normalized_grid_sample,
     normalized_grid_sample_jvp,
@@ -225,19 +226,23 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "CPAB",
     "CascadedSpatialTransformer",
     "Cubic",
+    "Elliptical",
     "FreeFormDeformation",
     "Gaussian",
     "HierarchicalSpatialTransformer",
     "InverseCompositionalSpatialTransformer",
     "Lanczos",
     "Linear",
+    "MipMap",
     "Nearest",
     "ParallelSpatialTransformer",
     "PiecewiseAffine",
     "Polynomial",
     "ProbabilisticSpatialTransformer",
+    "Scaled",
     "SpatialTransformer",
     "StationaryVelocity",
+    "Supersampling",
     "Tabulated",
     "ThinPlateSpline",
     "affine_grid",

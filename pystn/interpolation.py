@@ -50,6 +50,15 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
+def count(name: str, value: Any, least: int) -> int:
+    """An integer of `least` or more."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more: got {value}")
+    return int(value)
+
+
 def choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
     if isinstance(value, (bool, np.bool_, float, np.floating)) or value not in allowed:
         expected = ", ".join(map(repr, allowed))

@@ -8,15 +8,19 @@ from __future__ import annotations
 import numbers
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
+from pystn import antialiasing
+from pystn.antialiasing import AntiAliasing
 from pystn.interpolation import BY_NAME, BSpline, Interpolation, Plan, number
 
-__all__ = ["FillValue", "Mode", "PaddingMode", "SamplingOptions", "SplineAxis", "resolve", "spline_axes"]
+__all__ = ["AntiAlias", "FillValue", "Mode", "PaddingMode", "SamplingOptions", "SplineAxis", "resolve", "spline_axes"]
+
+AntiAlias = str | AntiAliasing | None
 
 Mode = str | Interpolation | Sequence[str | Interpolation]
 PaddingMode = str | Sequence[str]
@@ -45,6 +49,7 @@ class SamplingOptions:
     fill_value: Any  # a number or one per channel
     has_fill: bool
     deterministic: bool
+    antialias: AntiAliasing | None = None
     coordinates_code: int = field(init=False, repr=False)
     subgradient_code: int = field(init=False, repr=False)
     cutoff_code: int = field(init=False, repr=False)
@@ -73,6 +78,21 @@ class SamplingOptions:
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+
+    @cached_property
+    def plain(self) -> SamplingOptions:
+        """The same without anti-aliasing."""
+        return replace(self, antialias=None)
+
+    @cached_property
+    def unfiltered(self) -> SamplingOptions:
+        """The same for an image that is given by its spline coefficients."""
+
+        def without(mode: Interpolation) -> Interpolation:
+            return replace(mode, prefilter=False) if isinstance(mode, BSpline) else mode
+
+        mode = tuple(map(without, self.mode)) if isinstance(self.mode, tuple) else without(self.mode)
+        return replace(self, mode=mode) if self.prefilters else self
 
     def modes(self, ndim: int) -> tuple[Interpolation, ...]:
         """The kernel of each spatial axis, in the order of the array's axes."""
@@ -139,6 +159,17 @@ def interpolation(mode: Any) -> Interpolation:
     raise error(f"unknown mode: expected one of {names} or a kernel, {kernels}; got {mode!r}")
 
 
+def antialiased(value: Any) -> Any:
+    if value is None or type(value) in AntiAliasing.__subclasses__():
+        return value
+    if isinstance(value, str) and value in antialiasing.BY_NAME:
+        return antialiasing.BY_NAME[value]
+    names = ", ".join(repr(name) for name in antialiasing.BY_NAME)
+    kinds = ", ".join(f"{kind.__name__}()" for kind in AntiAliasing.__subclasses__())
+    error = ValueError if isinstance(value, str) else TypeError
+    raise error(f"unknown antialias: expected None, one of {names}, or an object, {kinds}; got {value!r}")
+
+
 def padding(name: Any) -> str:
     one_of("padding_mode", name, PADDING_MODES)
     return str(name)
@@ -165,6 +196,7 @@ def _resolve(
     fill_value: Any,
     has_fill: bool,
     deterministic: Any,
+    antialias: Any,
 ) -> SamplingOptions:
     kernel = per_axis(mode, interpolation)
     boundary = per_axis(padding_mode, padding)
@@ -180,7 +212,17 @@ def _resolve(
         )
     reproducible = flag("deterministic", deterministic)
     return SamplingOptions(
-        kernel, boundary, aligned, coords, subgradient, channel_axis, cutoff, fill_value, has_fill, reproducible
+        kernel,
+        boundary,
+        aligned,
+        coords,
+        subgradient,
+        channel_axis,
+        cutoff,
+        fill_value,
+        has_fill,
+        reproducible,
+        antialiased(antialias),
     )
 
 
@@ -216,6 +258,7 @@ def resolve(
     deterministic: Any,
     cutoff: Any = None,
     fill_value: Any = 0.0,
+    antialias: Any = None,
 ) -> SamplingOptions:
     """The options as given by a caller, checked and resolved."""
     fill, has_fill = (0.0, False) if type(fill_value) is float and fill_value == 0 else resolve_fill(fill_value)
@@ -230,6 +273,7 @@ def resolve(
         fill,
         has_fill,
         deterministic,
+        antialias,
     )
     try:
         return _resolve(*given)

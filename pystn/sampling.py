@@ -18,7 +18,7 @@ from pystn.derivatives import (
     option_tangents,
     sampler_gradients,
 )
-from pystn.options import FillValue, Mode, PaddingMode, flag, resolve
+from pystn.options import AntiAlias, FillValue, Mode, PaddingMode, flag, resolve
 from pystn.typing import Array
 from pystn.validation import (
     check_like,
@@ -51,6 +51,7 @@ def grid_sample(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -70,6 +71,7 @@ def grid_sample(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -88,6 +90,7 @@ def grid_sample(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -132,6 +135,10 @@ def grid_sample(
     cutoff : {None, "center", "edge"}, default None
         Samples beyond the centres or beyond the edges of the outermost pixels are `fill_value`,
         whatever the padding. Normalized coordinates have a margin of 8 eps W pixels for rounding.
+    antialias : str or object, optional
+        How samples that are further apart than pixels average what is between them: "supersample", "mipmap",
+        "scaled" or "ewa", or an object: `Supersampling`, `MipMap`, `Scaled`, `Elliptical`. The grid is then an image
+        of coordinates, (N, ..., *shape, ndim), whose differences say how far apart they are, and part of its gradient.
     coords : {"normalized", "pixel"}, default "normalized"
         Unit of the grid: normalized by the rule above, or pixels with 0 the centre of the first
         one (and `align_corners` False, having no meaning there).
@@ -172,6 +179,7 @@ def grid_sample(
     grid_sample_vjp, grid_sample_jvp, grid_sample_vjp2 : its derivatives.
     grid_push : its adjoint in the image.
     grid_gradient : the slopes of the samples.
+    Supersampling, MipMap, Scaled, Elliptical : what `antialias` can be.
     affine_grid : a grid from affine transforms.
     warp_affine, warp_projective : the same where a matrix gives the grid, which is then not stored.
 
@@ -203,9 +211,8 @@ def grid_sample(
     >>> value.round(3)
     array([[[1.167, 1.5  , 2.   ]]])
     """
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     if out is None and return_mask is False:
         for repeat in options.repeats:
             if (again := repeat(input, grid, None)) is not None:
@@ -228,6 +235,7 @@ def grid_sample_vjp(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -251,7 +259,9 @@ def grid_sample_vjp(
     grad_output : ndarray, or tuple of two if `return_mask`
         Cotangent: the shape of ``grid_sample(input, grid, ...)``, any strides, and its dtype; float32
         for an integer input. With `return_mask` a tuple, the mask's cotangent second.
-    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic, return_mask
+    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
+        As given to `grid_sample`.
+    antialias, deterministic, return_mask
         As given to `grid_sample`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         Slope of linear interpolation where a coordinate falls on the centre of a pixel: towards
@@ -308,9 +318,8 @@ def grid_sample_vjp(
     >>> grad_point
     array([[[1., 2.]]])
     """
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     wanted = check_wrt(wrt, ("input", "grid", "fill_value", "kernel"))
     if out is None and return_mask is False:
         for repeat in options.repeated_gradients.get(wanted, ()):
@@ -340,6 +349,7 @@ def grid_sample_jvp(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -363,6 +373,7 @@ def grid_sample_jvp(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -385,6 +396,7 @@ def grid_sample_jvp(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -400,7 +412,9 @@ def grid_sample_jvp(
 
     Parameters
     ----------
-    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic, return_mask
+    input, grid, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
+        As given to `grid_sample`.
+    antialias, deterministic, return_mask
         As given to `grid_sample`.
     d_input, d_grid : ndarray or None
         Tangents: shapes and dtypes of `input` (float32 if it is of integers) and `grid`. None is
@@ -438,9 +452,8 @@ def grid_sample_jvp(
     >>> pystn.grid_sample_jvp(image, point, None, np.array([[[0.1, 0.1]]]), coords="pixel")
     array([[[0.3]]])
     """
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     backend = backend_of({"input": input, "grid": grid}, {"d_input": d_input, "d_grid": d_grid, "out": out})
     check_sampling(input, grid, options)
     check_tangents(d_input, d_grid, input, grid)
@@ -466,6 +479,7 @@ def grid_sample_vjp2(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -492,7 +506,9 @@ def grid_sample_vjp2(
         Cotangents of grad_input and grad_grid: shapes and dtypes of these. None is zero.
     grad_output, input, grid
         As given to `grid_sample_vjp`.
-    mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis, deterministic, return_mask
+    mode, padding_mode, align_corners, fill_value, cutoff, coords, subgradient, channel_axis
+        As given to `grid_sample_vjp`.
+    antialias, deterministic, return_mask
         As given to `grid_sample_vjp`.
     wrt : sequence of {"grad_output", "input", "grid"}, default all
         The gradients that are wanted; the work for others is skipped.
@@ -528,9 +544,8 @@ def grid_sample_vjp2(
     >>> grad_point
     array([[[0., 2.]]])
     """
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     wanted = check_wrt(wrt, ("grad_output", "input", "grid"))
     grad_output, grad_mask = cotangents(grad_output, return_mask)
     backend = backend_of(

@@ -26,6 +26,12 @@ class Transform(NamedTuple):
     def identity(self, ndim: int) -> np.ndarray[Any, Any]:
         return np.asarray(self.box(np.zeros(ndim), np.ones(ndim)), np.float64)
 
+    def counts(self, ndim: int) -> list[int]:
+        """How many parameters there may be: one more where a rotation may be a quaternion."""
+        least = self.identity(ndim).size
+        turns = 1 not in self.dimensions and ndim == 3
+        return [least, least + 1] if turns else [least]
+
 
 def still(centre: Any) -> Any:
     """Parameters of no rotation, in as many dimensions as the centre has."""

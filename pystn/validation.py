@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.interpolation import check_host
+from pystn.interpolation import check_host, count
 from pystn.options import CHANNEL_AXES, SamplingOptions, one_of
 
 __all__ = [
@@ -168,6 +168,11 @@ def check_sampling(input: Any, grid: Any, options: SamplingOptions) -> None:
     ndim = check_axes("input", input, options)
     check_grid(grid, ndim, f"input {layout(options, ndim)}")
     check_batch("input", input, grid)
+    if options.antialias is not None and grid.ndim < ndim + 2:
+        raise ValueError(
+            "antialias needs the neighbours of a sample: expected grid of shape "
+            f"(N, ..., {SPATIAL_NAMES[ndim]}, {ndim}), got a list of points, {grid.shape}"
+        )
     if 0 in spatial_of(input.shape, options) and grid.size:
         raise ValueError(
             f"input has an empty spatial axis, and grid asks for samples of it: expected {layout(options, ndim)} "
@@ -384,15 +389,6 @@ def spatial_size(size: Any, name: str = "size") -> tuple[int, ...]:
     if ndim not in SPATIAL_NAMES:
         raise ValueError(f"{name} must have 1 to 3 entries (spatial): got {size!r}")
     return output_size(size, ndim, name=name)
-
-
-def count(name: str, value: Any, least: int) -> int:
-    """An integer of `least` or more."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be {least} or more: got {value}")
-    return int(value)
 
 
 def check_points(name: str, points: Any, dimensions: tuple[int, ...]) -> np.ndarray[Any, Any]:

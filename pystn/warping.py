@@ -20,7 +20,17 @@ from pystn.derivatives import (
     option_tangents,
     sampler_gradients,
 )
-from pystn.options import FillValue, Mode, PaddingMode, SamplingOptions, flag, least_denominator, one_of, resolve
+from pystn.options import (
+    AntiAlias,
+    FillValue,
+    Mode,
+    PaddingMode,
+    SamplingOptions,
+    flag,
+    least_denominator,
+    one_of,
+    resolve,
+)
 from pystn.typing import Array
 from pystn.validation import (
     check_like,
@@ -151,6 +161,7 @@ def warp_affine(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -182,6 +193,8 @@ def warp_affine(
     coords : {"normalized", "pixel"}, default "normalized"
         Unit of both source and target: with "pixel" the matrix maps the indices (x, y[, z], 1) of
         an output pixel to a position in pixels, the first being 0, as in OpenCV and SciPy.
+    antialias : str or object, optional
+        As in `grid_sample`, by the Jacobian of the map itself. All but "supersample" store the grid.
     return_mask : bool, default False
         Whether to return the coverage too, from the same pass.
     out : ndarray, optional
@@ -226,9 +239,8 @@ def warp_affine(
     array([[[[0.5],
              [2.5]]]])
     """
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     if out is None and return_mask is False:
         for repeat in options.repeats:
             if (again := repeat(input, theta, size)) is not None:
@@ -248,6 +260,7 @@ def warp_affine_vjp(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -270,7 +283,7 @@ def warp_affine_vjp(
         float32 for an integer input. With `return_mask` a tuple, the mask's cotangent second.
     input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
         As given to `warp_affine`.
-    deterministic, return_mask
+    antialias, deterministic, return_mask
         As given to `warp_affine`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`. The identity puts every sample on a kink.
@@ -312,9 +325,8 @@ def warp_affine_vjp(
     array([[[0., 0., 1.],
             [0., 0., 2.]]])
     """
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     wanted = check_wrt(wrt, WARP_GRADIENTS)
     if out is None and return_mask is False:
         for repeat in options.repeated_gradients.get(wanted, ()):
@@ -337,6 +349,7 @@ def warp_affine_jvp(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -356,7 +369,7 @@ def warp_affine_jvp(
     ----------
     input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
         As given to `warp_affine`.
-    deterministic, return_mask
+    antialias, deterministic, return_mask
         As given to `warp_affine`.
     d_input, d_theta : ndarray or None
         Tangents: shapes and dtypes of `input` (float32 if it is of integers) and `theta`. None is
@@ -394,9 +407,8 @@ def warp_affine_jvp(
     array([[[[0.3]]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     coordinates = affine(input, theta, size, options)
     return warp_jvp(input, coordinates, d_input, d_theta, options, return_mask, d_fill_value, d_kernel, out)
 
@@ -414,6 +426,7 @@ def warp_affine_vjp2(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -432,7 +445,7 @@ def warp_affine_vjp2(
         Cotangents of grad_input and grad_theta: shapes and dtypes of these. None is zero.
     grad_output, input, theta, size
         As given to `warp_affine_vjp`.
-    mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic, return_mask
+    mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, antialias, deterministic, return_mask
         As given to `warp_affine`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -474,9 +487,8 @@ def warp_affine_vjp2(
             [0., 0., 2.]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     coordinates = affine(input, theta, size, options)
     return warp_vjp2(gg_input, gg_theta, grad_output, input, coordinates, options, return_mask, wrt)
 
@@ -491,6 +503,7 @@ def warp_projective(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -526,6 +539,8 @@ def warp_projective(
         gradient. Default 1e-8 for float64, 1e-6 for float32.
     cull_behind : bool, default False
         Whether points behind the horizon, :math:`q_3 \le 0`, are outside too.
+    antialias : str or object, optional
+        As in `grid_sample`, by the Jacobian of the map itself. All but "supersample" store the grid.
     return_mask : bool, default False
         Whether to return the coverage too, from the same pass.
     out : ndarray, optional
@@ -561,9 +576,8 @@ def warp_projective(
     array([[[[0. , 0.5]]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     coordinates = projective(input, theta, size, options, min_denominator, cull_behind)
     return warp(input, coordinates, options, return_mask, out)
 
@@ -579,6 +593,7 @@ def warp_projective_vjp(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -604,9 +619,9 @@ def warp_projective_vjp(
     grad_output : ndarray, or tuple of two if `return_mask`
         Cotangent: the shape of ``warp_projective(input, theta, size, ...)``, any strides, and its
         dtype; float32 for an integer input. With `return_mask` a tuple, the mask's cotangent second.
-    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic
+    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
         As given to `warp_projective`.
-    min_denominator, cull_behind, return_mask
+    antialias, deterministic, min_denominator, cull_behind, return_mask
         As given to `warp_projective`.
     subgradient : {"right", "left", "central", "zero"}, default "right"
         As in `grid_sample_vjp`.
@@ -647,9 +662,8 @@ def warp_projective_vjp(
             [ 0.   ,  0.   , -0.125]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     coordinates = projective(input, theta, size, options, min_denominator, cull_behind)
     return warp_vjp(grad_output, input, coordinates, options, return_mask, check_wrt(wrt, WARP_GRADIENTS), out)
 
@@ -666,6 +680,7 @@ def warp_projective_jvp(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -685,9 +700,9 @@ def warp_projective_jvp(
 
     Parameters
     ----------
-    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic
+    input, theta, size, mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis
         As given to `warp_projective`.
-    min_denominator, cull_behind, return_mask
+    antialias, deterministic, min_denominator, cull_behind, return_mask
         As given to `warp_projective`.
     d_input, d_theta : ndarray or None
         Tangents: shapes and dtypes of `input` (float32 if it is of integers) and `theta`. None is
@@ -724,9 +739,8 @@ def warp_projective_jvp(
     array([[[[1.375]]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     coordinates = projective(input, theta, size, options, min_denominator, cull_behind)
     return warp_jvp(input, coordinates, d_input, d_theta, options, return_mask, d_fill_value, d_kernel, out)
 
@@ -744,6 +758,7 @@ def warp_projective_vjp2(
     *,
     fill_value: FillValue = 0.0,
     cutoff: str | None = None,
+    antialias: AntiAlias = None,
     coords: str = "normalized",
     subgradient: str = "right",
     channel_axis: int = 1,
@@ -765,7 +780,7 @@ def warp_projective_vjp2(
         Cotangents of grad_input and grad_theta: shapes and dtypes of these. None is zero.
     grad_output, input, theta, size
         As given to `warp_projective_vjp`.
-    mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, deterministic
+    mode, padding_mode, align_corners, fill_value, cutoff, coords, channel_axis, antialias, deterministic
         As given to `warp_projective`.
     min_denominator, cull_behind, return_mask
         As given to `warp_projective`.
@@ -808,9 +823,8 @@ def warp_projective_vjp2(
             [ 0.   ,  0.   ,  0.375]]])
     """
     backend_of({"input": input, "theta": theta})
-    options = resolve(
-        mode, padding_mode, align_corners, coords, subgradient, channel_axis, deterministic, cutoff, fill_value
-    )
+    conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
+    options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
     coordinates = projective(input, theta, size, options, min_denominator, cull_behind)
     return warp_vjp2(gg_input, gg_theta, grad_output, input, coordinates, options, return_mask, wrt)
 

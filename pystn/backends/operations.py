@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from pystn.backends.antialiasing import antialiased
+from pystn.backends.sums import delivered, rounded
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions, SplineAxis
 from pystn.perspective import Horizon, divide, divide_jvp, divide_vjp, divide_vjp2
@@ -102,6 +104,8 @@ class Operations:
     def grid_sample(
         self, input: Array, grid: Coordinates, options: SamplingOptions, return_mask: bool, out: Array | None
     ) -> tuple[Array, Array | None]:
+        if options.antialias is not None:
+            return antialiased(self, input, grid, options).sample(return_mask, out)
         output = self.xp.empty(sample_shape(input, grid, options), input.dtype) if out is None else out
         mask = self.new_mask(input, grid, return_mask)
         pixels = self.coefficients(input, options)
@@ -121,6 +125,8 @@ class Operations:
         out: tuple[Array | None, ...],
     ) -> tuple[Array | None, Array | None]:
         """Gradients to the input and to the grid, or to the matrices that the coordinates are made from."""
+        if options.antialias is not None:
+            return antialiased(self, input, grid, options).vjp(grad_output, grad_mask, wanted, out)
         made = isinstance(grid, MatrixCoordinates)
         written = self.new_gradient(grid, out[1]) if wanted[1] else None
         moving = written is not None and not options.flat
@@ -165,6 +171,8 @@ class Operations:
         self, grad_output: Array, grad_mask: Array | None, input: Array, grid: Coordinates, options: SamplingOptions
     ) -> tuple[Array, list[Array | None]]:
         """Gradients, in double, to the fill value of each channel and to each axis' kernel."""
+        if options.antialias is not None:
+            return antialiased(self, input, grid, options).vjp_options(grad_output, grad_mask)
         ndim = input.ndim - 2
         parts = 2 if input.dtype.kind == "c" else 1
         channels = channels_of(input.shape, options) * parts
@@ -197,6 +205,8 @@ class Operations:
         return_mask: bool,
         out: Array | None,
     ) -> tuple[Array, Array | None]:
+        if options.antialias is not None:
+            return antialiased(self, input, grid, options).jvp(d_input, d_grid, d_fill, d_kernel, return_mask, out)
         output = self.xp.empty(sample_shape(input, grid, options), tangent_dtype(input.dtype)) if out is None else out
         mask = self.new_mask(input, grid, return_mask)
         if options.flat:
@@ -232,6 +242,8 @@ class Operations:
         wanted: tuple[bool, ...],
     ) -> tuple[Array | None, Array | None, Array | None, Array | None]:
         """Gradients to grad_output, grad_mask, input and grid, or the matrices that the coordinates are made from."""
+        if options.antialias is not None:
+            return antialiased(self, input, grid, options).vjp2(gg_input, gg_grid, grad_output, grad_mask, wanted)
         if options.flat:
             gg_grid = None
         none: list[Array | None] = [None] * (input.ndim - 2)
@@ -504,10 +516,7 @@ class Operations:
         output, _ = self.reduce_depth(input, coordinates, reduce, options, out)
         if output is out:
             return output
-        if input.dtype.kind in "iu":
-            limits = np.iinfo(input.dtype)
-            self.xp.clip(self.xp.rint(output, out=output), limits.min, limits.max, out=output)
-        return delivered(output, input.dtype, out)
+        return delivered(rounded(self.xp, output, input.dtype), input.dtype, out)
 
     def warp_project_vjp(
         self,
@@ -761,14 +770,6 @@ class Operations:
             )
             source = output
         return output
-
-
-def delivered(sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
-    """Sums in the dtype of the result, or written into `out`."""
-    if out is None:
-        return sums.astype(dtype, copy=False)
-    out[...] = sums
-    return out
 
 
 def depth_dtype(dtype: np.dtype[Any], coordinates: MatrixCoordinates) -> np.dtype[Any]:

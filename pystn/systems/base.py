@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pystn.backends import backend_of
 from pystn.grids.family import Family
 from pystn.ops import vjp
@@ -13,7 +15,7 @@ from pystn.transforms import named
 from pystn.typing import Array
 from pystn.validation import mask_dtype, spatial_size
 
-__all__ = ["Pullback", "System", "Warp", "added"]
+__all__ = ["Pullback", "System", "Warp", "added", "check_network", "check_shape"]
 
 Pullback = Callable[..., Any]
 
@@ -23,6 +25,11 @@ class Warp(NamedTuple):
 
     array: Any
     by_matrix: bool
+
+    @property
+    def axes(self) -> int:
+        """How many axes of transforms there are beside that of images."""
+        return int(self.array.ndim - (3 if self.by_matrix else 2 + self.array.shape[-1]))
 
 
 class System:
@@ -37,11 +44,13 @@ class System:
     size: tuple[int, ...] | None
     options: dict[str, Any]
 
-    def _set(self, transform: Any, size: Sequence[int] | None, options: dict[str, Any]) -> None:
-        """Keep how to warp, checked as far as that goes without an input."""
+    def _set(self, transform: Any, size: Sequence[int] | None, options: dict[str, Any], several: bool = False) -> None:
+        """Keep how to warp, checked as far as that goes without an input; `several` transforms where there may be."""
         self.size = None if size is None else spatial_size(size)
-        for one in transform if isinstance(transform, (tuple, list)) else (transform,):
+        for one in transform if several and isinstance(transform, (tuple, list)) else (transform,):
             if isinstance(one, Family):
+                if options.get("coords", "normalized") != "normalized":
+                    raise ValueError(f"coords must be 'normalized' as those of a family: got {options['coords']!r}")
                 if self.size not in (None, one.size):
                     raise ValueError(f"size must be that of the family, {one.size}, or None: got {self.size}")
                 self.size = one.size
@@ -52,9 +61,20 @@ class System:
         self.transform = transform
         self.options = options
 
-    def _networks(self, localizations: Sequence[Any]) -> Any:
-        """Several networks, as they are kept."""
-        return tuple(localizations)
+    def _several(self, localizations: Any) -> bool:
+        """Whether these are networks, not one."""
+        return isinstance(localizations, (tuple, list))
+
+    def _networks(self, localizations: Any) -> Any:
+        """One network or more, as they are kept."""
+        if not self._several(localizations):
+            raise TypeError(f"localizations must be a tuple or list of networks, got {type(localizations).__name__}")
+        if not len(localizations):
+            raise ValueError("localizations must be one network or more, got none")
+        return self._kept([check_network(network) for network in localizations])
+
+    def _kept(self, networks: list[Any]) -> Any:
+        return tuple(networks)
 
     def _pull(self, f: Any, *arrays: Any, **options: Any) -> tuple[Any, Pullback]:
         """An operation's output, and what pulls its cotangent back."""
@@ -103,8 +123,20 @@ class System:
                     "a localization must have a method vjp(grad_parameters, image), which returns the gradients to the "
                     f"image and to its weights: {type(localization).__name__} has none"
                 )
-            gradients: tuple[Any, Any] = localization.vjp(grad_parameters, image)
-            return gradients
+            gradients = localization.vjp(grad_parameters, image)
+            if not isinstance(gradients, (tuple, list)) or len(gradients) != 2:
+                raise TypeError(
+                    "vjp of a localization must return a pair, the gradients to the image and to its weights: that of "
+                    f"{type(localization).__name__} returned {type(gradients).__name__}"
+                )
+            grad_image, grad_weights = gradients
+            given, expected = getattr(grad_image, "shape", ()), image.shape
+            if grad_image is not None and given != expected:
+                raise ValueError(
+                    f"vjp of a localization must return a gradient to the image of its shape, {tuple(expected)}, or "
+                    f"None: that of {type(localization).__name__} returned {tuple(given)}"
+                )
+            return grad_image, grad_weights
 
         return localization(image), pullback
 
@@ -113,19 +145,26 @@ class System:
         spatial = input.shape[1:-1] if self.options.get("channel_axis", 1) == -1 else input.shape[2:]
         return self.size or tuple(spatial)
 
-    def _warp(self, parameters: Any, ndim: int, transform: Any = None) -> tuple[Warp, Pullback]:
-        """The warp of parameters (N, *K, p), or of matrices or of a family's theta."""
+    def _warp(self, parameters: Any, ndim: int, transform: Any = None, parallel: bool = False) -> tuple[Warp, Pullback]:
+        """The warp of parameters (N, *K, p), or of matrices or of a family's theta; one axis K if `parallel`."""
         transform = self.transform if transform is None else transform
         if isinstance(transform, Family):
-            theta, back = shaped(parameters, transform.theta_shape)
+            theta, back = shaped(
+                parameters, transform.theta_shape, f"parameters of a {type(transform).__name__}", parallel
+            )
             grid, to_theta = self._pull(transform, theta)
             return Warp(grid, False), lambda grad: back(*to_theta(grad))
         if not isinstance(transform, str):
-            return Warp(transform(parameters), False), lambda grad: pulled(transform, grad, parameters)
-        by_matrix = named(transform, ndim)
+            warp = Warp(transform(parameters), False)
+            if parallel and warp.axes != 1:
+                given = tuple(warp.array.shape)
+                raise ValueError(f"the transform must make grids of shape (N, K, *size, {ndim}): got {given}")
+            return warp, lambda grad: pulled(transform, grad, parameters)
+        by_matrix, what = named(transform, ndim), f"parameters of {transform!r} in {ndim} dimensions"
         if by_matrix.build is None:
-            theta, back = shaped(parameters, (ndim, ndim + 1))
+            theta, back = shaped(parameters, (ndim, ndim + 1), what, parallel)
             return Warp(theta, True), back
+        check_shape(parameters, [(count,) for count in by_matrix.counts(ndim)], what, parallel)
         theta, to_parameters = self._pull(by_matrix.build, parameters)
         return Warp(theta, True), lambda grad: to_parameters(grad)[0]
 
@@ -140,6 +179,15 @@ class System:
         projective = warp.array.shape[-1] == warp.array.shape[-2]
         name = "warp_projective" if projective else "warp_affine"
         return self._pull(name, input, warp.array, size=size or self._size(input), **options)
+
+    def _grid(self, theta: Any, size: tuple[int, ...]) -> tuple[Any, Pullback]:
+        """The grid of matrices, in the sampler's convention; the first result of the pullback is for them."""
+        projective = theta.shape[-1] == theta.shape[-2]
+        if self.options.get("coords", "normalized") == "pixel":
+            indices = np.stack([*np.indices(size)[::-1], np.ones(size)])  # x first
+            return self._pull("linear_grid", theta, self._constant(indices[None], theta), homogeneous=projective)
+        aligned = {"align_corners": self.options.get("align_corners", False)}
+        return self._pull("projective_grid" if projective else "affine_grid", theta, size=size, **aligned)
 
     def _composed(
         self, first: Warp, second: Warp, size: tuple[int, ...], **options: Any
@@ -165,11 +213,10 @@ class System:
 
             return Warp(moved, False), pullback
         grid, to_theta = second.array, None
-        aligned = {"align_corners": self.options.get("align_corners", False)}
         if second.by_matrix:
-            projective = grid.shape[-1] == grid.shape[-2]
-            grid, to_theta = self._pull("projective_grid" if projective else "affine_grid", grid, size=size, **aligned)
-        both, to_both = self._pull("compose_grids", first.array, grid, **aligned)
+            grid, to_theta = self._grid(grid, size)
+        convention = {name: self.options[name] for name in ("align_corners", "coords") if name in self.options}
+        both, to_both = self._pull("compose_grids", first.array, grid, **convention)
 
         def pull_both(grad: Any) -> tuple[Any, Any]:
             grad_first, grad_second = to_both(grad)
@@ -178,11 +225,34 @@ class System:
         return Warp(both, False), pull_both
 
 
-def shaped(array: Any, shape: tuple[int, ...]) -> tuple[Any, Pullback]:
+def check_network(network: Any) -> Any:
+    """The network, if it is one."""
+    if not callable(network):
+        raise TypeError(f"a localization must be callable, got {type(network).__name__}")
+    return network
+
+
+def check_shape(
+    parameters: Any, shapes: Sequence[tuple[int, ...]], what: str, parallel: bool = False
+) -> tuple[int, ...]:
+    """That of one transform's parameters among those that there may be."""
+    if not hasattr(parameters, "shape"):
+        raise TypeError(f"{what} must be an array, got {type(parameters).__name__}")
+    given = tuple(parameters.shape)
+    for shape in shapes:
+        leading = len(given) - len(shape)
+        if given[leading:] == shape and (leading == 2 if parallel else leading > 0):
+            return shape
+    leads = "N, K" if parallel else "N, ..."
+    expected = " or ".join(f"({', '.join([leads, *map(str, shape)])})" for shape in shapes)
+    raise ValueError(f"{what} must have shape {expected}: got {given}")
+
+
+def shaped(array: Any, shape: tuple[int, ...], what: str, parallel: bool = False) -> tuple[Any, Pullback]:
     """Parameters (N, *K, p) as (N, *K, *shape), if they are not that already."""
-    given = tuple(array.shape)
-    if given[-1] != prod(shape) or given[1:][-len(shape) :] == shape:
+    if check_shape(array, [shape, (prod(shape),)], what, parallel) == shape:
         return array, lambda grad: grad
+    given = tuple(array.shape)
     return array.reshape(*given[:-1], *shape), lambda grad: grad.reshape(given)
 
 
@@ -200,8 +270,20 @@ def added(first: Any, second: Any) -> Any:
     """The sum of two gradients to the same weights: arrays, or tuples, lists and dictionaries of them; None is zero."""
     if first is None or second is None:
         return second if first is None else first
-    if isinstance(first, dict):
-        return {name: added(first.get(name), second.get(name)) for name in (*first, *(second.keys() - first.keys()))}
-    if isinstance(first, (tuple, list)):
-        return type(first)(added(a, b) for a, b in zip(first, second, strict=True))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return {name: added(first.get(name), second.get(name)) for name in {**first, **second}}
+    if isinstance(first, (tuple, list)) and type(first) is type(second) and len(first) == len(second):
+        sums = [added(a, b) for a, b in zip(first, second, strict=True)]
+        return type(first)(*sums) if hasattr(first, "_fields") else type(first)(sums)
+    if isinstance(first, (dict, tuple, list)) or getattr(first, "shape", ()) != getattr(second, "shape", ()):
+        raise ValueError(
+            "gradients to the same image or weights must have one structure each time: "
+            f"got {described(first)} and {described(second)}"
+        )
     return first + second
+
+
+def described(gradient: Any) -> str:
+    if isinstance(gradient, (dict, tuple, list)):
+        return f"a {type(gradient).__name__} of {len(gradient)}"
+    return f"shape {tuple(gradient.shape)}" if hasattr(gradient, "shape") else type(gradient).__name__

@@ -36,10 +36,9 @@ class Cascade(System):
         """The warp before the first stage; None for the identity."""
         return None
 
-    def _identity(self, input: Any) -> Warp:
+    def _identity(self, ndim: int, like: Any) -> Warp:
         """The warp that moves nothing, for all images."""
-        ndim = input.ndim - 2
-        return Warp(self._constant(np.eye(ndim, ndim + 1)[None], input), True)
+        return Warp(self._constant(np.eye(ndim, ndim + 1)[None], like), True)
 
     def _placed(self, warp: Warp) -> tuple[Warp, Pullback]:
         """A warp as the sampler gets it, and the pullback to its array."""
@@ -67,13 +66,19 @@ class Cascade(System):
         return view, pullback
 
     def _trace(self, input: Any, *others: Any) -> tuple[Any, Pullback]:
-        warp, size, backs = self._start(input, *others), self._size(input), []
+        ndim, size, backs = input.ndim - 2, self._size(input), []
+        warp = self._start(input, *others)
         for stage in self._stages(input):
             view, to_view = input, None
             if warp is not None or not self._sees_input:
-                view, to_view = self._seen(input, warp or self._identity(input), stage.size, **stage.options)
+                view, to_view = self._seen(input, warp or self._identity(ndim, input), stage.size, **stage.options)
             parameters, to_image = self._localized(stage.localization, view)
-            update, to_parameters = self._warp(parameters, input.ndim - 2, stage.transform)
+            update, to_parameters = self._warp(parameters, ndim, stage.transform)
+            if warp is not None and warp.axes != update.axes:
+                raise ValueError(
+                    f"all stages must have as many transforms: got {warp.axes} axes of them before and {update.axes} "
+                    "after"
+                )
             warp, to_warps = self._followed(warp, update, size)
             backs.append((to_view, to_image, to_parameters, to_warps))
         if warp is None:
@@ -149,12 +154,10 @@ class CascadedSpatialTransformer(Cascade):
         propagate: str = "warp",
         **options: Any,
     ) -> None:
-        self._set(transform, size, options)
+        self._set(transform, size, options, several=True)
         one_of("propagate", propagate, ("warp", "image"))
         self.localizations = self._networks(localizations)
         self.propagate = propagate
-        if not len(self.localizations):
-            raise ValueError("localizations must be one network or more, got none")
         if isinstance(transform, (tuple, list)) and len(transform) != len(self.localizations):
             raise ValueError(
                 f"transform must be one, or one for each of {len(self.localizations)} networks: got {len(transform)}"
@@ -254,9 +257,11 @@ class HierarchicalSpatialTransformer(Cascade):
         view_antialias: Any = "mipmap",
         **options: Any,
     ) -> None:
-        self._set(transform, size, options)
-        stages = len(localizations)
+        self._set(transform, size, options, several=True)
         self.localizations = self._networks(localizations)
+        stages = len(self.localizations)
+        if options.get("coords", "normalized") != "normalized":
+            raise ValueError(f"coords must be 'normalized', which every resolution has: got {options['coords']!r}")
         several = isinstance(transform, (tuple, list))
         self.transforms = tuple(transform) if several else (transform,) * stages
         for one in self.transforms:
@@ -268,8 +273,6 @@ class HierarchicalSpatialTransformer(Cascade):
         for name, given in (("transform", self.transforms), ("scales", self.scales)):
             if len(given) != stages:
                 raise ValueError(f"{name} must have one entry for each of {stages} networks: got {len(given)}")
-        if not stages:
-            raise ValueError("localizations must be one network or more, got none")
         self.view_antialias = view_antialias
 
     def _stages(self, input: Any) -> Iterator[Stage]:

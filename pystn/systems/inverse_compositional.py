@@ -9,7 +9,7 @@ import numpy as np
 
 from pystn.grids.family import Family
 from pystn.options import flag, one_of
-from pystn.systems.base import Pullback, Warp, added
+from pystn.systems.base import Pullback, Warp, added, check_network, check_shape
 from pystn.systems.cascaded import Cascade, Stage
 from pystn.validation import count
 
@@ -87,7 +87,7 @@ class InverseCompositionalSpatialTransformer(Cascade):
     ) -> None:
         self._set(transform, size, options)
         one_of("order", order, ("right", "left"))
-        self.localization = localization
+        self.localization = check_network(localization)
         self.steps = count("steps", steps, 1)
         self.order = order
         self.invert_update = flag("invert_update", invert_update)
@@ -98,8 +98,17 @@ class InverseCompositionalSpatialTransformer(Cascade):
             raise ValueError(f"frame must be a matrix (ndim, ndim + 1), got shape {self.frame.shape}")
 
     def _start(self, input: Any, *others: Any) -> Warp | None:
+        if len(others) > 1:
+            raise TypeError(f"expected the input and the warp to start from, got {1 + len(others)} arguments")
+        ndim = input.ndim - 2
+        if self.frame is not None and len(self.frame) != ndim:
+            raise ValueError(f"frame must be a matrix ({ndim}, {ndim + 1}) here, got shape {self.frame.shape}")
         (initial,) = others or (None,)
-        return None if initial is None else Warp(initial, True)
+        if initial is None:
+            return None
+        shapes = [(ndim, ndim + 1), *([(3, 3)] if ndim == 2 else [])]
+        check_shape(initial, shapes, "the warp to start from")
+        return Warp(initial, True)
 
     def _stages(self, input: Any) -> Iterator[Stage]:
         stage = Stage(self.localization, self.transform, self._size(input), {"return_mask": False})
@@ -115,7 +124,8 @@ class InverseCompositionalSpatialTransformer(Cascade):
     def _followed(self, warp: Warp | None, update: Warp, size: tuple[int, ...]) -> tuple[Warp, Pullback]:
         if self.invert_update:
             inverse, to_update = self._pull("invert", update.array)
-            both, to_both = self._multiplied(warp, Warp(inverse, True), size)
+            before = warp or self._identity(inverse.shape[-1] - 1, inverse)  # for the last entry to become 1
+            both, to_both = self._multiplied(before, Warp(inverse, True), size)
 
             def pullback(grad: Any) -> tuple[Any, Any]:
                 grad_warp, grad_inverse = to_both(grad)

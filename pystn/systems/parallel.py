@@ -7,7 +7,7 @@ from typing import Any
 
 from pystn.grids.family import Family
 from pystn.options import flag
-from pystn.systems.base import Pullback, System, added
+from pystn.systems.base import Pullback, System, added, check_network
 
 __all__ = ["ParallelSpatialTransformer"]
 
@@ -64,8 +64,8 @@ class ParallelSpatialTransformer(System):
         **options: Any,
     ) -> None:
         self._set(transform, size, options)
-        self.several = isinstance(localizations, (tuple, list))
-        self.localizations: Any = self._networks(localizations) if self.several else localizations  # type: ignore[arg-type]
+        self.several = self._several(localizations)
+        self.localizations = (self._networks if self.several else check_network)(localizations)
         self.merge = flag("merge", merge)
 
     def _read(self, input: Any) -> tuple[Any, Pullback]:
@@ -86,28 +86,40 @@ class ParallelSpatialTransformer(System):
 
     def _trace(self, input: Any) -> tuple[Any, Pullback]:
         parameters, to_image = self._read(input)
-        warp, to_parameters = self._warp(parameters, input.ndim - 2)
+        warp, to_parameters = self._warp(parameters, input.ndim - 2, parallel=True)
         output, to_input = self._sampled(input, warp)
-        masked, last = self.options.get("return_mask", False), self.options.get("channel_axis", 1) == -1
-        image = output[0] if masked else output
-        # The axis of transforms goes beside that of channels, before it.
-        place = (1, -2) if last else (2, 1)
-
-        def apart(grad: Any) -> Any:
-            moved = self._xp(grad).moveaxis(image, *place).shape
-            return self._xp(grad).moveaxis(grad.reshape(moved), *place[::-1])
+        masked = self.options.get("return_mask", False)
+        apart = (output[0] if masked else output).shape
 
         def pullback(grad_output: Any) -> tuple[Any, Any]:
             if self.merge:
-                grad_output = (apart(grad_output[0]), grad_output[1]) if masked else apart(grad_output)
+                image, *mask = grad_output if masked else (grad_output,)
+                image = self._parted(image, apart)
+                grad_output = (image, *mask) if masked else image
             grad_input, grad_warp = to_input(grad_output)
             grad_image, grad_weights = to_image(to_parameters(grad_warp))
             return added(grad_input, grad_image), grad_weights
 
-        if self.merge:
-            moved = self._xp(image).moveaxis(image, *place)
-            shape = moved.shape
-            channels = (*shape[:-2], shape[-2] * shape[-1]) if last else (shape[0], shape[1] * shape[2], *shape[3:])
-            image = moved.reshape(channels)
-            output = (image, output[1]) if masked else image
-        return output, pullback
+        if not self.merge:
+            return output, pullback
+        return ((self._merged(output[0]), output[1]) if masked else self._merged(output)), pullback
+
+    @property
+    def _places(self) -> tuple[int, int]:
+        """Of the axis of transforms: its own, and that before channels, where it goes to become one with them."""
+        return (1, -2) if self.options.get("channel_axis", 1) == -1 else (2, 1)
+
+    def _merged(self, image: Any) -> Any:
+        """Transforms as channels."""
+        own, place = self._places
+        beside = self._xp(image).moveaxis(image, own, place)
+        axis = place % beside.ndim
+        shape = tuple(beside.shape)
+        return beside.reshape(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+
+    def _parted(self, image: Any, shape: tuple[int, ...]) -> Any:
+        """What `_merged` made one axis of, as two again."""
+        own, place = self._places
+        lengths = list(shape)
+        lengths.insert(place % len(shape), lengths.pop(own))
+        return self._xp(image).moveaxis(image.reshape(*lengths), place, own)

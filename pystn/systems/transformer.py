@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pystn.grids.family import Family
-from pystn.systems.base import Pullback, System, added
+from pystn.options import flag
+from pystn.systems.base import Pullback, System, added, check_network
 
 __all__ = ["SpatialTransformer"]
 
@@ -85,8 +86,8 @@ class SpatialTransformer(System):
         **options: Any,
     ) -> None:
         self._set(transform, size, options)
-        self.localization = localization
-        self.return_parameters = return_parameters
+        self.localization = check_network(localization)
+        self.return_parameters = flag("return_parameters", return_parameters)
 
     def warp(self, input: Any, parameters: Any) -> Any:
         """Warp the input by transforms of these parameters."""

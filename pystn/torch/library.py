@@ -19,6 +19,7 @@ from torch.autograd import forward_ad
 
 import pystn
 from pystn import ops
+from pystn.antialiasing import AntiAliasing
 from pystn.calls import Call, hashable
 from pystn.grids.family import Family
 from pystn.interpolation import Interpolation
@@ -42,7 +43,7 @@ def plain(value: Any) -> Any:
         return index(value)
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
-    if isinstance(value, Interpolation):
+    if isinstance(value, (Interpolation, AntiAliasing)):
         names: tuple[str, ...] = type(value).__match_args__  # of a dataclass, those of its fields
         return {type(value).__name__: {name: plain(getattr(value, name)) for name in names}}
     return value

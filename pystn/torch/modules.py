@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -103,14 +103,33 @@ class Module(nn.Module):
     options: dict[str, Any]
 
     def extra_repr(self) -> str:
-        options = [f"{name}={value!r}" for name, value in self.options.items()]
-        return ", ".join([f"transform={self.transform!r}", f"size={self.size}", *options])
+        own = [p.name for p in signature(type(self)).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        options = {name: getattr(self, name) for name in own} | self.options
+        return ", ".join(
+            f"{name}={value!r}" for name, value in {"transform": self.transform, "size": self.size, **options}.items()
+        )
 
 
-def networks(self: Module, localizations: Sequence[Any]) -> Any:
-    """Several networks, registered where they are modules."""
-    modules = all(isinstance(network, nn.Module) for network in localizations)
-    return nn.ModuleList(localizations) if modules else tuple(localizations)
+class Function(nn.Module):
+    """A network that is no module, among some that are."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, image: Tensor) -> Any:
+        return self.function(image)
+
+
+def several(self: Module, localizations: Any) -> bool:
+    return isinstance(localizations, (tuple, list, nn.ModuleList))
+
+
+def kept(self: Module, networks: list[Any]) -> Any:
+    """Several networks, registered if any is a module."""
+    if not any(isinstance(network, nn.Module) for network in networks):
+        return tuple(networks)
+    return nn.ModuleList(network if isinstance(network, nn.Module) else Function(network) for network in networks)
 
 
 def constant(self: Module, array: Any, like: Tensor) -> Tensor:
@@ -134,7 +153,8 @@ globals().update(
         "as a module",
         (Module,),
         __call__=nn.Module.__call__,
-        _networks=networks,
+        _several=several,
+        _kept=kept,
         _constant=constant,
     )
 )

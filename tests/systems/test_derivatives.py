@@ -1,0 +1,39 @@
+"""The gradients of every system, from end to end, against differences."""
+
+import numpy as np
+import pytest
+from jacobians import difference
+from localizations import leaves
+from system_cases import CASES
+
+
+def random_like(output, rng):
+    """Cotangents of an output, or of a tuple of them."""
+    if isinstance(output, tuple):
+        return tuple(random_like(part, rng) for part in output)
+    return rng.standard_normal(output.shape)
+
+
+def product(cotangents, outputs):
+    return sum((g * o).sum() for g, o in zip(leaves(cotangents), leaves(outputs), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradients_are_those_of_differences(case, rng):
+    image, arguments, weights = case.image(), case.arguments(), leaves(case.weights())
+    output, pullback = case.build(case.networks()).pull(image, *arguments)
+    cotangent = random_like(output, rng)
+
+    def loss(image, *weights):
+        return product(cotangent, case.build(case.with_weights(weights))(image, *arguments))
+
+    grad_image, grad_weights = pullback(cotangent)
+    gradients, primals = [grad_image, *leaves(grad_weights)], [image, *weights]
+    assert [g.shape for g in gradients] == [p.shape for p in primals]
+    assert {g.dtype for g in gradients} == {np.dtype("f8")}
+    for k, (gradient, primal) in enumerate(zip(gradients, primals, strict=True)):
+        tangent = rng.standard_normal(primal.shape)
+        along = [tangent if j == k else None for j in range(len(primals))]
+        assert np.abs(gradient).max() > 1e-6
+        found, expected = (gradient * tangent).sum(), difference(loss, primals, along, 1e-6)
+        assert abs(found - expected) <= 1e-7 * np.linalg.norm(gradient) * np.linalg.norm(tangent)
