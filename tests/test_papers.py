@@ -232,6 +232,14 @@ def test_transformed_starts_at_the_identity():
             torch.testing.assert_close(model(images), images, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (7, 5)])
+def test_pooling(shape):
+    images = torch.rand(2, 3, *shape, dtype=torch.float32)
+    for factor in (2, 3):
+        expected = torch.nn.functional.avg_pool2d(images, factor)
+        torch.testing.assert_close(networks.Pool(factor)(images), expected)
+
+
 def test_schedules():
     assert [round(training.drops(step / 6), 6) for step in range(6)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
     assert training.cosine(0) == 1

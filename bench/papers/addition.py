@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from bench.papers.distortions import DISTORTIONS
 from bench.papers.experiment import Context, Experiment, Panel, Result, ratio_check
-from bench.papers.networks import fully_connected, fully_connected_localization, widest
+from bench.papers.networks import Pool, fully_connected, fully_connected_localization, widest
 from bench.papers.stn_mnist import QUICK, SETTINGS, TEST_SEED
 from bench.papers.training import batches_of, classification_error, train
-from pystn.torch import SpatialTransformer
+from pystn.torch import ParallelSpatialTransformer
 
 __all__ = ["EXPERIMENTS"]
 
@@ -32,25 +32,27 @@ POOL = 2
 
 
 class Parallel(nn.Module):
-    """Several localisation networks side by side: parameters (N, K, p)."""
+    """Several localisation networks side by side, which see the input pooled: parameters (N, K, p)."""
 
     def __init__(self, networks: list[nn.Module]) -> None:
         super().__init__()
+        self.pool = Pool(POOL)
         self.networks = nn.ModuleList(networks)
 
     def forward(self, input: Tensor) -> Tensor:
-        return torch.stack([network(input) for network in self.networks], 1)
+        pooled = self.pool(input)
+        return torch.stack([network(pooled) for network in self.networks], 1)
 
 
 def build(model: str, width: int) -> nn.Module:
     """ "FCN", or "1xST", "2xST": as many transformers in parallel, in front of the same kind of classifier."""
     count = 0 if model == "FCN" else int(model[0])
     side = RTS.size // POOL
-    classify = nn.Sequential(nn.AvgPool2d(POOL), fully_connected((2 * max(1, count), side, side), width, CLASSES))
+    classify = nn.Sequential(Pool(POOL), fully_connected((2 * max(1, count), side, side), width, CLASSES))
     if not count:
         return classify
-    locate = Parallel([fully_connected_localization((2, RTS.size, RTS.size), 6, pool=POOL) for _ in range(count)])
-    return nn.Sequential(SpatialTransformer(locate, "affine"), nn.Flatten(1, 2), classify)
+    locate = Parallel([fully_connected_localization((2, side, side), 6) for _ in range(count)])
+    return nn.Sequential(ParallelSpatialTransformer(locate, "affine", merge=True), classify)
 
 
 def added(
@@ -89,11 +91,10 @@ def run(context: Context) -> Result:
             runs.append(train(model, seed, network, batches(context, seed), measure, settings))
         if model != "FCN":
             with torch.no_grad():
-                seen = network[0](torch.from_numpy(test[:10])).flatten(2, -3).numpy()  # (N, 2, K, H, W)
+                seen = network[0](torch.from_numpy(test[:10])).numpy()
             panels += [
-                Panel(f"{model}: transformer {k + 1}, channel {channel + 1}", seen[:, channel, k])
-                for k in range(seen.shape[2])
-                for channel in range(2)
+                Panel(f"{model}: transformer {n // 2 + 1}, channel {n % 2 + 1}", seen[:, n])
+                for n in range(seen.shape[1])
             ]
     checks = [*ratio_check(runs, "2xST", "1xST", 0.6), *ratio_check(runs, "2xST", "FCN", 0.5)]
     return Result(runs, checks, panels)

