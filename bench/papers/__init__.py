@@ -29,4 +29,4 @@ optimiser, rates and number of steps, and as many parameters as each other where
 over the seeds, measured after the last step: no step is chosen. Rates are from short trials, one for all sides.
 """
 
-MODULES = ("stn_mnist", "addition", "boundary", "ic_stn", "p_stn")
+MODULES = ("stn_mnist", "addition", "boundary", "aliasing", "ic_stn", "p_stn")
