@@ -17,7 +17,6 @@ not ask it to widen.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from math import expm1, log
 from types import SimpleNamespace
 from typing import Any
@@ -118,7 +117,9 @@ def probabilities(reader: Reader, images: np.ndarray, samples: int, size: int = 
 def subset(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of `count` examples, as many of each class."""
     classes = np.unique(labels)
-    return np.concatenate([rng.choice(np.flatnonzero(labels == each), count // len(classes), False) for each in classes])
+    return np.concatenate(
+        [rng.choice(np.flatnonzero(labels == each), count // len(classes), False) for each in classes]
+    )
 
 
 def calibrated(said: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
