@@ -2,8 +2,8 @@
 
 ``aliasing``: a sheet of digits, shrunk by 4. The reference has no frequencies but those that the small image can hold,
 an ideal low pass with mirrored borders: the sheet's cosine series, cut off and evaluated where the small pixels are.
-Errors are shares of the range of grey levels. A mean over a box, a triangle or a Gaussian is no ideal low pass, and what
-it blurs counts; the Lanczos kernel comes nearer.
+Errors are shares of the range of grey levels. A mean over a box, a triangle or a Gaussian is no ideal low pass, and
+what it blurs counts; the Lanczos kernel comes nearer.
 
 ``basin``: a digit is moved, and moved back by gradient descent on the mean squared difference of small images, a
 quarter in size. Where a sampler looks at few pixels its gradient sees no further. All walk alike: as many steps, of the

@@ -7,7 +7,7 @@ published code: STN and IC-STN have 39 048 parameters, the CNN 39 079.
 
 The published code trains 500 000 steps of SGD, and its sides differ in more than what is compared: its geometric
 predictor learns at 1e-2 in an STN and at 1e-4 in an IC-STN. Here both learn at one rate, that of the classifier: 0.003,
-at which both came out best in trials of 800 steps of Adam; beside it was 0.001. The code also multiplies updates on the
+at which both were better than at 0.001 in trials of up to 800 steps of Adam. The code also multiplies updates on the
 left, ``--set order=left``; here they are on the right, as in a cascade of images. The warp that an IC-STN starts from
 is the paper's, and a part of its advantage, for it sees again what the perturbation cut off:
 ``--set source=perturbed`` gives it only what the others see.

@@ -5,10 +5,11 @@ augmented by what suits them; in testing it averages what the classifier says of
 where there are few examples, and know better how sure it is.
 
 Settings are the paper's: 600 epochs in batches of 8, Adam at 0.001, a tenth of that for the localisation network, decay
-of 0.01; one draw in training. The published code starts its STN at another scale (0.5) than its P-STN (1) and lets them
-learn at different rates. Here both start at the identity, from the same weights, and learn alike. Localisation networks
-say deviations from where they start, so that the decay of weights pulls there and not to a scale of zero; transforms are
-similarities, which those of the code's four parameters are not. Digits are as many of each class; a seed has its own.
+of 0.01; one draw in training. The published code starts its STN at another scale (0.5) than its P-STN (1) and lets
+them learn at different rates. Here both start at the identity, from the same weights, and learn alike. Localisation
+networks say deviations from where they start, so that the decay of weights pulls there and not to a scale of zero;
+transforms are similarities, which those of the code's four parameters are not. Digits are as many of each class; a seed
+has its own.
 
 "student" is the paper's posterior; "normal" starts as broad, and has the prior of the authors' notebooks, which does
 not ask it to widen.
@@ -117,9 +118,8 @@ def probabilities(reader: Reader, images: np.ndarray, samples: int, size: int = 
 def subset(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of `count` examples, as many of each class."""
     classes = np.unique(labels)
-    return np.concatenate(
-        [rng.choice(np.flatnonzero(labels == each), count // len(classes), False) for each in classes]
-    )
+    of_classes = (np.flatnonzero(labels == each) for each in classes)
+    return np.concatenate([rng.choice(indices, count // len(classes), False) for indices in of_classes])
 
 
 def calibrated(said: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
