@@ -299,9 +299,9 @@ def one_of_each(core: int) -> Results:
 
 
 def without_axis(specs: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Spec, ...]:
-    (values,) = specs.values()
-    axis = options.get("axis", -1) % values.ndim
-    return (Spec((*values.shape[:axis], *values.shape[axis + 1 :]), values.dtype),)
+    (array,) = specs.values()
+    axis = options.get("axis", -1) % array.ndim
+    return (Spec((*array.shape[:axis], *array.shape[axis + 1 :]), array.dtype),)
 
 
 def of_batch(specs: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Spec, ...]:
@@ -386,7 +386,7 @@ OPERATIONS: dict[str, Operation] = {
         row(losses, "colocalization_loss", ("crops", "random"), one_of_each(2), **LEADING),
         row(losses, "normal_kl", ("mean", "scale", "prior_mean", "prior_scale"), one_of_each(0), **LEADING),
         row(losses, "gamma_kl", ("beta", "prior_beta"), one_of_each(0), **LEADING),
-        row(losses, "log_mean_exp", ("values",), without_axis, **LEADING),
+        row(losses, "log_mean_exp", ("array",), without_axis, **LEADING),
         row(losses, "identity_penalty", ("theta",), one_of_each(2), **LEADING),
         row(metrics, "expected_calibration_error", ("probabilities",), one_of_each(2), **LABELLED, affine=True),
         row(metrics, "brier_score", ("probabilities",), one_of_each(2), **LABELLED),

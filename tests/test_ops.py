@@ -24,6 +24,7 @@ def random_like(rng, arrays):
 
 def test_every_function_with_a_vjp_is_in_the_table():
     functions = {name.removesuffix("_vjp") for name in pystn.__all__ if name.endswith("_vjp")}
+    functions.remove("equivariance_error")  # takes callables
     assert set(pystn.ops.OPERATIONS) == functions
     assert {case.operation.name for case in CASES} >= functions
 

@@ -52,6 +52,8 @@ NAMES = [
     "grid_sample-fill",
     "grid_sample-sigma",
     "grid_sample-table",
+    "normalized_grid_sample-all",
+    "brier_score",
     "grid_gradient",
     "grid_push-3d",
     "grid_count",

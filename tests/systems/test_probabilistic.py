@@ -86,7 +86,7 @@ def test_frameworks_have_the_same_gradients(name, framework):
         import pystn.jax as module
 
         with jax.enable_x64(True):
-            found = jax.grad(lambda weights: loss(module, weights, jax.numpy.asarray(image)))(
+            found = jax.jit(jax.grad(lambda weights: loss(module, weights, jax.numpy.asarray(image))))(
                 [jax.numpy.asarray(w) for w in weights]
             )
     else:
@@ -174,3 +174,25 @@ def test_marginals_of_training_and_testing(rng):
 def test_errors(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_one_draw_of_a_line_has_an_axis_of_draws():
+    """(N, 1, 2) is no matrix here."""
+    line = np.random.default_rng(0).standard_normal((2, 3, 9))
+    raw = np.array([[0.9, 0.1, -3.0, -3.0]])
+    output, _ = pystn.ProbabilisticSpatialTransformer(lambda image: raw)(line)
+    np.testing.assert_array_equal(output[:, :, 0], pystn.warp_affine(line, raw[:, None, :2], (9,)))
+
+
+@pytest.mark.parametrize(
+    "raw, message",
+    [
+        (np.ones((2, 11)), r"means and spreads, \(N, 2, p\) or \(N, 2 \* p\): got shape \(2, 11\)"),
+        (np.ones((2, 6, 2)), r"means and spreads, .*: got shape \(2, 6, 2\)"),
+        (None, r"means and spreads, .*: got shape \(\)"),
+        (np.ones((2, 2, 4)), r"parameters of 'affine' in 2 dimensions must have shape .*: got \(2, 1, 4\)"),
+    ],
+)
+def test_networks_that_say_something_else(raw, message):
+    with pytest.raises(ValueError, match=message):
+        pystn.ProbabilisticSpatialTransformer(lambda image: raw)(np.ones((2, 1, 4, 4)))
