@@ -89,6 +89,17 @@ def family(name):
     return Case(name, made, lambda rng: (parameters(made, rng, (2,)),), {}, arrays)
 
 
+def ramps(size, shape):
+    """Images whose slopes are the same everywhere, where fitted ones are derivatives of the value too."""
+
+    def draw(rng):
+        slopes = rng.uniform(0.5, 1.0, (2, 2, len(size)))
+        axes = np.meshgrid(*map(np.arange, size), indexing="ij")
+        return np.tensordot(slopes, np.stack(axes), 1), rng.uniform(-0.4, 0.4, (2, *shape, len(size)))
+
+    return draw
+
+
 def uniform(low, high, *shapes):
     """One array of each shape."""
     return lambda rng: tuple(rng.uniform(low, high, shape) for shape in shapes)
@@ -144,6 +155,15 @@ CASES = [
         {"mode": ("linear", pystn.Tabulated((0.0, 0.3, 0.8, 0.4, 0.0), 1.5))},
         {"kernel": (None, np.array([0.0, 0.3, 0.8, 0.4, 0.0]))},
     ),
+    Case(
+        "grid_sample-supersample",
+        "grid_sample",
+        sampling((5, 6), (3, 4), batch=(2, 1)),
+        {"antialias": pystn.Supersampling(2), "mode": "cubic"},
+    ),
+    Case("grid_sample-mipmap", "grid_sample", sampling((5, 6), (3, 4)), {"antialias": "mipmap", "return_mask": True}),
+    Case("warp_affine-ewa", "warp_affine", warping((5, 6), 2), {"size": (2, 3), "antialias": "ewa"}),
+    Case("linearized", "linearized_grid_sample", ramps((8, 9), (3, 2)), {"seed": 1, "spread": 0.2}),
     Case("normalized_grid_sample", "normalized_grid_sample", sampling((5, 6), (3, 4)), {"eps": 0.1}),
     Case(
         "normalized_grid_sample-all",

@@ -106,6 +106,16 @@ def test_kernels_are_compiled(mode):
     assert_same(with_gradients(compiled(f), [image, grid]), with_gradients(f, [image, grid]))
 
 
+@pytest.mark.parametrize("antialias", ["supersample", pystn.MipMap(levels=2, detach=True)], ids=str)
+def test_antialiasing_is_compiled(antialias):
+    image, grid = named("grid_sample-2d").tensors()
+
+    def f(image, grid):
+        return stn.grid_sample(image, grid, antialias=antialias)
+
+    assert_same(with_gradients(compiled(f), [image, grid]), with_gradients(f, [image, grid]))
+
+
 def test_complex_fill_values_and_images_are_compiled():
     image, grid = named("grid_sample-2d").tensors(requires_grad=False)
     image = torch.complex(image, image.flip(0)).requires_grad_()
