@@ -29,4 +29,14 @@ optimiser, rates and number of steps, and as many parameters as each other where
 over the seeds, measured after the last step: no step is chosen. Rates are from short trials, one for all sides.
 """
 
-MODULES = ("stn_mnist", "addition", "joint_alignment", "colocalization", "projection")
+MODULES = (
+    "stn_mnist",
+    "addition",
+    "boundary",
+    "aliasing",
+    "ic_stn",
+    "p_stn",
+    "joint_alignment",
+    "colocalization",
+    "projection",
+)

@@ -42,7 +42,8 @@ def parameters_of(model: nn.Module) -> int:
 
 
 def optimizer_of(model: nn.Module, settings: Any) -> torch.optim.Optimizer:
-    """``settings.optimizer``, "sgd" or "adam", with ``settings.rate``; sgd has a momentum of 0.9.
+    """``settings.optimizer``, "sgd" or "adam", with ``settings.rate``; sgd has a momentum of 0.9,
+    adam ``settings.weight_decay`` where there is such a setting.
 
     Modules named ``localization`` learn at ``settings.localization_rate`` times that, where there is such a setting.
     """
@@ -53,7 +54,7 @@ def optimizer_of(model: nn.Module, settings: Any) -> torch.optim.Optimizer:
     rates = [(group, settings.rate * (factor if localization else 1.0)) for localization, group in groups.items()]
     parameters = [{"params": group, "lr": rate} for group, rate in rates if group]
     if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=settings.rate)
+        return torch.optim.Adam(parameters, lr=settings.rate, weight_decay=getattr(settings, "weight_decay", 0.0))
     return torch.optim.SGD(parameters, lr=settings.rate, momentum=0.9)
 
 
