@@ -18,6 +18,7 @@ from autograd.test_util import check_grads  # noqa: E402
 import pystn  # noqa: E402
 import pystn.autograd as stn  # noqa: E402
 from pystn.calls import bind  # noqa: E402
+from pystn.systems.adapted import SYSTEMS  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,7 @@ SECOND = [case for case in CASES if case.operation.second_order]
 
 
 def test_every_operation_is_there():
-    assert set(stn.__all__) == {"apply", *pystn.ops.OPERATIONS}
+    assert set(stn.__all__) == {"apply", *SYSTEMS, *pystn.ops.OPERATIONS}
     for name in pystn.ops.OPERATIONS:
         assert getattr(stn, name).__name__ == name
         assert f"pystn.{name}" in getattr(stn, name).__doc__

@@ -193,7 +193,7 @@ def others():
         yield str(case), getattr(pystn, name), primals, options
         yield f"{name}_vjp{key}", getattr(pystn, f"{name}_vjp"), (value, *primals), options
         yield f"{name}_jvp{key}", getattr(pystn, f"{name}_jvp"), (*primals, *primals), options
-        if not case.operation.affine:
+        if hasattr(pystn, f"{name}_vjp2"):
             yield f"{name}_vjp2{key}", getattr(pystn, f"{name}_vjp2"), (*primals, value, *primals), options
     yield "reliability_curve", pystn.reliability_curve, (np.full((4, 3), 0.5), [0, 1, 2, 0]), {}
     of = (Square(), Square(), IMAGE)

@@ -19,6 +19,7 @@ from test_ops import bound  # noqa: E402
 import pystn  # noqa: E402
 import pystn.jax  # noqa: E402
 from pystn.calls import Call  # noqa: E402
+from pystn.systems.adapted import SYSTEMS  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +96,7 @@ every_second_order = pytest.mark.parametrize("case", TWICE, ids=names(TWICE))
 
 
 def test_every_operation_is_a_function_of_the_module():
-    assert set(pystn.jax.__all__) == {"apply", *pystn.ops.OPERATIONS}
+    assert set(pystn.jax.__all__) == {"apply", *SYSTEMS, *pystn.ops.OPERATIONS}
     for name in pystn.ops.OPERATIONS:
         function = getattr(pystn.jax, name)
         assert function.__name__ == name
