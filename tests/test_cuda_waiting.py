@@ -189,8 +189,8 @@ def others():
             continue
         primals, options = case.primals(), {**case.options, **case.arrays}
         options.pop("kernel", None)  # is in the mode
-        value, key = case.operation.forward(*primals, **options), str(case).removeprefix(name)
-        yield str(case), getattr(pystn, name), primals, options
+        value, key = case.operation.forward(*primals, **options), f"-{case}"
+        yield f"{name}{key}", getattr(pystn, name), primals, options
         yield f"{name}_vjp{key}", getattr(pystn, f"{name}_vjp"), (value, *primals), options
         yield f"{name}_jvp{key}", getattr(pystn, f"{name}_jvp"), (*primals, *primals), options
         if hasattr(pystn, f"{name}_vjp2"):
