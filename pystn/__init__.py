@@ -169,6 +169,7 @@ from pystn.metrics import (
     expected_calibration_error_vjp,
     reliability_curve,
 )
+from pystn.multisampling import linearized_grid_sample, linearized_grid_sample_jvp, linearized_grid_sample_vjp
 from pystn.ops import jvp, vjp
 from pystn.sampling import (
     grid_gradient,
@@ -349,6 +350,9 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "linear_grid_jvp",
     "linear_grid_vjp",
     "linear_grid_vjp2",
+    "linearized_grid_sample",
+    "linearized_grid_sample_jvp",
+    "linearized_grid_sample_vjp",
     "log_mean_exp",
     "log_mean_exp_jvp",
     "log_mean_exp_vjp",

@@ -9,7 +9,24 @@ and shape are those of the local Jacobian
 
 in source pixels per target pixel: of a matrix the exact one, of a grid its central differences, one-sided at its ends
 and 0 along axes of one pixel and next to coordinates that are NaN or infinite. The columns of J are how far the
-source moves for a step along a target axis, its rows what a source axis sees of all of them.
+source moves for a step along a target axis, its rows what a source axis sees of all of them. Derivatives go through J
+too, of the first and of the second order, unless an object says ``detach=True``.
+
+Examples
+--------
+A checkerboard, shrunk by 4: samples of it see one colour.
+
+>>> import numpy as np
+>>> import pystn
+>>> board = (-1.0) ** np.add.outer(np.arange(16), np.arange(16))[None, None]
+>>> theta = np.array([[[4.0, 0.0, 0.0], [0.0, 4.0, 0.0]]])
+>>> options = {"padding_mode": "mirror", "coords": "pixel"}
+>>> pystn.warp_affine(board, theta, (2, 2), **options)
+array([[[[1., 1.],
+         [1., 1.]]]])
+>>> pystn.warp_affine(board, theta, (2, 2), antialias="scaled", **options).round(9) + 0.0
+array([[[[0., 0.],
+         [0., 0.]]]])
 """
 
 from __future__ import annotations
@@ -47,7 +64,8 @@ class Supersampling(AntiAliasing):
     Parameters
     ----------
     samples : int, default 2
-        How many along each target axis, s; a call takes s^d times as long, and two images of the result's size more.
+        How many along each target axis, s; a call takes s^d times as long. Beside the sums it stores the samples of
+        one sub-pixel; gradients, the grids or the matrices of all.
     """
 
     samples: int = 2
@@ -70,7 +88,9 @@ class MipMap(AntiAliasing):
     \lambda = S_{l+1} - S_l`, and 0 where :math:`\lambda` is clamped; of equal columns the first has the gradient.
 
     What is outside the image is so at every level, and "zeros" fades over the last pixel of a level. Samples that
-    `cutoff` leaves out are those of the image itself; the mask is the mean of that of the two levels.
+    `cutoff` leaves out are those of the image itself; the mask is the same mean of the masks of the two levels. "wrap"
+    repeats a level of an odd size with its own period, which is longer. On the CPU levels that no sample needs are left
+    out.
 
     Parameters
     ----------
@@ -96,8 +116,10 @@ class Scaled(AntiAliasing):
     .. math:: V = \frac{1}{N} \sum_m U_m \prod_a k\Bigl(\frac{p_a - m_a}{s_a}\Bigr), \qquad
               s_a = \max\Bigl(1, \sqrt{\textstyle\sum_k J_{ak}^2}\Bigr)
 
-    with N the sum of the weights: what Pillow and JAX's ``scale_and_translate`` do where they shrink. Where no axis
-    shrinks it is the kernel itself.
+    with N the sum of the weights: what Pillow, PyTorch and JAX do where they resize. "nearest" is a box of s pixels.
+    Where no axis shrinks it is the kernel itself. Taps outside the image have their weight, and read what the padding
+    says; the mask is the share of those inside. Scales above four times the length of an axis are cut to that.
+    `fill_value` and kernels have no derivatives here.
 
     Parameters
     ----------
@@ -112,12 +134,13 @@ class Scaled(AntiAliasing):
 class Elliptical(AntiAliasing):
     r"""Elliptical weighted average: a Gaussian in the shape of the footprint, in place of the interpolation kernel.
 
-    .. math:: V = \frac{1}{N} \sum_m U_m \exp\bigl(-\tfrac12 (m - p)^T \Sigma^{-1} (m - p)\bigr), \qquad
-              \Sigma = \tfrac14 (J J^T + I)
+    .. math:: V = \frac{1}{N} \sum_m U_m \max\bigl(0, e^{-q_m / 2} - e^{-9 / 2}\bigr), \qquad
+              q_m = (m - p)^T \Sigma^{-1} (m - p), \qquad \Sigma = \tfrac14 (J J^T + I)
 
     with N the sum of the weights: the footprint of a round target pixel, widened by a round source pixel (Heckbert,
-    Fundamentals of texture mapping and image warping, 1989). It follows J when that stretches and turns, and smooths
-    where nothing shrinks, too.
+    Fundamentals of texture mapping and image warping, 1989), out to three standard deviations. It follows J where that
+    stretches and turns, and smooths where nothing shrinks, too. The option `mode` is of no effect. What is outside the
+    image is as for `Scaled`, and `fill_value` has no derivative.
 
     Parameters
     ----------

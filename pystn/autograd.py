@@ -49,7 +49,7 @@ def apply(f: Any, *args: Any, **options: Any) -> Any:
     f : callable or str
         ``pystn.grid_sample``, ``"grid_sample"``, ``pystn.ThinPlateSpline(...)``.
     *args, **options
-        As `f` takes them, but `out`. Options that have gradients may be traced too: `fill_value`; `kernel`, the
+        As `f` takes them, but `out`. Options that have gradients may be traced too: `fill_value`; `mask`; `kernel`, the
         parameters of `mode`, or a tuple of one array or None for each axis; what a family's object is made from, as
         `points`.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from math import prod
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,6 @@ from pystn.derivatives import (
     rounded,
     widened,
 )
-from pystn.interpolation import Linear, Nearest
 from pystn.options import FillValue, Mode, SamplingOptions, flag, resolve
 from pystn.sampling import grid_sample, grid_sample_jvp, grid_sample_vjp, grid_sample_vjp2
 from pystn.typing import Array
@@ -31,6 +32,7 @@ from pystn.validation import (
     check_like,
     check_sampling,
     check_wrt,
+    image_shape,
     mask_dtype,
     spatial_of,
     tangent_dtype,
@@ -50,18 +52,31 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Quotient:
-    """The samples of an image times its mask, and of the mask: numerator and denominator, with their derivatives.
-
-    Without a mask the denominator is the coverage that the sampler returns from the same pass. Else the mask is one
-    more channel of the image, so that there is one pass too.
-    """
+    """The samples of an image times its mask, and of the mask: numerator and denominator, with their derivatives."""
 
     xp: Any
     input: Array  # in a floating type that quotients are made of
     grid: Array
-    mask: Array | None  # (1 or N, *spatial), of the real type of the input
+    mask: Array | None  # with a channel, of the real type of the input
     options: SamplingOptions
     eps: float
+    image: Array = field(init=False)  # what is sampled: the input times the mask
+    weights: Array = field(init=False)  # and the mask, or one of ones: one for each denominator
+
+    def __post_init__(self) -> None:
+        if self.mask is None:
+            shape = image_shape(1, 1, spatial_of(self.input.shape, self.options), self.options)
+            image, weights = self.input, self.xp.ones(shape, mask_dtype(self.input.dtype))
+        else:
+            image, weights = self.times(self.mask, self.input), self.mask
+        object.__setattr__(self, "image", image)
+        object.__setattr__(self, "weights", self.for_all(weights))
+
+    def for_all(self, weights: Array) -> Array:
+        """Of a mask that all images share, one for each if they share the grid too: each has a denominator."""
+        batch = self.input.shape[0] if self.grid.shape[0] == 1 else weights.shape[0]
+        spread: Array = self.xp.broadcast_to(weights, (batch, *weights.shape[1:]))
+        return spread
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -70,81 +85,61 @@ class Quotient:
         return {name: getattr(self.options, name) for name in (*names, "deterministic")}
 
     def on_channels(self, array: Array) -> Array:
-        """Something of every sample, or pixel, as an array with channels."""
+        """Something of every sample as an array with channels."""
         spread: Array = self.xp.expand_dims(array, self.options.channel_axis)
         return spread
 
-    def weighted(self, image: Array, weights: Array, last: Array) -> Array:
-        """Channels times weights, 0 where these are whatever the pixel, and one channel more."""
-        weights = self.on_channels(weights)
+    def off_channels(self, array: Array) -> Array:
+        """The only channel."""
+        return array[:, 0] if self.options.channel_axis == 1 else array[..., 0]
+
+    def times(self, weights: Array, image: Array) -> Array:
+        """The product, 0 where the weights are whatever the pixel."""
         with np.errstate(invalid="ignore"):
-            product = self.xp.where(weights == 0, weights.dtype.type(0), weights * image)
-        more = self.xp.broadcast_to(self.on_channels(last), self.one_channel(product.shape))
-        return self.joined(product, more)
-
-    def one_channel(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (shape[0], 1, *shape[2:]) if self.options.channel_axis == 1 else (*shape[:-1], 1)
-
-    def joined(self, image: Array, more: Array) -> Array:
-        whole: Array = self.xp.concatenate([image, more.astype(image.dtype)], axis=self.options.channel_axis)
-        return whole
-
-    def apart(self, whole: Array) -> tuple[Array, Array]:
-        """The channels of the image, and that of the mask."""
-        if self.options.channel_axis == 1:
-            return whole[:, :-1], whole[:, -1].real
-        return whole[..., :-1], whole[..., -1].real
-
-    def shared(self, gradient: Array, batch: int) -> Array:
-        """A gradient, summed over the batch if that shares the array."""
-        return gradient if gradient.shape[0] == batch else gradient.sum(axis=0, keepdims=True)
+            product: Array = self.xp.where(weights == 0, weights.dtype.type(0), weights * image)
+        return product
 
     def sums(self) -> tuple[Array, Array]:
-        if self.mask is None:
-            return grid_sample(self.input, self.grid, **self.sampling, return_mask=True)
-        return self.apart(grid_sample(self.weighted(self.input, self.mask, self.mask), self.grid, **self.sampling))
+        """Numerator and denominator, of one channel."""
+        return tuple(grid_sample(each, self.grid, **self.sampling) for each in (self.image, self.weights))
 
     def sums_vjp(self, to_sum: Array, to_coverage: Array, wanted: dict[str, bool]) -> dict[str, Any]:
         """The gradients that are wanted to input, grid, kernel and mask."""
-        names = [name for name in ("input", "grid", "kernel") if wanted[name]]
-        if self.mask is None:
-            found = grid_sample_vjp(
-                (to_sum, to_coverage), self.input, self.grid, **self.sampling, return_mask=True, wrt=names
-            )
-            return dict(zip(("input", "grid", "kernel"), found, strict=False))
-        image, whole = self.input, self.weighted(self.input, self.mask, self.mask)
-        if wanted["mask"] and "input" not in names:
-            names = ["input", *names]
-        together = self.joined(to_sum, self.on_channels(to_coverage))
-        found = grid_sample_vjp(together, whole, self.grid, **self.sampling, wrt=names)
-        gradients = dict(zip(("input", "grid", "kernel"), found, strict=False))
-        if gradients["input"] is not None:
-            to_image, to_mask = self.apart(gradients["input"])
-            gradients["input"] = self.unweighted(to_image, image.shape[0])
-            if wanted["mask"]:
-                to_mask = to_mask + (image.conj() * to_image).real.sum(axis=self.options.channel_axis)
-                gradients["mask"] = self.shared(to_mask, self.mask.shape[0])
+        of_both = [name for name in ("grid", "kernel") if wanted[name]]
+        of_image = ["input"] if wanted["input"] or wanted["mask"] else []
+        of_weights = ["input"] if wanted["mask"] else []
+        gradients: dict[str, Any] = {}
+        if of_image or of_both:
+            found = grid_sample_vjp(to_sum, self.image, self.grid, **self.sampling, wrt=[*of_image, *of_both])
+            gradients = dict(zip(("input", "grid", "kernel"), found, strict=False))
+        if of_weights or of_both:
+            found = grid_sample_vjp(to_coverage, self.weights, self.grid, **self.sampling, wrt=[*of_weights, *of_both])
+            gradients["mask"] = found[0] if found[0] is None else shared(found[0], self.mask)
+            for name, more in zip(("grid", "kernel"), found[1:], strict=False):
+                gradients[name] = added(gradients[name], more)
+        if wanted["mask"]:
+            assert self.mask is not None
+            product = (self.input.conj() * gradients["input"]).real.sum(axis=self.options.channel_axis, keepdims=True)
+            gradients["mask"] = gradients["mask"] + shared(product, self.mask)
+        if wanted["input"] and self.mask is not None:
+            gradients["input"] = shared(self.mask * gradients["input"], self.input)
         return gradients
-
-    def unweighted(self, to_image: Array, batch: int) -> Array:
-        """The gradient to the image from that to its product with the mask."""
-        assert self.mask is not None
-        return self.shared(self.on_channels(self.mask) * to_image, batch)
 
     def sums_jvp(
         self, d_input: Array | None, d_grid: Array | None, d_mask: Array | None, d_kernel: Any
     ) -> tuple[Array, Array]:
-        if self.mask is None:
-            return grid_sample_jvp(
-                self.input, self.grid, d_input, d_grid, **self.sampling, return_mask=True, d_kernel=d_kernel
-            )
-        whole, d_whole = self.weighted(self.input, self.mask, self.mask), None
-        if d_input is not None or d_mask is not None:
-            still = self.xp.zeros_like(self.mask) if d_mask is None else d_mask
-            d_whole = self.weighted(self.input, still, still)
-            if d_input is not None:
-                d_whole = d_whole + self.weighted(d_input, self.mask, self.xp.zeros_like(self.mask))
-        return self.apart(grid_sample_jvp(whole, self.grid, d_whole, d_grid, **self.sampling, d_kernel=d_kernel))
+        d_image = d_input
+        if self.mask is not None:
+            terms = [(self.mask, d_input), (d_mask, self.input)]
+            products = [
+                self.times(weights, image) for weights, image in terms if weights is not None and image is not None
+            ]
+            d_image = reduce(add, products) if products else None
+        pairs = ((self.image, d_image), (self.weights, None if d_mask is None else self.for_all(d_mask)))
+        return tuple(
+            grid_sample_jvp(each, self.grid, d_each, d_grid, **self.sampling, d_kernel=d_kernel)
+            for each, d_each in pairs
+        )
 
     def sums_vjp2(
         self,
@@ -153,41 +148,31 @@ class Quotient:
         to_sum: Array,
         to_coverage: Array,
         wanted: Sequence[bool],
-    ) -> tuple[tuple[Array, Array], Array | None, Array | None]:
+    ) -> tuple[Array, Array, Array | None, Array | None]:
         """The tangents of both sums, and the gradients to input and grid."""
         names = ["grad_output", *[name for name, asked in zip(("input", "grid"), wanted, strict=True) if asked]]
-        if self.mask is None:
-            return grid_sample_vjp2(
-                gg_input,
-                gg_grid,
-                (to_sum, to_coverage),
-                self.input,
-                self.grid,
-                **self.sampling,
-                return_mask=True,
-                wrt=names,
-            )
-        whole, gg_whole = self.weighted(self.input, self.mask, self.mask), None
-        if gg_input is not None:
-            gg_whole = self.weighted(gg_input, self.mask, self.xp.zeros_like(self.mask))
-        together = self.joined(to_sum, self.on_channels(to_coverage))
-        tangents, to_whole, to_grid = grid_sample_vjp2(
-            gg_whole, gg_grid, together, whole, self.grid, **self.sampling, wrt=names
+        of_weights = [name for name in names if name != "input"]
+        gg_image = gg_input if self.mask is None or gg_input is None else self.times(self.mask, gg_input)
+        d_sum, to_input, to_grid = grid_sample_vjp2(
+            gg_image, gg_grid, to_sum, self.image, self.grid, **self.sampling, wrt=names
         )
-        to_input = None if to_whole is None else self.unweighted(self.apart(to_whole)[0], self.input.shape[0])
-        return self.apart(tangents), to_input, to_grid
+        d_coverage, _, more = grid_sample_vjp2(
+            None, gg_grid, to_coverage, self.weights, self.grid, **self.sampling, wrt=of_weights
+        )
+        if to_input is not None and self.mask is not None:
+            to_input = shared(self.mask * to_input, self.input)
+        return d_sum, d_coverage, to_input, added(to_grid, more)
 
     def parts(self) -> tuple[Array, Array, Array, Array]:
         """The quotient where it is defined, where that is, the denominator, 1 elsewhere, and the coverage."""
         total, coverage = self.sums()
         covered = coverage >= self.eps
-        denominator = self.on_channels(self.xp.where(covered, coverage, coverage.dtype.type(1)))
-        covered = self.on_channels(covered)
+        denominator = self.xp.where(covered, coverage, coverage.dtype.type(1))
         return self.kept(covered, total / denominator), covered, denominator, coverage
 
     def kept(self, covered: Array, values: Any, others: Any = 0) -> Array:
         """Values where there is a quotient, others elsewhere."""
-        chosen: Array = self.xp.where(covered, values, self.xp.asarray(others, dtype=values.dtype))
+        chosen: Array = self.xp.where(covered, values, others).astype(values.dtype, copy=False)
         return chosen
 
     def fill(self, value: Any) -> Array:
@@ -196,10 +181,27 @@ class Quotient:
         spread = self.options.channel_axis == 1 and array.ndim == 1
         return array.reshape(-1, *[1] * (self.grid.ndim - 2)) if spread else array
 
+    def returned(self, coverage: Array, input: Array) -> Array:
+        """The coverage, or its tangent, without the channel."""
+        return delivered(self.xp, self.off_channels(coverage), mask_dtype(input.dtype))
+
     def to_coverage(self, to_sum: Array, quotient: Array, grad_mask: Array | None) -> Array:
         """The cotangent of the denominator, -sum_c to_sum_c quotient_c, and of the coverage where that is returned."""
-        cotangent: Array = -(to_sum.conj() * quotient).real.sum(axis=self.options.channel_axis)
-        return cotangent if grad_mask is None else cotangent + grad_mask
+        product = (to_sum.conj() * quotient).real.sum(axis=self.options.channel_axis, keepdims=True)
+        cotangent = -product if grad_mask is None else self.on_channels(grad_mask) - product
+        return cotangent.astype(self.weights.dtype, copy=False)
+
+
+def shared(gradient: Array, primal: Array | None) -> Array:
+    """A gradient, summed over the batch if that shares the primal."""
+    return gradient if primal is None or gradient.shape[0] == primal.shape[0] else gradient.sum(axis=0, keepdims=True)
+
+
+def added(first: Any, second: Any) -> Any:
+    """The sum of gradients, which may be None, or tuples of one for each axis."""
+    if isinstance(first, tuple):
+        return tuple(map(added, first, second))
+    return None if first is None else first + second
 
 
 def quotient_of(
@@ -210,14 +212,12 @@ def quotient_of(
     xp = backend_of({"input": input, "grid": grid}, {"mask": mask, **others}).xp
     check_sampling(input, grid, options)
     wide = input.astype(np.float32) if input.dtype.kind in "iu" else widened(input)
-    weights = None
-    if mask is not None:
-        check_mask(mask, input, grid, options)
-        weights = mask.astype(mask_dtype(wide.dtype), copy=False)
-    elif any(not isinstance(kernel, (Linear, Nearest)) for kernel in options.modes(input.ndim - 2)):
-        # What the weights of other kernels sum to is cut to [0, 1] by the sampler: it is not what to divide by.
-        weights = xp.ones((1, *spatial_of(input.shape, options)), mask_dtype(wide.dtype))
-    return Quotient(xp, wide, grid, weights, options, least)
+    quotient = Quotient(xp, wide, grid, None, options, least)
+    if mask is None:
+        return quotient
+    check_mask(mask, input, grid, options)
+    weights = mask.astype(mask_dtype(wide.dtype), copy=False)
+    return replace(quotient, mask=quotient.on_channels(weights))
 
 
 def check_mask(mask: Array, input: Array, grid: Array, options: SamplingOptions) -> None:
@@ -314,9 +314,9 @@ def normalized_grid_sample(
 
     Notes
     -----
-    Without a mask, numerator and denominator are the output and the mask of one `grid_sample`. With one, and with
-    kernels other than "linear" and "nearest", whose weights may sum to more than 1, the mask is sampled as one more
-    channel of the image: a copy of that, and its gradient, are arrays beyond the results.
+    The coverage is a sample of one channel more. For "linear" and "nearest" it is the mask of `grid_sample`; other
+    kernels' weights may sum to more than 1. Beyond the results it takes that channel, the product of image and mask if
+    there is one, and two or three arrays of the samples' size; the derivatives up to eight.
 
     Examples
     --------
@@ -338,7 +338,7 @@ def normalized_grid_sample(
     values, covered, _, coverage = quotient.parts()
     filled = quotient.kept(covered, values, quotient.fill(options.fill_value)) if options.has_fill else values
     output = delivered(quotient.xp, filled, input.dtype)
-    return (output, delivered(quotient.xp, coverage, mask_dtype(input.dtype))) if returned else output
+    return (output, quotient.returned(coverage, input)) if returned else output
 
 
 def normalized_grid_sample_vjp(
@@ -421,7 +421,7 @@ def normalized_grid_sample_vjp(
     values, covered, denominator, _ = quotient.parts()
     grad = grad_output.astype(values.dtype, copy=False)
     to_sum = quotient.kept(covered, grad / denominator)
-    to_coverage = quotient.to_coverage(to_sum, values, grad_coverage).astype(denominator.dtype, copy=False)
+    to_coverage = quotient.to_coverage(to_sum, values, grad_coverage)
     asked = dict(zip(("input", "grid", "fill_value", "kernel", "mask"), wanted, strict=True))
     found = quotient.sums_vjp(to_sum, to_coverage, asked) if any(wanted[k] for k in (0, 1, 3, 4)) else {}
     to_input = rounded(found["input"], quotient.input) if wanted[0] else None
@@ -439,7 +439,7 @@ def normalized_grid_sample_vjp(
         gradients += (found["kernel"],)
     if wanted[4]:
         assert mask is not None
-        gradients += (found["mask"].astype(mask_tangent_dtype(mask), copy=False),)
+        gradients += (quotient.off_channels(found["mask"]).astype(mask_tangent_dtype(mask), copy=False),)
     return gradients
 
 
@@ -519,14 +519,14 @@ def normalized_grid_sample_jvp(
         if mask is None:
             raise ValueError("d_mask is the tangent of mask, which must then be given too: got None")
         check_like("d_mask", d_mask, mask.shape, mask_tangent_dtype(mask), "mask")
-        wide_mask = d_mask.astype(mask_dtype(quotient.input.dtype), copy=False)
+        wide_mask = quotient.on_channels(d_mask.astype(quotient.weights.dtype, copy=False))
     values, covered, denominator, _ = quotient.parts()
     d_sum, d_coverage = quotient.sums_jvp(widened(d_input), d_grid, wide_mask, d_kernel)
-    moved = (d_sum - values * quotient.on_channels(d_coverage)) / denominator
+    moved = (d_sum - values * d_coverage) / denominator
     others_moved = 0 if d_fill_value is None else quotient.fill(d_fill_value)
     dtype = tangent_dtype(input.dtype)
     d_output = delivered(quotient.xp, quotient.kept(covered, moved, others_moved), dtype)
-    return (d_output, delivered(quotient.xp, d_coverage, mask_dtype(input.dtype))) if returned else d_output
+    return (d_output, quotient.returned(d_coverage, input)) if returned else d_output
 
 
 def normalized_grid_sample_vjp2(
@@ -612,23 +612,23 @@ def normalized_grid_sample_vjp2(
     check_tangents(gg_input, gg_grid, input, grid, prefix="gg")
     values, covered, denominator, _ = quotient.parts()
     to_sum = quotient.kept(covered, grad_output.astype(values.dtype, copy=False) / denominator)
-    to_coverage = quotient.to_coverage(to_sum, values, grad_coverage).astype(denominator.dtype, copy=False)
-    (d_sum, d_coverage), to_input, to_grid = quotient.sums_vjp2(
+    to_coverage = quotient.to_coverage(to_sum, values, grad_coverage)
+    d_sum, d_coverage, to_input, to_grid = quotient.sums_vjp2(
         widened(gg_input), gg_grid, to_sum, to_coverage, wanted[1:]
     )
-    rate = quotient.on_channels(d_coverage) / denominator
+    rate = d_coverage / denominator
     d_values = quotient.kept(covered, d_sum / denominator - values * rate)
     if any(wanted[1:]):
         bent = (-rate * to_sum).astype(to_sum.dtype, copy=False)
         bent_coverage = quotient.to_coverage(to_sum, d_values - values * rate, None)
         asked = {"input": wanted[1], "grid": wanted[2], "kernel": False, "mask": False}
-        more = quotient.sums_vjp(bent, bent_coverage.astype(denominator.dtype, copy=False), asked)
+        more = quotient.sums_vjp(bent, bent_coverage, asked)
         to_input = to_input + more["input"] if wanted[1] else None
         to_grid = to_grid + more["grid"] if wanted[2] else None
     xp, dtype = quotient.xp, tangent_dtype(input.dtype)
     to_output: Any = delivered(xp, d_values, dtype) if wanted[0] else None
     if wanted[0] and grad_coverage is not None:
-        to_output = to_output, delivered(xp, d_coverage, mask_dtype(input.dtype))
+        to_output = to_output, quotient.returned(d_coverage, input)
     return to_output, None if to_input is None else delivered(xp, to_input, dtype), to_grid
 
 
@@ -824,6 +824,8 @@ def out_of_bounds_penalty_vjp2(
     to_penalty, to_grid = check_wrt(wrt, ("grad_penalty", "grid"))
     xp = check_penalty(grid, {"grad_penalty": grad_penalty, "gg_grid": gg_grid})
     check_like("grad_penalty", grad_penalty, grid.shape[:1], grid.dtype, "the result")
+    if gg_grid is not None:
+        check_like("gg_grid", gg_grid, grid.shape, grid.dtype, "grid")
     moved = out_of_bounds_penalty_jvp(grid, gg_grid)
     bent = None
     if to_grid:

@@ -264,9 +264,10 @@ def apply(f: Any, *arrays: Any, **options: Any) -> Any:
     *arrays : jax.Array or ndarray
         What it is called with.
     **options
-        All other arguments, by name. They are static, but for those that may be arrays: `fill_value`, `kernel`, the
-        parameters of `mode`, or a tuple of those of each axis or None; of a family, what it is made from, as `points`.
-        Arrays among them have derivatives too: `fill_value` and `kernel` of the first order.
+        All other arguments, by name. They are static, but for those that may be arrays: `fill_value`, `mask`,
+        `kernel`, the parameters of `mode`, or a tuple of those of each axis or None; of a family, what it is made
+        from, as `points`; and `labels`. Arrays among them have derivatives too, but for `labels`: `fill_value`, `mask`
+        and `kernel` of the first order.
 
     Returns
     -------

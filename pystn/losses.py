@@ -161,37 +161,37 @@ def check_gamma(beta: Array, prior_beta: Array, alpha: float) -> None:
         raise ValueError(f"alpha must be positive, got {alpha!r}")
 
 
-def mean_exp(xp: Any, values: Any) -> tuple[Any, Any]:
-    most = values.max(axis=-1, keepdims=True)
-    terms = xp.exp(xp.where(values == most, 0.0, values - most))  # of the largest 1, infinite or not
+def mean_exp(xp: Any, array: Any) -> tuple[Any, Any]:
+    most = array.max(axis=-1, keepdims=True)
+    terms = xp.exp(xp.where(array == most, 0.0, array - most))  # of the largest 1, infinite or not
     total = terms.sum(axis=-1, keepdims=True)
-    return (most + xp.log(total / values.shape[-1]))[..., 0], terms / total
+    return (most + xp.log(total / array.shape[-1]))[..., 0], terms / total
 
 
-def bent_mean_exp(xp: Any, along: Any, values: Any) -> tuple[Any]:
-    _, weights = mean_exp(xp, values)
+def bent_mean_exp(xp: Any, along: Any, array: Any) -> tuple[Any]:
+    _, weights = mean_exp(xp, array)
     return (weights * (along[0] - (weights * along[0]).sum(axis=-1, keepdims=True)),)
 
 
-def check_values(values: Array) -> None:
-    if values.shape[-1] == 0:
-        raise ValueError("values must have an entry or more along axis, to have a mean of: got 0")
+def check_array(array: Array) -> None:
+    if array.shape[-1] == 0:
+        raise ValueError("array must have an entry or more along axis, to have a mean of: got 0")
 
 
-def of_axis(values: Array, axis: Any, **others: Array | None) -> tuple[Any, int]:
+def of_axis(array: Array, axis: Any, **others: Array | None) -> tuple[Any, int]:
     """The array module of what is given, and the axis, checked."""
-    xp = backend_of({"values": values}, others).xp
+    xp = backend_of({"array": array}, others).xp
     chosen = integer("axis", axis)
-    if not -values.ndim <= chosen < values.ndim:
-        raise ValueError(f"axis must be one of the {values.ndim} of values: got {axis} with shape {values.shape}")
+    if not -array.ndim <= chosen < array.ndim:
+        raise ValueError(f"axis must be one of the {array.ndim} of array: got {axis} with shape {array.shape}")
     return xp, chosen
 
 
-def moved(xp: Any, values: Array, axis: int, tangent: Array | None, name: str) -> Array | None:
+def moved(xp: Any, array: Array, axis: int, tangent: Array | None, name: str) -> Array | None:
     """A tangent with the axis of the samples last."""
     if tangent is None:
         return None
-    check_like(name, tangent, values.shape, values.dtype, "values")
+    check_like(name, tangent, array.shape, array.dtype, "array")
     last: Array = xp.moveaxis(tangent, axis, -1)
     return last
 
@@ -218,7 +218,7 @@ NORMAL = Curved(
     normal, no_check, ("mean", "scale", "prior_mean", "prior_scale"), "grad_divergence", core=0, bend=bent_normal
 )
 GAMMA = Curved(gamma, check_gamma, ("beta", "prior_beta"), "grad_divergence", core=0, bend=bent_gamma)
-MEAN_EXP = Curved(mean_exp, check_values, ("values",), "grad_output", core=1, bend=bent_mean_exp)
+MEAN_EXP = Curved(mean_exp, check_array, ("array",), "grad_output", core=1, bend=bent_mean_exp)
 DISTANCE = Curved(
     distance, check_transform, ("theta",), "grad_penalty", core=2, bend=lambda xp, along, theta: (2 * along[0],)
 )
@@ -984,14 +984,14 @@ def gamma_kl_vjp2(
     return GAMMA.vjp2((gg_beta, gg_prior_beta), grad_divergence, beta, prior_beta, alpha=alpha, wrt=wrt)
 
 
-def log_mean_exp(values: Array, axis: int = -1) -> Array:
+def log_mean_exp(array: Array, axis: int = -1) -> Array:
     r"""Logarithm of the mean of exponentials, as of the probabilities that samples of a transform give.
 
     .. math:: -\log S + \log \sum_s \exp v_s
 
     Parameters
     ----------
-    values : ndarray
+    array : ndarray
         float32 or float64, -inf and inf among them: log p(y | sample).
     axis : int, default -1
         The axis of the samples.
@@ -999,12 +999,12 @@ def log_mean_exp(values: Array, axis: int = -1) -> Array:
     Returns
     -------
     ndarray
-        Shape of `values` without the axis, and its dtype; -inf where all are.
+        Shape of `array` without the axis, and its dtype; -inf where all are.
 
     Raises
     ------
     TypeError
-        If `values` is no NumPy array of float32 or float64, or `axis` no integer.
+        If `array` is no NumPy array of float32 or float64, or `axis` no integer.
     ValueError
         If there is no such axis, or nothing along it.
 
@@ -1023,28 +1023,28 @@ def log_mean_exp(values: Array, axis: int = -1) -> Array:
     >>> pystn.log_mean_exp(np.array([[np.log(0.2), np.log(0.4)], [-np.inf, 0.0]])).round(4)
     array([-1.204 , -0.6931])
     """
-    xp, axis = of_axis(values, axis)
-    return MEAN_EXP.value(xp.moveaxis(values, axis, -1))
+    xp, axis = of_axis(array, axis)
+    return MEAN_EXP.value(xp.moveaxis(array, axis, -1))
 
 
-def log_mean_exp_vjp(grad_output: Array, values: Array, axis: int = -1) -> tuple[Array]:
+def log_mean_exp_vjp(grad_output: Array, array: Array, axis: int = -1) -> tuple[Array]:
     r"""Vector-Jacobian product of `log_mean_exp`.
 
     .. math:: \bar v_s = w_s \, \bar L, \qquad w_s = \frac{\exp v_s}{\sum_r \exp v_r}
 
-    The weights sum to 1 also where the largest values are infinite: these, -inf if all are, share them.
+    The weights sum to 1 also where the largest array are infinite: these, -inf if all are, share them.
 
     Parameters
     ----------
     grad_output : ndarray
         Cotangent: shape and dtype of the result.
-    values, axis
+    array, axis
         As given to `log_mean_exp`.
 
     Returns
     -------
-    (grad_values,) : tuple of one ndarray
-        Shape and dtype of `values`.
+    (grad_array,) : tuple of one ndarray
+        Shape and dtype of `array`.
 
     Raises
     ------
@@ -1059,26 +1059,26 @@ def log_mean_exp_vjp(grad_output: Array, values: Array, axis: int = -1) -> tuple
     --------
     >>> import numpy as np
     >>> import pystn
-    >>> values = np.log(np.array([[0.2, 0.6], [0.5, 0.5]]))
-    >>> (grad_values,) = pystn.log_mean_exp_vjp(np.ones(2), values)
-    >>> grad_values.round(4)
+    >>> array = np.log(np.array([[0.2, 0.6], [0.5, 0.5]]))
+    >>> (grad_array,) = pystn.log_mean_exp_vjp(np.ones(2), array)
+    >>> grad_array.round(4)
     array([[0.25, 0.75],
            [0.5 , 0.5 ]])
     """
-    xp, axis = of_axis(values, axis, grad_output=grad_output)
-    (gradient,) = MEAN_EXP.vjp(grad_output, xp.moveaxis(values, axis, -1))
+    xp, axis = of_axis(array, axis, grad_output=grad_output)
+    (gradient,) = MEAN_EXP.vjp(grad_output, xp.moveaxis(array, axis, -1))
     return (back(xp, gradient, axis),)
 
 
-def log_mean_exp_jvp(values: Array, d_values: Array | None, axis: int = -1) -> Array:
+def log_mean_exp_jvp(array: Array, d_array: Array | None, axis: int = -1) -> Array:
     """Jacobian-vector product of `log_mean_exp`, with the slopes of `log_mean_exp_vjp`.
 
     Parameters
     ----------
-    values, axis
+    array, axis
         As given to `log_mean_exp`.
-    d_values : ndarray or None
-        Tangent, of the shape and dtype of `values`; None is zero.
+    d_array : ndarray or None
+        Tangent, of the shape and dtype of `array`; None is zero.
 
     Returns
     -------
@@ -1098,22 +1098,22 @@ def log_mean_exp_jvp(values: Array, d_values: Array | None, axis: int = -1) -> A
     --------
     >>> import numpy as np
     >>> import pystn
-    >>> values = np.log(np.array([[0.2, 0.6], [0.5, 0.5]]))
-    >>> pystn.log_mean_exp_jvp(values, np.array([[1.0, 0.0], [1.0, 1.0]])).round(4)
+    >>> array = np.log(np.array([[0.2, 0.6], [0.5, 0.5]]))
+    >>> pystn.log_mean_exp_jvp(array, np.array([[1.0, 0.0], [1.0, 1.0]])).round(4)
     array([0.25, 1.  ])
     """
-    xp, axis = of_axis(values, axis, d_values=d_values)
-    along = moved(xp, values, axis, d_values, "d_values")
-    return MEAN_EXP.jvp((xp.moveaxis(values, axis, -1),), (along,))
+    xp, axis = of_axis(array, axis, d_array=d_array)
+    along = moved(xp, array, axis, d_array, "d_array")
+    return MEAN_EXP.jvp((xp.moveaxis(array, axis, -1),), (along,))
 
 
 def log_mean_exp_vjp2(
-    gg_values: Array | None,
+    gg_array: Array | None,
     grad_output: Array,
-    values: Array,
+    array: Array,
     axis: int = -1,
     *,
-    wrt: str | Sequence[str] = ("grad_output", "values"),
+    wrt: str | Sequence[str] = ("grad_output", "array"),
 ) -> tuple[Array | None, Array | None]:
     r"""Second order: the vector-Jacobian product of `log_mean_exp_vjp`.
 
@@ -1121,16 +1121,16 @@ def log_mean_exp_vjp2(
 
     Parameters
     ----------
-    gg_values : ndarray or None
-        Cotangent of grad_values: its shape and dtype. None is zero.
-    grad_output, values, axis
+    gg_array : ndarray or None
+        Cotangent of grad_array: its shape and dtype. None is zero.
+    grad_output, array, axis
         As given to `log_mean_exp_vjp`.
-    wrt : sequence of {"grad_output", "values"}, default both
+    wrt : sequence of {"grad_output", "array"}, default both
         The gradients that are wanted; the work for others is skipped.
 
     Returns
     -------
-    grad_grad_output, grad_values : ndarray or None
+    grad_grad_output, grad_array : ndarray or None
         Shapes and dtypes of `grad_output` and of the arrays; None where not in `wrt`.
 
     Raises
@@ -1146,15 +1146,15 @@ def log_mean_exp_vjp2(
     --------
     >>> import numpy as np
     >>> import pystn
-    >>> values = np.log(np.array([[0.2, 0.6], [0.5, 0.5]]))
-    >>> _, grad_values = pystn.log_mean_exp_vjp2(np.array([[1.0, 0.0], [1.0, 1.0]]), np.ones(2), values)
-    >>> grad_values.round(4) + 0.0
+    >>> array = np.log(np.array([[0.2, 0.6], [0.5, 0.5]]))
+    >>> _, grad_array = pystn.log_mean_exp_vjp2(np.array([[1.0, 0.0], [1.0, 1.0]]), np.ones(2), array)
+    >>> grad_array.round(4) + 0.0
     array([[ 0.1875, -0.1875],
            [ 0.    ,  0.    ]])
     """
-    xp, axis = of_axis(values, axis, grad_output=grad_output, gg_values=gg_values)
-    along = moved(xp, values, axis, gg_values, "gg_values")
-    to_output, gradient = MEAN_EXP.vjp2((along,), grad_output, xp.moveaxis(values, axis, -1), wrt=wrt)
+    xp, axis = of_axis(array, axis, grad_output=grad_output, gg_array=gg_array)
+    along = moved(xp, array, axis, gg_array, "gg_array")
+    to_output, gradient = MEAN_EXP.vjp2((along,), grad_output, xp.moveaxis(array, axis, -1), wrt=wrt)
     return to_output, back(xp, gradient, axis)
 
 

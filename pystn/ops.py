@@ -21,7 +21,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pystn import boundary, gradients, grids, losses, matrices, metrics, sampling, splatting, splines, warping
+from pystn import (
+    boundary,
+    gradients,
+    grids,
+    losses,
+    matrices,
+    metrics,
+    multisampling,
+    sampling,
+    splatting,
+    splines,
+    warping,
+)
 from pystn.backends import backend_of
 from pystn.grids.family import Family
 from pystn.typing import Array
@@ -87,6 +99,7 @@ class Operation:
     leading: bool = field(default=False, compare=False)
     affine: bool = field(default=False, compare=False)  # has no vjp2: the second derivatives are zero
     curved_parameters: bool = field(default=False, compare=False)  # vjp2 knows the parameters
+    no_second_order: str = field(default="", compare=False)  # why there is no second order
     arguments: tuple[str, ...] = field(init=False, compare=False)
     options: tuple[str, ...] = field(init=False, compare=False)
     cotangent: str = field(init=False, compare=False)
@@ -114,9 +127,7 @@ class Operation:
 
     def check_second_order(self) -> None:
         if not self.second_order:
-            raise NotImplementedError(
-                f"{self.name} has no second-order derivatives: they are of the third order in the sampler"
-            )
+            raise NotImplementedError(f"{self.name} has no second-order derivatives: {self.no_second_order}")
 
     def vjp(self, cotangent: Any, *primals: Array, wrt: Sequence[str] | None = None, **options: Any) -> tuple[Any, ...]:
         """Gradients to all primals, None where `wrt` does not name one, then to each parameter that `wrt` names."""
@@ -299,9 +310,9 @@ def one_of_each(core: int) -> Results:
 
 
 def without_axis(specs: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Spec, ...]:
-    (values,) = specs.values()
-    axis = options.get("axis", -1) % values.ndim
-    return (Spec((*values.shape[:axis], *values.shape[axis + 1 :]), values.dtype),)
+    (array,) = specs.values()
+    axis = options.get("axis", -1) % array.ndim
+    return (Spec((*array.shape[:axis], *array.shape[axis + 1 :]), array.dtype),)
 
 
 def of_batch(specs: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Spec, ...]:
@@ -322,6 +333,8 @@ def row(
     return Operation(function, name, primals, function, functions, results, parameters, **kind)
 
 
+THIRD_ORDER = "they are of the third order in the sampler"
+ESTIMATES = "those of the first order are estimates, not derivatives of its value"
 AFFINE = {"affine": True}
 LEADING = {"leading": True}
 FLAT = {"leading": True, "affine": True}
@@ -334,7 +347,8 @@ OPERATIONS: dict[str, Operation] = {
     operation.name: operation
     for operation in (
         row(sampling, "grid_sample", ("input", "grid"), sampled, *BOTH),
-        row(sampling, "grid_gradient", ("input", "grid"), slopes),
+        row(sampling, "grid_gradient", ("input", "grid"), slopes, no_second_order=THIRD_ORDER),
+        row(multisampling, "linearized_grid_sample", ("input", "grid"), sampled, no_second_order=ESTIMATES),
         row(splatting, "grid_push", ("values", "grid"), pushed),
         row(splatting, "grid_count", ("grid",), counted),
         row(splatting, "forward_warp", ("values", "grid"), pushed),
@@ -386,7 +400,7 @@ OPERATIONS: dict[str, Operation] = {
         row(losses, "colocalization_loss", ("crops", "random"), one_of_each(2), **LEADING),
         row(losses, "normal_kl", ("mean", "scale", "prior_mean", "prior_scale"), one_of_each(0), **LEADING),
         row(losses, "gamma_kl", ("beta", "prior_beta"), one_of_each(0), **LEADING),
-        row(losses, "log_mean_exp", ("values",), without_axis, **LEADING),
+        row(losses, "log_mean_exp", ("array",), without_axis, **LEADING),
         row(losses, "identity_penalty", ("theta",), one_of_each(2), **LEADING),
         row(metrics, "expected_calibration_error", ("probabilities",), one_of_each(2), **LABELLED, affine=True),
         row(metrics, "brier_score", ("probabilities",), one_of_each(2), **LABELLED),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import isqrt, prod
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,17 +20,11 @@ class Transform(NamedTuple):
 
     build: str | None  # the operation; None where parameters are the entries of the matrix
     box: Callable[[Any, Any], Any]  # parameters that map [-1, 1] to centre + scale * [-1, 1], both (ndim,)
-    dimensions: tuple[int, ...] = (1, 2, 3)
+    counts: dict[int, tuple[int, ...]]  # by the dimension, how many parameters there may be, the usual number first
     scales: str | None = "each"  # whether a box may have a scale on "each" axis, "one" for all, or None but 1
 
     def identity(self, ndim: int) -> np.ndarray[Any, Any]:
         return np.asarray(self.box(np.zeros(ndim), np.ones(ndim)), np.float64)
-
-    def counts(self, ndim: int) -> list[int]:
-        """How many parameters there may be: one more where a rotation may be a quaternion."""
-        least = self.identity(ndim).size
-        turns = 1 not in self.dimensions and ndim == 3
-        return [least, least + 1] if turns else [least]
 
 
 def still(centre: Any) -> Any:
@@ -38,30 +32,40 @@ def still(centre: Any) -> Any:
     return np.zeros(len(centre) * (len(centre) - 1) // 2)
 
 
+# In three dimensions rotations may be quaternions, of one number more.
 TRANSFORMS = {
-    "translation": Transform("translation_matrix", lambda centre, scale: centre, scales=None),
-    "attention": Transform("attention_matrix", lambda centre, scale: np.r_[scale[0], centre], scales="one"),
-    "rotation": Transform("rotation_matrix", lambda centre, scale: still(centre), (2, 3), None),
-    "rigid": Transform("rigid_matrix", lambda centre, scale: np.r_[still(centre), centre], (2, 3), None),
-    "similarity": Transform(
-        "similarity_matrix", lambda centre, scale: np.r_[still(centre), scale[0], centre], (2, 3), "one"
+    "translation": Transform(
+        "translation_matrix", lambda centre, scale: centre, {1: (1,), 2: (2,), 3: (3,)}, scales=None
     ),
-    "affine": Transform(None, lambda centre, scale: np.c_[np.diag(scale), centre].ravel()),
+    "attention": Transform(
+        "attention_matrix", lambda centre, scale: np.r_[scale[0], centre], {1: (2,), 2: (3,), 3: (4,)}, scales="one"
+    ),
+    "rotation": Transform("rotation_matrix", lambda centre, scale: still(centre), {2: (1,), 3: (3, 4)}, scales=None),
+    "rigid": Transform(
+        "rigid_matrix", lambda centre, scale: np.r_[still(centre), centre], {2: (3,), 3: (6, 7)}, scales=None
+    ),
+    "similarity": Transform(
+        "similarity_matrix",
+        lambda centre, scale: np.r_[still(centre), scale[0], centre],
+        {2: (4,), 3: (7, 8)},
+        scales="one",
+    ),
+    "affine": Transform(
+        None, lambda centre, scale: np.c_[np.diag(scale), centre].ravel(), {1: (2,), 2: (6,), 3: (12,)}
+    ),
     "projective": Transform(
-        "projective_matrix", lambda centre, scale: np.r_[np.c_[np.diag(scale), centre].ravel(), 0, 0], (2,)
+        "projective_matrix", lambda centre, scale: np.r_[np.c_[np.diag(scale), centre].ravel(), 0, 0], {2: (8,)}
     ),
 }
 
 
-def named(transform: Any, ndim: int | None = None) -> Transform:
-    """The transform of that name, in `ndim` dimensions if they are known."""
+def named(transform: Any, ndim: int | None = None, others: str = ", a family's object or a callable") -> Transform:
+    """The transform of that name, in `ndim` dimensions if they are known; `others` are what else it might have been."""
     if not isinstance(transform, str) or transform not in TRANSFORMS:
-        expected = ", ".join(map(repr, TRANSFORMS))
-        raise ValueError(
-            f"unknown transform: expected one of {expected}, a family's object or a callable, got {transform!r}"
-        )
+        expected = ", ".join(map(repr, TRANSFORMS)) + others
+        raise ValueError(f"unknown transform: expected one of {expected}, got {transform!r}")
     found = TRANSFORMS[transform]
-    if ndim is not None and ndim not in found.dimensions:
+    if ndim is not None and ndim not in found.counts:
         raise ValueError(f"there is no transform {transform!r} in {ndim} dimensions")
     return found
 
@@ -100,7 +104,10 @@ def identity_params(transform: str | Family = "affine", ndim: int = 2, dtype: An
     >>> pystn.identity_params("similarity")
     array([0., 1., 0., 0.])
     """
-    values = transform.identity()[0] if isinstance(transform, Family) else named(transform, ndim).identity(ndim)
+    if isinstance(transform, Family):
+        values = transform.identity()[0]
+    else:
+        values = named(transform, ndim, " or a family's object").identity(ndim)
     return np.array(values, dtype).ravel()
 
 
@@ -150,7 +157,7 @@ def tiled_params(
            [ 0.5, -0.5,  0.5],
            [ 0.5,  0.5,  0.5]])
     """
-    by_matrix = named(transform, ndim)
+    by_matrix = named(transform, ndim, others="")
     if transform == "rotation":
         raise ValueError("a rotation moves no window: expected a transform with a translation, got 'rotation'")
     if isinstance(count, (tuple, list)):
@@ -172,6 +179,5 @@ def squarely(count: int, ndim: int) -> list[int]:
     """Factors of a number, one for each axis, as alike as they can be, the largest first."""
     if ndim == 1:
         return [count]
-    root = round(count ** (1 / ndim)) if ndim > 2 else isqrt(count)
-    least = next(n for n in range(root, 0, -1) if count % n == 0)
-    return [*squarely(count // least, ndim - 1), least]
+    sides = (n for n in range(1, count + 1) if count % n == 0)
+    return min(sorted([n, *squarely(count // n, ndim - 1)], reverse=True) for n in sides)

@@ -69,13 +69,10 @@ class Tanh(Linear):
 
 def leaves(tree):
     """The arrays of weights or gradients, in their order."""
-    if tree is None:
-        return []
-    if isinstance(tree, dict):
-        return [leaf for name in sorted(tree) for leaf in leaves(tree[name])]
-    if isinstance(tree, (tuple, list)):
-        return [leaf for branch in tree for leaf in leaves(branch)]
-    return [tree]
+    if tree is None or hasattr(tree, "shape"):
+        return [] if tree is None else [tree]
+    branches = [tree[name] for name in sorted(tree)] if isinstance(tree, dict) else list(tree)
+    return [leaf for branch in branches for leaf in leaves(branch)]
 
 
 def rebuilt(tree, arrays):

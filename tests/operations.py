@@ -78,8 +78,8 @@ def thetas(rows, columns, leading=(2,)):
     return draw
 
 
-def flow(*shape):
-    return lambda rng: (0.05 * rng.standard_normal(shape),)
+def flow(*shape, scale=0.05):
+    return lambda rng: (scale * rng.standard_normal(shape),)
 
 
 def family(name):
@@ -87,6 +87,35 @@ def family(name):
     made = make(pystn, SIZES[ndim][0], False)
     arrays = {state: getattr(made, state) for state in made.state} if name in WITH_STATE else {}
     return Case(name, made, lambda rng: (parameters(made, rng, (2,)),), {}, arrays)
+
+
+def ramps(size, shape):
+    """Images whose slopes are the same everywhere, where fitted ones are derivatives of the value too."""
+
+    def draw(rng):
+        slopes = rng.uniform(0.5, 1.0, (2, 2, len(size)))
+        axes = np.meshgrid(*map(np.arange, size), indexing="ij")
+        return np.tensordot(slopes, np.stack(axes), 1), rng.uniform(-0.4, 0.4, (2, *shape, len(size)))
+
+    return draw
+
+
+def uniform(low, high, *shapes):
+    """One array of each shape."""
+    return lambda rng: tuple(rng.uniform(low, high, shape) for shape in shapes)
+
+
+def confidences(*shape):
+    """Probabilities that do not sum to one, in the middle of five bins, the most probable ones in different bins."""
+
+    def draw(rng):
+        probabilities = rng.uniform(0.02, 0.18, shape)
+        most = (0.2 * rng.integers(1, 5, shape[:-1]) + rng.uniform(0.02, 0.18, shape[:-1]))[..., None]
+        return (
+            np.where(np.arange(shape[-1]) == rng.integers(0, shape[-1], shape[:-1])[..., None], most, probabilities),
+        )
+
+    return draw
 
 
 WITH_STATE = ("thin-plate-2d", "thin-plate-3d", "piecewise-nearest", "piecewise-affine")
@@ -126,6 +155,28 @@ CASES = [
         {"mode": ("linear", pystn.Tabulated((0.0, 0.3, 0.8, 0.4, 0.0), 1.5))},
         {"kernel": (None, np.array([0.0, 0.3, 0.8, 0.4, 0.0]))},
     ),
+    Case(
+        "grid_sample-supersample",
+        "grid_sample",
+        sampling((5, 6), (3, 4), batch=(2, 1)),
+        {"antialias": pystn.Supersampling(2), "mode": "cubic"},
+    ),
+    Case("grid_sample-mipmap", "grid_sample", sampling((5, 6), (3, 4)), {"antialias": "mipmap", "return_mask": True}),
+    Case("warp_affine-ewa", "warp_affine", warping((5, 6), 2), {"size": (2, 3), "antialias": "ewa"}),
+    Case("linearized", "linearized_grid_sample", ramps((8, 9), (3, 2)), {"seed": 1, "spread": 0.2}),
+    Case("normalized_grid_sample", "normalized_grid_sample", sampling((5, 6), (3, 4)), {"eps": 0.1}),
+    Case(
+        "normalized_grid_sample-all",
+        "normalized_grid_sample",
+        sampling((5, 6), (3,), channel_axis=-1),
+        {"mode": pystn.Gaussian(0.7), "channel_axis": -1, "eps": 0.1, "return_mask": True},
+        {
+            "fill_value": np.array([0.5, -1.0]),
+            "kernel": np.array(0.7),
+            "mask": np.random.default_rng(6).uniform(0.3, 1.5, (2, 5, 6)),
+        },
+    ),
+    Case("out_of_bounds_penalty", "out_of_bounds_penalty", flow(2, 3, 2, scale=2.0)),
     Case("grid_gradient", "grid_gradient", sampling((5, 6), (3, 4)), {"mode": "cubic"}),
     Case("grid_push", "grid_push", splatting((5, 6), (3, 4)), {"size": (5, 6)}),
     Case(
@@ -177,6 +228,21 @@ CASES = [
         lambda rng: (between(rng, (2, 4, 5), (4, 5)), between(rng, (1, 3, 6), (4, 5))),
     ),
     Case("jacobian_determinant", "jacobian_determinant", flow(2, 4, 5, 2)),
+    Case("triplet_hinge", "triplet_hinge", uniform(-1, 1, (4,), (3, 4), (2, 1, 4))),
+    Case("colocalization_loss", "colocalization_loss", uniform(-1, 1, (2, 4, 3), (2, 4, 3)), {"margin": 0.5}),
+    Case("normal_kl", "normal_kl", uniform(0.5, 1.5, (2, 3), (3,), (2, 1), ())),
+    Case("gamma_kl", "gamma_kl", uniform(0.5, 1.5, (2, 3), (3,)), {"alpha": 1.5}),
+    Case("log_mean_exp", "log_mean_exp", uniform(-3, 1, (2, 3))),
+    Case("log_mean_exp-axis", "log_mean_exp", uniform(-3, 1, (2, 3, 2)), {"axis": 1}),
+    Case("identity_penalty", "identity_penalty", thetas(2, 3, (2, 2))),
+    Case(
+        "expected_calibration_error",
+        "expected_calibration_error",
+        confidences(2, 6, 3),
+        {"labels": (0, 1, 2, 1, 0, 2), "bins": 5},
+    ),
+    Case("brier_score", "brier_score", confidences(2, 4, 3), {"labels": (0, 1, 2, 1)}),
+    Case("scale_gradient", "scale_gradient", uniform(-1, 1, (2, 3)), {"factor": 1.0}),  # else no derivative
     *[
         Case(str(row), row.name, lambda rng, row=row: row.draw(rng, (2,)), row.options)
         for row in matrix_operations.OPERATIONS

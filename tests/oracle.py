@@ -799,6 +799,7 @@ def affine_grid_vjp(grad_grid, theta, size, align_corners):
 # Warps: coordinates from matrices. Options beside those of sampling: projective, min_denominator, cull_behind.
 
 
+@lru_cache
 def pixel_targets(size, align_corners=False, coords="normalized"):
     """Homogeneous coordinates (P, ndim + 1) of the pixels of an output, (x[, y[, z]], 1), one after the other."""
     rows = []
@@ -812,7 +813,9 @@ def pixel_targets(size, align_corners=False, coords="normalized"):
             else:
                 row.append((2 * j + 1) / m - 1)
         rows.append([*row, 1.0])
-    return np.array(rows).reshape(-1, len(size) + 1)
+    points = np.array(rows).reshape(-1, len(size) + 1)
+    points.flags.writeable = False  # all who ask have the same
+    return points
 
 
 class Map:
@@ -832,7 +835,7 @@ class Map:
         cull_behind=False,
     ):
         self.theta, self.size, self.ndim = theta, tuple(size), len(size)
-        self.targets = pixel_targets(size, align_corners, coords)
+        self.targets = pixel_targets(self.size, align_corners, coords)
         self.projective = projective
         self.q = np.einsum("...ab,pb->...pa", np.asarray(theta, np.float64), self.targets)
         self.points = self.q

@@ -138,7 +138,7 @@ def refining(name, transform, steps=3, ndim=2, initial=None, **options):
     return Case(name, "InverseCompositionalSpatialTransformer", stages, transform, options, ndim, initial, True)
 
 
-NAMED = [(name, ndim) for name, transform in TRANSFORMS.items() for ndim in transform.dimensions]
+NAMED = [(name, ndim) for name, transform in TRANSFORMS.items() for ndim in transform.counts]
 FRAME = np.array([[0.7, 0.05, 0.1], [0.0, 0.75, -0.05]])
 AFFINE = np.eye(2, 3) + np.random.default_rng(5).uniform(-0.15, 0.15, (BATCH, 2, 3))
 PROJECTIVE = np.eye(3) + np.random.default_rng(6).uniform(-0.1, 0.1, (BATCH, 3, 3))
@@ -173,12 +173,16 @@ CASES = [
     cascade("cascade-last", "rigid", size=(4, 5), channel_axis=-1, align_corners=True),
     cascade("cascade-names", ("rotation", "projective", "translation")),
     cascade("cascade-affine-spline", ("affine", SPLINE), return_mask=True),
-    cascade("cascade-projective-spline", ("projective", SPLINE)),
+    cascade("cascade-projective-spline", ("projective", SPLINE), min_denominator=0.5, cull_behind=True),
     cascade("cascade-spline-affine", (SPLINE, "affine")),
-    cascade("cascade-spline-projective", (SPLINE, "projective")),
+    cascade("cascade-spline-projective", (SPLINE, "projective"), min_denominator=0.5),
     cascade("cascade-families", (SPLINE, "rigid", WAVE, SPLINE)),
     cascade("images", "affine", propagate="image", size=(5, 6)),
     cascade("images-mixed", ("similarity", SPLINE, WAVE), propagate="image", return_mask=True),
+    hierarchical("hierarchical", "affine", [(2, 2), (3, 4), (6, 7)]),
+    hierarchical("hierarchical-mixed", ("affine", "projective"), [(3, 2), (5, 4)], size=(5, 4), scales=(2, 1)),
+    hierarchical("hierarchical-plain", "affine", [(2, 3), (6, 7)], scales=(3, 1), view_antialias=None),
+    hierarchical("hierarchical-mask", "affine", [(3, 4), (6, 7)], antialias="mipmap", return_mask=True),
     refining("refining", "affine"),
     refining("refining-left", "affine", order="left", size=(4, 5)),
     refining("refining-inverse", "affine", invert_update=True),

@@ -17,7 +17,8 @@ import pytest
 import pystn
 
 ARCHITECTURES = (75, 80, 90, 120)
-MODULES = ("sampling", "accumulation", "grids", "splines")  # each has names(): all kernels that it can ask for
+# Each has names(): all kernels that it can ask for.
+MODULES = ("sampling", "accumulation", "footprints", "grids", "splines")
 PER_PROGRAM = 16
 
 PROBE = """

@@ -1,15 +1,19 @@
 """What waits for the device: the calls that have to, to raise errors or to know when they are done, and no others."""
 
 import contextlib
+import inspect
 
 import cuda_host
 import numpy as np
 import pytest
 from families import FAMILIES, SIZES, parameters
 from matrix_operations import OPERATIONS
+from operations import CASES
 from warps import WARPS
 
 import pystn
+from pystn.antialiasing import AntiAliasing
+from pystn.interpolation import Interpolation
 
 pytestmark = pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is not installed")
 
@@ -17,6 +21,9 @@ pytestmark = pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is not i
 WAITING = {
     "expm": "how often matrices are squared follows from the largest",
     "invert_displacement": "iterations end when they have converged",
+    "brier_score": "labels are checked to be classes",
+    "expected_calibration_error": "labels are checked to be classes",
+    "reliability_curve": "labels are checked to be classes",
     "CPAB": "steps of 2-D are exponentials, and 1-D goes on while points leave their cells",
 }
 
@@ -162,7 +169,75 @@ def matrices():
             yield twice, operation.vjp2, (*primals, value, *primals), reason
 
 
-CALLS = [*samplers(), *warps(), *generators(), *families(), *matrices()]
+class Square:
+    def __call__(self, array):
+        return array**2
+
+    def vjp(self, cotangent, array):
+        return (2 * array * cotangent,)
+
+    def jvp(self, array, tangent):
+        return 2 * array * tangent
+
+
+def others():
+    """Operations of the table that are none of these."""
+    known = {name.partition("-")[0] for name, *_ in (*samplers(), *warps(), *generators(), *matrices())}
+    for case in CASES:
+        name = case.operation.name
+        if name in known or name not in pystn.ops.OPERATIONS:
+            continue
+        primals, options = case.primals(), {**case.options, **case.arrays}
+        options.pop("kernel", None)  # is in the mode
+        value, key = case.operation.forward(*primals, **options), str(case).removeprefix(name)
+        yield str(case), getattr(pystn, name), primals, options
+        yield f"{name}_vjp{key}", getattr(pystn, f"{name}_vjp"), (value, *primals), options
+        yield f"{name}_jvp{key}", getattr(pystn, f"{name}_jvp"), (*primals, *primals), options
+        if not case.operation.affine:
+            yield f"{name}_vjp2{key}", getattr(pystn, f"{name}_vjp2"), (*primals, value, *primals), options
+    yield "reliability_curve", pystn.reliability_curve, (np.full((4, 3), 0.5), [0, 1, 2, 0]), {}
+    of = (Square(), Square(), IMAGE)
+    yield "equivariance_error", pystn.equivariance_error, of, {}
+    yield "equivariance_error_vjp", pystn.equivariance_error_vjp, (np.ones(2), *of), {}
+    yield "equivariance_error_jvp", pystn.equivariance_error_jvp, (*of, IMAGE), {}
+
+
+class Network:
+    """Parameters from the first pixels."""
+
+    def __init__(self, *shape):
+        self.shape = shape
+
+    def __call__(self, image):
+        flat = image.reshape(len(image), -1)
+        return flat[:, : np.prod(self.shape)].reshape(len(image), *self.shape)
+
+    def vjp(self, grad, image):
+        return 0 * image, grad.sum(0)
+
+
+def systems():
+    """Each with what pulls its output back."""
+    one = Network(6)
+    made = {
+        "SpatialTransformer": (one,),
+        "ParallelSpatialTransformer": ([one, one],),
+        "CascadedSpatialTransformer": ([one, one],),
+        "HierarchicalSpatialTransformer": ([one, one],),
+        "InverseCompositionalSpatialTransformer": (one,),
+        "ProbabilisticSpatialTransformer": (Network(2, 6),),
+    }
+    for name, networks in made.items():
+        system = getattr(pystn, name)(*networks)
+
+        def there_and_back(image, system=system):
+            output, pullback = system.pull(image)
+            return pullback(output)
+
+        yield name, there_and_back, (IMAGE,), {}
+
+
+CALLS = [*samplers(), *warps(), *generators(), *families(), *matrices(), *others(), *systems()]
 
 
 def on_device(value):
@@ -181,7 +256,8 @@ def waits(name, raises):
 @pytest.mark.parametrize("name, function, arguments, options", CALLS, ids=[call[0] for call in CALLS])
 def test_only_what_has_to_waits(name, function, arguments, options):
     cuda_host.install()
-    options = {key: on_device(value) if key.startswith(("d_", "gg_")) else value for key, value in options.items()}
+    there = ("d_", "gg_", "mask")
+    options = {key: on_device(value) if key.startswith(there) else value for key, value in options.items()}
     expected = waits(name, options.pop("raises", False))
     arguments = on_device(arguments)
     function(*arguments, **options)  # what is kept is copied to the device, once
@@ -194,5 +270,8 @@ def test_every_operation_is_among_them():
     called = {name.partition("-")[0] for name, *_ in CALLS}
     none = {"control_points", "get_num_threads", "num_threads", "set_num_threads", "show_config", "warmup"}
     none |= {"vjp", "jvp"}  # which call them
-    kernels = {"BSpline", "Cubic", "Gaussian", "Lanczos", "Linear", "Nearest", "Tabulated"}
-    assert {name for name in pystn.__all__ if not name.startswith("_")} - none - kernels <= called
+    none |= {"identity_params", "tiled_params"}  # which make arrays of the host
+    values = (Interpolation, AntiAliasing)
+    classes = {name for name in pystn.__all__ if inspect.isclass(getattr(pystn, name))}
+    none |= {name for name in classes if issubclass(getattr(pystn, name), values)}
+    assert set(pystn.__all__) - none <= called

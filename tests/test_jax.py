@@ -119,10 +119,13 @@ def test_values_are_those_of_pystn(case):
 
 @every_case
 def test_first_order_in_both_modes(case):
+    """Against differences, and compiled, in a function with others, against pystn's own."""
     f, given = as_function(case), arguments(case)
     check(f, given)
     loss = jax.grad(lambda *arrays: squares(f(*arrays)), tuple(range(len(given))))
-    flat_close(jax.jit(loss)(*given), loss(*given))
+    call, arrays = bound(case)
+    expected = call.vjp([2 * output for output in call.forward(arrays)], arrays, [True] * len(arrays))
+    flat_close(jax.jit(loss)(*given), expected)
 
 
 def pulled(f):
@@ -202,17 +205,17 @@ def test_vmap_is_a_loop(case, shared):
         seeds[0][k] if axis is None else np.stack([each[k] for each in seeds], axis=-1) for k, axis in enumerate(axes)
     ]
 
-    def first(*arrays):
+    def everything(*arrays):
         outputs, tangents = jax.jvp(f, arrays, arrays)
-        return outputs, tangents, pulled(f)(outputs, *arrays)
+        first = outputs, tangents, pulled(f)(outputs, *arrays)
+        if not case.operation.second_order:
+            return first
+        return *first, jax.vjp(pulled(f), outputs, *arrays)[1](arrays)
 
-    def second(*arrays):
-        return jax.vjp(pulled(f), f(*arrays), *arrays)[1](arrays)
-
-    for g in map(jax.jit, (first, second)[: 1 + case.operation.second_order]):
-        found = jax.jit(jax.vmap(g, axes))(*arrays)
-        each = [g(*[seeds[0][k] if k == shared else a for k, a in enumerate(seed)]) for seed in seeds]
-        flat_close(found, jax.tree.map(lambda *results: jnp.stack(results), *each))
+    found = jax.jit(jax.vmap(everything, axes))(*arrays)
+    one = jax.jit(everything)
+    each = [one(*[seeds[0][k] if k == shared else a for k, a in enumerate(seed)]) for seed in seeds]
+    flat_close(found, jax.tree.map(lambda *results: np.stack(results), *each))
 
 
 def test_vmap_calls_pystn_once(monkeypatch):
@@ -228,11 +231,13 @@ def test_vmap_over_options_goes_one_by_one(case):
     given = [arguments(case, seed) for seed in range(BATCH)]
     given = [jax.tree.map(lambda array: array * (1 + 0.01 * k), each) for k, each in enumerate(given)]  # noqa: B023
     loss = jax.grad(lambda *arrays: squares(f(*arrays)), tuple(range(len(given[0]))))
-    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *given)
-    for g in (f, loss):
-        expected = jax.tree.map(lambda *results: jnp.stack(results), *[g(*each) for each in given])
-        flat_close(jax.vmap(g)(*stacked), expected)
-    flat_close(jax.grad(lambda *arrays: squares(jax.vmap(f)(*arrays)))(*stacked), jax.vmap(loss)(*stacked)[0])
+    stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *given)
+    for g in map(jax.jit, (f, loss)):
+        expected = jax.tree.map(lambda *results: np.stack(results), *[g(*each) for each in given])
+        found = jax.jit(jax.vmap(g))(*stacked)
+        flat_close(found, expected)
+    through = jax.jit(jax.grad(lambda *arrays: squares(jax.vmap(f)(*arrays))))
+    flat_close(through(*stacked), found[0])
 
 
 # ---- what is done, and how often

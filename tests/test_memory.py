@@ -5,7 +5,6 @@ parts of the output reach and the spline filter's lines. A child process measure
 memory.
 """
 
-import gc
 import os
 import subprocess
 import sys
@@ -29,7 +28,6 @@ def threads(request):
 
 def peak_of(call):
     """Bytes allocated at most during a call, its results included, and the results' own."""
-    gc.collect()
     tracemalloc.start()
     try:
         results = call()

@@ -139,8 +139,9 @@ def test_gradgradcheck(case):
 
 
 def test_which_cases_have_first_order_only():
-    assert {case.operation.name for case in CASES if not case.operation.second_order} == {"grid_gradient"}
-    assert {name for case in FIRST_ORDER_OPTIONS for name in case.arrays} == {"fill_value", "kernel"}
+    first_order = {case.operation.name for case in CASES if not case.operation.second_order}
+    assert first_order == {"grid_gradient", "linearized_grid_sample"}
+    assert {name for case in FIRST_ORDER_OPTIONS for name in case.arrays} == {"fill_value", "kernel", "mask"}
 
 
 @pytest.mark.parametrize("case", FIRST_ORDER_OPTIONS, ids=str)

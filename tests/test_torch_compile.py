@@ -52,6 +52,8 @@ NAMES = [
     "grid_sample-fill",
     "grid_sample-sigma",
     "grid_sample-table",
+    "normalized_grid_sample-all",
+    "brier_score",
     "grid_gradient",
     "grid_push-3d",
     "grid_count",
@@ -100,6 +102,16 @@ def test_kernels_are_compiled(mode):
 
     def f(image, grid):
         return stn.grid_sample(image, grid, mode, "constant", fill_value=(0.5, -1.0))
+
+    assert_same(with_gradients(compiled(f), [image, grid]), with_gradients(f, [image, grid]))
+
+
+@pytest.mark.parametrize("antialias", ["supersample", pystn.MipMap(levels=2, detach=True)], ids=str)
+def test_antialiasing_is_compiled(antialias):
+    image, grid = named("grid_sample-2d").tensors()
+
+    def f(image, grid):
+        return stn.grid_sample(image, grid, antialias=antialias)
 
     assert_same(with_gradients(compiled(f), [image, grid]), with_gradients(f, [image, grid]))
 

@@ -10,7 +10,7 @@ from pystn.torch import SpatialTransformer, apply, initialize_identity_, initial
 from pystn.transforms import TRANSFORMS  # noqa: E402
 
 SIZES = {1: (9,), 2: (7, 8), 3: (4, 5, 6)}
-NAMED = [(name, ndim) for name, transform in TRANSFORMS.items() for ndim in transform.dimensions]
+NAMED = [(name, ndim) for name, transform in TRANSFORMS.items() for ndim in transform.counts]
 SPLINE = pystn.ThinPlateSpline(pystn.control_points((3, 3)), SIZES[2], True)
 
 

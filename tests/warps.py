@@ -86,10 +86,7 @@ def to_pixel_matrix(theta, image, size):
 def positions(warp, theta, image, size, align_corners=False, coords="normalized", **options):
     """Source positions in pixels, (N, *K, *size, ndim)."""
     grid = warp.map(theta, size, align_corners, coords, **options).grid()
-    columns = [
-        np.vectorize(lambda x, n=n: oracle.to_pixels(x, n, align_corners, coords)[0], otypes=[float])(grid[..., a])
-        for a, n in enumerate(image[::-1])
-    ]
+    columns = [oracle.to_pixels(grid[..., a], n, align_corners, coords)[0] for a, n in enumerate(image[::-1])]
     return np.stack(columns, axis=-1)
 
 

@@ -61,7 +61,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--set", action="append", type=setting, default=[], metavar="NAME=VALUE", help="change a setting"
     )
-    result.add_argument("--out", type=Path, default=Path("papers"), metavar="DIR", help="results (default: papers/)")
+    result.add_argument(
+        "--out",
+        type=Path,
+        default=Path("papers-results"),
+        metavar="DIR",
+        help="where results go (default: papers-results/)",
+    )
     return result
 
 

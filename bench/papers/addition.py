@@ -4,7 +4,7 @@ Each digit is rotated, scaled and put somewhere in 42 x 42 pixels by itself, so 
 Every transformer sees and warps both channels; two of them in parallel can make the classifier four channels, of which
 it uses two. Their matrices (N, 2, 2, 3) go into one call, and the input is never copied.
 
-As in `stn_mnist` steps are fewer than the paper's and of another optimiser. All models classify images pooled by 2, and
+Steps are fewer than the paper's, and Adam's: 8000 at 0.003 along a cosine. All models classify images pooled by 2, and
 all have the same number of parameters, as nearly as the width of their classifiers allows.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bench.papers.distortions import DISTORTIONS
 from bench.papers.experiment import Context, Experiment, Panel, Result, ratio_check
 from bench.papers.networks import Pool, fully_connected, fully_connected_localization, widest
-from bench.papers.stn_mnist import QUICK, SETTINGS, TEST_SEED
+from bench.papers.stn_mnist import FASTER, QUICK, TEST_SEED
 from bench.papers.training import batches_of, classification_error, train
 from pystn.torch import ParallelSpatialTransformer
 
@@ -107,7 +107,7 @@ EXPERIMENTS = (
         "2xST error <= 0.6 x 1xST error and <= 0.5 x FCN error",
         ("mnist",),
         ("FCN", "1xST", "2xST"),
-        {name: value for name, value in SETTINGS.items() if name != "pool"},
+        {**{name: value for name, value in FASTER.items() if name != "pool"}, "steps": 8000},
         run,
         {**QUICK, "parameters": 100_000},
         {"steps": 3000, "batch": 64},

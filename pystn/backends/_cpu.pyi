@@ -138,6 +138,63 @@ def grid_gradient_jvp(
 def grid_gradient_vjp_grid(
     grad_gradient: Array, input: Array, grid: Array, grad_grid: Array, options: SamplingOptions, threads: int
 ) -> None: ...
+def footprint_sample(
+    input: Array,
+    grid: Array,
+    footprint: Array,
+    output: Array,
+    mask: Array | None,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
+def footprint_sample_jvp(
+    input: Array,
+    grid: Array,
+    footprint: Array,
+    d_input: Array | None,
+    d_grid: Array | None,
+    d_footprint: Array | None,
+    d_output: Array,
+    d_mask: Array | None,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
+def footprint_sample_vjp(
+    grad_output: Array,
+    grad_mask: Array | None,
+    input: Array,
+    grid: Array,
+    footprint: Array,
+    grad_input: Array | None,
+    grad_grid: Array | None,
+    grad_footprint: Array | None,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
+def footprint_sample_vjp2(
+    gg_input: Array | None,
+    gg_grid: Array | None,
+    gg_footprint: Array | None,
+    grad_output: Array,
+    grad_mask: Array | None,
+    input: Array,
+    grid: Array,
+    footprint: Array,
+    grad_grid: Array | None,
+    grad_footprint: Array | None,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
+def footprint_push(
+    values: Array,
+    grid: Array,
+    d_grid: Array | None,
+    footprint: Array,
+    d_footprint: Array | None,
+    image: Array,
+    options: SamplingOptions,
+    threads: int,
+) -> None: ...
 def affine_grid(theta: Array, grid: Array, align_corners: bool, threads: int) -> None: ...
 def lattice_row_chunks(grid: Array) -> int: ...
 def affine_grid_vjp(grad_grid: Array, partial: Array, align_corners: bool, threads: int) -> None: ...

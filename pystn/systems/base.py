@@ -18,6 +18,7 @@ from pystn.validation import mask_dtype, spatial_size
 __all__ = ["Pullback", "System", "Warp", "added", "check_network", "check_shape"]
 
 Pullback = Callable[..., Any]
+HORIZON = ("min_denominator", "cull_behind")  # options of projective maps alone
 
 
 class Warp(NamedTuple):
@@ -25,6 +26,10 @@ class Warp(NamedTuple):
 
     array: Any
     by_matrix: bool
+
+    @property
+    def projective(self) -> bool:
+        return self.by_matrix and self.array.shape[-1] == self.array.shape[-2]
 
     @property
     def axes(self) -> int:
@@ -47,7 +52,11 @@ class System:
     def _set(self, transform: Any, size: Sequence[int] | None, options: dict[str, Any], several: bool = False) -> None:
         """Keep how to warp, checked as far as that goes without an input; `several` transforms where there may be."""
         self.size = None if size is None else spatial_size(size)
-        for one in transform if several and isinstance(transform, (tuple, list)) else (transform,):
+        transforms = transform if several and isinstance(transform, (tuple, list)) else (transform,)
+        for name in HORIZON:
+            if name in options and "projective" not in transforms:
+                raise TypeError(f"{name} is an option of projective transforms: got {transform!r}")
+        for one in transforms:
             if isinstance(one, Family):
                 if options.get("coords", "normalized") != "normalized":
                     raise ValueError(f"coords must be 'normalized' as those of a family: got {options['coords']!r}")
@@ -55,7 +64,9 @@ class System:
                     raise ValueError(f"size must be that of the family, {one.size}, or None: got {self.size}")
                 self.size = one.size
                 if options.setdefault("align_corners", one.align_corners) != one.align_corners:
-                    raise ValueError(f"align_corners must be that of the family, {one.align_corners}: got both")
+                    raise ValueError(
+                        f"align_corners must be that of the family, {one.align_corners}: got {options['align_corners']}"
+                    )
             elif not callable(one):
                 named(one)
         self.transform = transform
@@ -164,7 +175,7 @@ class System:
         if by_matrix.build is None:
             theta, back = shaped(parameters, (ndim, ndim + 1), what, parallel)
             return Warp(theta, True), back
-        check_shape(parameters, [(count,) for count in by_matrix.counts(ndim)], what, parallel)
+        check_shape(parameters, [(count,) for count in by_matrix.counts[ndim]], what, parallel)
         theta, to_parameters = self._pull(by_matrix.build, parameters)
         return Warp(theta, True), lambda grad: to_parameters(grad)[0]
 
@@ -174,20 +185,29 @@ class System:
         The pullback returns gradients to the input and to the array of the warp.
         """
         options = {**self.options, **others}
+        if not warp.projective:  # as views through the identity may be, of what becomes projective
+            options = {name: value for name, value in options.items() if name not in HORIZON}
         if not warp.by_matrix:
             return self._pull("grid_sample", input, warp.array, **options)
-        projective = warp.array.shape[-1] == warp.array.shape[-2]
-        name = "warp_projective" if projective else "warp_affine"
+        name = "warp_projective" if warp.projective else "warp_affine"
         return self._pull(name, input, warp.array, size=size or self._size(input), **options)
 
-    def _grid(self, theta: Any, size: tuple[int, ...]) -> tuple[Any, Pullback]:
+    def _given(self, *names: str) -> dict[str, Any]:
+        """Those of the options that were given."""
+        return {name: self.options[name] for name in names if name in self.options}
+
+    def _grid(self, warp: Warp, size: tuple[int, ...]) -> tuple[Any, Pullback]:
         """The grid of matrices, in the sampler's convention; the first result of the pullback is for them."""
-        projective = theta.shape[-1] == theta.shape[-2]
         if self.options.get("coords", "normalized") == "pixel":
-            indices = np.stack([*np.indices(size)[::-1], np.ones(size)])  # x first
-            return self._pull("linear_grid", theta, self._constant(indices[None], theta), homogeneous=projective)
-        aligned = {"align_corners": self.options.get("align_corners", False)}
-        return self._pull("projective_grid" if projective else "affine_grid", theta, size=size, **aligned)
+            indices = np.stack([*np.indices(size)[::-1], np.ones(size)])[None]  # x first
+            return self._moved(warp, self._constant(indices, warp.array))
+        if warp.projective:
+            return self._pull("projective_grid", warp.array, size=size, **self._given("align_corners", *HORIZON))
+        return self._pull("affine_grid", warp.array, size=size, **self._given("align_corners"))
+
+    def _moved(self, warp: Warp, points: Any) -> tuple[Any, Pullback]:
+        """Points (N, ndim + 1, *size), the last entry 1, where matrices move them."""
+        return self._pull("linear_grid", warp.array, points, homogeneous=warp.projective, **self._given(*HORIZON))
 
     def _composed(
         self, first: Warp, second: Warp, size: tuple[int, ...], **options: Any
@@ -202,21 +222,15 @@ class System:
         if first.by_matrix:  # of coordinates that are points like any others
             xp, grid = self._xp(first.array), second.array
             points = xp.concatenate([grid, xp.ones_like(grid[..., :1])], -1)
-            homogeneous = first.array.shape[-1] == first.array.shape[-2]
-            moved, to_moved = self._pull(
-                "linear_grid", first.array, xp.moveaxis(points, -1, 1), homogeneous=homogeneous
-            )
+            moved, to_moved = self._moved(first, xp.moveaxis(points, -1, 1))
 
             def pullback(grad: Any) -> tuple[Any, Any]:
                 grad_theta, grad_points = to_moved(grad)
                 return grad_theta, xp.moveaxis(grad_points[:, :-1], 1, -1)
 
             return Warp(moved, False), pullback
-        grid, to_theta = second.array, None
-        if second.by_matrix:
-            grid, to_theta = self._grid(grid, size)
-        convention = {name: self.options[name] for name in ("align_corners", "coords") if name in self.options}
-        both, to_both = self._pull("compose_grids", first.array, grid, **convention)
+        grid, to_theta = self._grid(second, size) if second.by_matrix else (second.array, None)
+        both, to_both = self._pull("compose_grids", first.array, grid, **self._given("align_corners", "coords"))
 
         def pull_both(grad: Any) -> tuple[Any, Any]:
             grad_first, grad_second = to_both(grad)

@@ -75,10 +75,8 @@ class Cascade(System):
             parameters, to_image = self._localized(stage.localization, view)
             update, to_parameters = self._warp(parameters, ndim, stage.transform)
             if warp is not None and warp.axes != update.axes:
-                raise ValueError(
-                    f"all stages must have as many transforms: got {warp.axes} axes of them before and {update.axes} "
-                    "after"
-                )
+                after = f"got parameters of {update.axes} after {warp.axes}"
+                raise ValueError(f"all stages must have as many axes of transforms: {after}")
             warp, to_warps = self._followed(warp, update, size)
             backs.append((to_view, to_image, to_parameters, to_warps))
         if warp is None:
@@ -113,7 +111,7 @@ class CascadedSpatialTransformer(Cascade):
 
     Parameters
     ----------
-    localizations : sequence of callable
+    localizations : tuple or list of callable
         A network a stage, as `SpatialTransformer` takes them. The first sees the input itself, the others the input
         warped, in the size of the output.
     transform : str, family, callable, or a sequence of one a stage
@@ -158,10 +156,8 @@ class CascadedSpatialTransformer(Cascade):
         one_of("propagate", propagate, ("warp", "image"))
         self.localizations = self._networks(localizations)
         self.propagate = propagate
-        if isinstance(transform, (tuple, list)) and len(transform) != len(self.localizations):
-            raise ValueError(
-                f"transform must be one, or one for each of {len(self.localizations)} networks: got {len(transform)}"
-            )
+        if isinstance(transform, (tuple, list)):
+            check_each("transform", transform, self.localizations)
 
     _sees_input = True
 
@@ -212,7 +208,7 @@ class HierarchicalSpatialTransformer(Cascade):
 
     Parameters
     ----------
-    localizations : sequence of callable
+    localizations : tuple or list of callable
         A network a stage, as `SpatialTransformer` takes them.
     transform : str or sequence of str
         One, or one a stage; by matrices, as "affine".
@@ -264,15 +260,12 @@ class HierarchicalSpatialTransformer(Cascade):
             raise ValueError(f"coords must be 'normalized', which every resolution has: got {options['coords']!r}")
         several = isinstance(transform, (tuple, list))
         self.transforms = tuple(transform) if several else (transform,) * stages
+        check_each("transform", self.transforms, self.localizations)
         for one in self.transforms:
             if not isinstance(one, str):
                 raise ValueError(f"transform must be by matrices, which have no size of their own: got {one!r}")
-        self.scales = tuple(2 ** (stages - 1 - k) for k in range(stages)) if scales is None else tuple(scales)
-        for scale in self.scales:
-            count("an entry of scales", scale, 1)
-        for name, given in (("transform", self.transforms), ("scales", self.scales)):
-            if len(given) != stages:
-                raise ValueError(f"{name} must have one entry for each of {stages} networks: got {len(given)}")
+        self.scales = tuple(2 ** (stages - 1 - k) for k in range(stages)) if scales is None else scales_of(scales)
+        check_each("scales", self.scales, self.localizations)
         self.view_antialias = view_antialias
 
     def _stages(self, input: Any) -> Iterator[Stage]:
@@ -280,3 +273,15 @@ class HierarchicalSpatialTransformer(Cascade):
         for localization, transform, scale in zip(self.localizations, self.transforms, self.scales, strict=True):
             size = tuple(-(-length // scale) for length in self._size(input))
             yield Stage(localization, transform, size, options)
+
+
+def check_each(name: str, given: Sequence[Any], networks: Sequence[Any]) -> None:
+    if len(given) != len(networks):
+        entries = "1 entry" if len(given) == 1 else f"{len(given)} entries"
+        raise ValueError(f"there are {len(networks)} networks, and {entries} of {name}: expected one for each")
+
+
+def scales_of(scales: Any) -> tuple[int, ...]:
+    if not isinstance(scales, Sequence) or isinstance(scales, str):
+        raise TypeError(f"scales must be a sequence of integers, got {scales!r}")
+    return tuple(count("an entry of scales", scale, 1) for scale in scales)

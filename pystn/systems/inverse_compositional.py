@@ -50,7 +50,8 @@ class InverseCompositionalSpatialTransformer(Cascade):
     Raises
     ------
     TypeError, ValueError
-        As `SpatialTransformer`; and if an option is not among its values.
+        As `SpatialTransformer`; if an option is not among its values, the frame or the warp to start from has another
+        shape, or in `vjp` if gradients to the weights have another structure at one step than at others.
 
     See Also
     --------
@@ -59,7 +60,7 @@ class InverseCompositionalSpatialTransformer(Cascade):
     Notes
     -----
     A second argument of the call, and of `vjp` and `pull`, is the warp to start from: matrices (N, ndim, ndim + 1) or
-    projective (N, 3, 3), in the frame; the identity if it is not given. It has no gradient.
+    projective (N, 3, 3), in the frame; the identity if it is not given. `vjp` has no gradient to it, the adapters have.
 
     The gradient to the weights is the sum over all steps. Projective warps are divided by their last entry.
 
@@ -102,12 +103,13 @@ class InverseCompositionalSpatialTransformer(Cascade):
             raise TypeError(f"expected the input and the warp to start from, got {1 + len(others)} arguments")
         ndim = input.ndim - 2
         if self.frame is not None and len(self.frame) != ndim:
-            raise ValueError(f"frame must be a matrix ({ndim}, {ndim + 1}) here, got shape {self.frame.shape}")
+            raise ValueError(
+                f"frame must be a matrix ({ndim}, {ndim + 1}) for this input, got shape {self.frame.shape}"
+            )
         (initial,) = others or (None,)
         if initial is None:
             return None
-        shapes = [(ndim, ndim + 1), *([(3, 3)] if ndim == 2 else [])]
-        check_shape(initial, shapes, "the warp to start from")
+        check_shape(initial, [(ndim, ndim + 1), *[(3, 3)][: ndim == 2]], "the warp to start from")
         return Warp(initial, True)
 
     def _stages(self, input: Any) -> Iterator[Stage]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pystn.derivatives import cotangents
 from pystn.grids.family import Family
 from pystn.options import flag
 from pystn.systems.base import Pullback, System, added, check_network
+from pystn.validation import check_like
 
 __all__ = ["ParallelSpatialTransformer"]
 
@@ -21,7 +23,7 @@ class ParallelSpatialTransformer(System):
 
     Parameters
     ----------
-    localizations : callable or sequence of callable
+    localizations : callable, or tuple or list of callable
         One network that makes all parameters, (N, K, p), or K networks of (N, p) each; as `SpatialTransformer` takes
         them.
     transform, size, **options
@@ -33,7 +35,7 @@ class ParallelSpatialTransformer(System):
     Raises
     ------
     TypeError, ValueError
-        As `SpatialTransformer`.
+        As `SpatialTransformer`; if there is no network, or several give parameters of different shapes.
 
     See Also
     --------
@@ -82,27 +84,32 @@ class ParallelSpatialTransformer(System):
                 weights.append(grad_weights)
             return grad_image, tuple(weights)
 
-        return self._xp(input).stack([parameters for parameters, _ in each], 1), pullback
+        parameters = [parameters for parameters, _ in each]
+        shapes = {tuple(one.shape): None for one in parameters}
+        if len(shapes) > 1:
+            raise ValueError(f"networks must give parameters of one shape: got {' and '.join(map(str, shapes))}")
+        return self._xp(input).stack(parameters, 1), pullback
 
     def _trace(self, input: Any) -> tuple[Any, Pullback]:
         parameters, to_image = self._read(input)
         warp, to_parameters = self._warp(parameters, input.ndim - 2, parallel=True)
         output, to_input = self._sampled(input, warp)
         masked = self.options.get("return_mask", False)
-        apart = (output[0] if masked else output).shape
+        image = output[0] if masked else output
+        together = self._merged(image) if self.merge else image
+        apart, merged = tuple(image.shape), tuple(together.shape)
 
         def pullback(grad_output: Any) -> tuple[Any, Any]:
             if self.merge:
-                image, *mask = grad_output if masked else (grad_output,)
-                image = self._parted(image, apart)
-                grad_output = (image, *mask) if masked else image
+                grad, grad_mask = cotangents(grad_output, masked)
+                check_like("grad_output", grad, merged, grad.dtype, "the output")
+                grad = self._parted(grad, apart)
+                grad_output = (grad, grad_mask) if masked else grad
             grad_input, grad_warp = to_input(grad_output)
             grad_image, grad_weights = to_image(to_parameters(grad_warp))
             return added(grad_input, grad_image), grad_weights
 
-        if not self.merge:
-            return output, pullback
-        return ((self._merged(output[0]), output[1]) if masked else self._merged(output)), pullback
+        return ((together, output[1]) if masked else together), pullback
 
     @property
     def _places(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from pystn.grids.family import Family
 from pystn.interpolation import number
 from pystn.options import flag, one_of
-from pystn.systems.base import Pullback, System, added
+from pystn.systems.base import Pullback, System, added, check_network
 from pystn.typing import Array
 
 __all__ = ["ProbabilisticSpatialTransformer"]
@@ -88,7 +88,7 @@ class ProbabilisticSpatialTransformer(System):
     ) -> None:
         self._set(transform, size, options)
         one_of("posterior", posterior, ("student", "normal"))
-        self.localization = localization
+        self.localization = check_network(localization)
         self.posterior = posterior
         self.alpha, self.prior_spread = number("alpha", alpha), number("prior_spread", prior_spread)
         for name, value in (("alpha", self.alpha), ("prior_spread", self.prior_spread)):
@@ -144,7 +144,10 @@ class ProbabilisticSpatialTransformer(System):
 
     def _trace(self, input: Any, noise: Any = None) -> tuple[Any, Pullback]:
         raw, to_image = self._localized(self.localization, input)
-        pairs = raw.reshape(raw.shape[0], 2, -1)
+        shape = tuple(getattr(raw, "shape", ()))
+        if not (len(shape) == 2 and shape[1] % 2 == 0) and not (len(shape) == 3 and shape[1] == 2):
+            raise ValueError(f"a localization must make means and spreads, (N, 2, p) or (N, 2 * p): got shape {shape}")
+        pairs = raw.reshape(shape[0], 2, -1)
         mean, spread = pairs[:, 0], softplus(self._xp(raw), pairs[:, 1])
         scale = (spread / self.alpha) ** 0.5 if self.posterior == "student" else spread
         draws = 0 * mean[:, None] if noise is None else self._constant(noise, raw)
@@ -153,7 +156,7 @@ class ProbabilisticSpatialTransformer(System):
                 f"noise must have shape (N, S, p), with N, p = {tuple(mean.shape)}: got {tuple(draws.shape)}"
             )
         theta = mean[:, None] + scale[:, None] * draws
-        warp, to_theta = self._warp(theta, input.ndim - 2)
+        warp, to_theta = self._warp(theta, input.ndim - 2, parallel=True)
         output, to_input = self._sampled(input, warp)
         each, to_each = self._divergence(mean, spread)
 

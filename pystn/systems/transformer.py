@@ -28,7 +28,8 @@ class SpatialTransformer(System):
         list or dictionary of arrays, or None. In a framework, a module or function of it, and no such method.
     transform : str, family of grids or callable, default "affine"
         What the parameters are of. "translation", "attention" (one scale), "rotation", "rigid", "similarity", "affine"
-        (the entries of the matrix, row by row) or "projective"; an object as ``pystn.ThinPlateSpline(...)``, whose
+        (the entries of the matrix, row by row, or the matrix) or "projective", with as many parameters as
+        `identity_params` has, or a quaternion for a rotation in 3-D; an object as ``pystn.ThinPlateSpline(...)``, whose
         parameters may be flat; or a function of the parameters that returns a grid (N, ..., ndim), with a method
         ``vjp(grad_grid, parameters)``.
     size : sequence of int, optional
@@ -37,14 +38,17 @@ class SpatialTransformer(System):
         Whether to return ``(output, parameters)``: the pose of what is seen, for the layers that follow. Cotangents
         are then such pairs too, of which either may be None.
     **options
-        Those of the sampler: `mode`, `padding_mode`, `align_corners`, `antialias`, ...
+        Those of the sampler: `mode`, `padding_mode`, `align_corners`, `antialias`, ...; `min_denominator` and
+        `cull_behind` for "projective".
 
     Raises
     ------
     ValueError
-        If there is no such transform, or `size` or `align_corners` differ from those of the family.
+        If there is no such transform, if `size`, `align_corners` or `coords` differ from those of the family, or if
+        parameters do not have the transform's shape.
     TypeError
-        In `vjp`, if the network or the function has none.
+        If the network is not callable or returns no array; in `vjp`, if the network or the function has none, or one
+        that does not return a pair.
 
     See Also
     --------
@@ -110,6 +114,11 @@ class SpatialTransformer(System):
         def pullback(grad_output: Any) -> tuple[Any, Any]:
             head = None
             if self.return_parameters:
+                if not isinstance(grad_output, (tuple, list)) or len(grad_output) != 2:
+                    raise TypeError(
+                        "with return_parameters=True the cotangent must be a pair, of the output and the parameters: "
+                        f"got {type(grad_output).__name__}"
+                    )
                 grad_output, head = grad_output
             grad_input, grad_parameters = (None, None) if grad_output is None else to_input(grad_output)
             grad_image, grad_weights = to_image(added(grad_parameters, head))

@@ -14,7 +14,8 @@ torch.Size([1, 2, 3])
 
 `grid_sample` and `affine_grid` take the place of those of ``torch.nn.functional``, with their arguments and defaults.
 
-The systems, as `SpatialTransformer`, are modules, and so may be their networks.
+The systems, as `SpatialTransformer`, are modules, and so may be their networks, several in a ``torch.nn.ModuleList``
+too, and transforms that are functions.
 
 Options that have derivatives may be tensors: `fill_value`, and `kernel`, the parameters of the mode's interpolation
 kernel; for `apply` of a family's object also what it is made from, as `points`.

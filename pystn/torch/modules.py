@@ -141,6 +141,9 @@ def initialized(system: type) -> Any:
     def __init__(self: Any, *args: Any, **options: Any) -> None:
         nn.Module.__init__(self)
         system.__init__(self, *args, **options)  # type: ignore[misc]
+        for k, transform in enumerate(self.transform if isinstance(self.transform, (tuple, list)) else ()):
+            if isinstance(transform, nn.Module):  # one alone is registered as any attribute
+                self.add_module(f"transform{k}", transform)
 
     return __init__
 

@@ -94,7 +94,7 @@ def apply(f: Any, *args: Any, **options: Any) -> Any:
     if "deterministic" in operation.options and torch.are_deterministic_algorithms_enabled():
         options.setdefault("deterministic", True)
     call, tensors = bind(operation, args, options, is_tensor)
-    check_tensors(dict(zip(call.names, tensors, strict=True)))
+    check_tensors(dict(zip(call.names, tensors, strict=True)), (*operation.data, "mask"))
     raised = [
         tensor.float() if tensor.dtype in HALVES and name not in IMAGES else tensor
         for name, tensor in zip(call.names, tensors, strict=True)

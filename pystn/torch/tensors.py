@@ -29,6 +29,8 @@ TO_NUMPY = {
         torch.uint16,
     )
 }
+# Of what is no image, as labels and masks.
+OTHERS = {dtype: np.dtype(str(dtype).removeprefix("torch.")) for dtype in (torch.bool, torch.int32, torch.int64)}
 TO_TORCH = {dtype.name: tensor_dtype for tensor_dtype, dtype in TO_NUMPY.items()}
 
 
@@ -36,6 +38,8 @@ def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     if dtype == torch.bfloat16:
         found: np.dtype[Any] = np.dtype(extra("ml_dtypes", "torch").bfloat16)
         return found
+    if dtype in OTHERS:
+        return OTHERS[dtype]
     if dtype not in TO_NUMPY:
         expected = ", ".join(str(known) for known in (torch.bfloat16, *TO_NUMPY))
         raise TypeError(f"expected tensors of {expected}: got {dtype}")
@@ -58,8 +62,8 @@ def extra(module: str, name: str) -> Any:
         raise ImportError(f'{module} is needed for such tensors: pip install "pystn[{name}]"') from error
 
 
-def check_tensors(tensors: dict[str, Any]) -> None:
-    """Raise unless all are tensors that can be worked on, on one device."""
+def check_tensors(tensors: dict[str, Any], others: Sequence[str] = ()) -> None:
+    """Raise unless all are tensors that can be worked on, on one device; those named `others` may be no image's."""
     (first, *_) = tensors
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
@@ -68,6 +72,9 @@ def check_tensors(tensors: dict[str, Any]) -> None:
                 f"{name} must be a torch.Tensor, got {kind.__module__}.{kind.__qualname__}: pass "
                 f"torch.as_tensor({name}), or arrays alone to the function of pystn itself"
             )
+        if tensor.dtype in OTHERS and name not in others:
+            expected = ", ".join(str(known) for known in (torch.bfloat16, *TO_NUMPY))
+            raise TypeError(f"{name} must be one of {expected}: got {tensor.dtype}")
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
             raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}, dtype {tensor.dtype}")
         if tensor.device.type not in ("cpu", "cuda", "meta"):

@@ -65,6 +65,18 @@ struct KernelJob {
   int64_t parameters;
 };
 
+struct FootprintArray {  // (N, *shape, ndim) scales, x first, or (N, *shape, ndim, ndim) covariances
+  void* data;
+  int64_t batch, row, column, axis[max_rank];
+};
+
+// Footprints in the source that kernels are stretched over, of the grid's type.
+struct FootprintJob {
+  int covariances;
+  int64_t batch;  // 1 or N
+  FootprintArray footprint, d_footprint, grad_footprint;
+};
+
 // A call of the sampler in one of its directions. Arrays that a direction does not use are null.
 struct SampleJob {
   int64_t batch;         // N, after broadcasting
@@ -109,6 +121,8 @@ struct SampleJob {
   const double* d_kernel[max_ndim];
   double* partial;
   int64_t groups, partial_row;
+
+  const FootprintJob* footprint;  // null: kernels have the width that their names say
 
   // How the output is cut into chunks, and grad_input into parts that one task owns. The chunks
   // follow from the shapes alone. The parts may follow the number of threads: every element has one

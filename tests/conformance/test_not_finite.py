@@ -1,5 +1,7 @@
 """Coordinates and pixels that are no ordinary numbers."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -11,30 +13,34 @@ SIZES = [(12, 10), (3, 4), (1, 1)]
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("strange", STRANGE)
-@pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("layout", [1, -1])
-def test_a_coordinate_that_is_not_finite_is_outside(backend, cell, rng, dtype, size, strange, axis, layout):
+def test_a_coordinate_that_is_not_finite_is_outside(backend, cell, rng, dtype, size, layout):
     """Value 0, no gradient to it and none from it, under every boundary."""
-    grid = rng.uniform(-0.9, 0.9, (1, 8, 8, 2)).astype(dtype)
-    lost = rng.random((8, 8)) < 0.3
-    grid[0, lost, axis] = strange
-    image = rng.standard_normal((1, 2, *size)).astype(dtype) + 3
-    cotangent = rng.standard_normal((1, 2, 8, 8)).astype(dtype)
-    image, cotangent = (np.moveaxis(a, 1, layout).copy() for a in (image, cotangent))
-    options = {**cell, "channel_axis": layout}
-    arrays = [backend.array(a) for a in (cotangent, image, grid)]
-    value = np.moveaxis(backend.numpy(pystn.grid_sample(*arrays[1:], **options)), layout, 1)
-    assert not value[:, :, lost].any()
-    grad_input, grad_grid = map(backend.numpy, pystn.grid_sample_vjp(*arrays, **options))
-    assert not grad_grid[0, lost].any()
-    assert np.isfinite(grad_grid).all()
-    silent = np.moveaxis(cotangent, layout, 1).copy()
-    silent[:, :, lost] = 0
-    arrays[0] = backend.array(np.moveaxis(silent, 1, layout).copy())
-    np.testing.assert_array_equal(grad_input, backend.numpy(pystn.grid_sample_vjp(*arrays, **options)[0]))
-    tangent = backend.numpy(pystn.grid_sample_jvp(*arrays[1:], arrays[1], backend.array(np.ones_like(grid)), **options))
-    assert not np.moveaxis(tangent, layout, 1)[:, :, lost].any()
+    for strange, axis in itertools.product(STRANGE, (0, 1)):
+        what = f"{strange} along axis {axis}"
+        grid = rng.uniform(-0.9, 0.9, (1, 8, 8, 2)).astype(dtype)
+        lost = rng.random((8, 8)) < 0.3
+        grid[0, lost, axis] = strange
+        image = rng.standard_normal((1, 2, *size)).astype(dtype) + 3
+        cotangent = rng.standard_normal((1, 2, 8, 8)).astype(dtype)
+        image, cotangent = (np.moveaxis(a, 1, layout).copy() for a in (image, cotangent))
+        options = {**cell, "channel_axis": layout}
+        arrays = [backend.array(a) for a in (cotangent, image, grid)]
+        value = np.moveaxis(backend.numpy(pystn.grid_sample(*arrays[1:], **options)), layout, 1)
+        assert not value[:, :, lost].any(), what
+        grad_input, grad_grid = map(backend.numpy, pystn.grid_sample_vjp(*arrays, **options))
+        assert not grad_grid[0, lost].any(), what
+        assert np.isfinite(grad_grid).all(), what
+        silent = np.moveaxis(cotangent, layout, 1).copy()
+        silent[:, :, lost] = 0
+        arrays[0] = backend.array(np.moveaxis(silent, 1, layout).copy())
+        np.testing.assert_array_equal(
+            grad_input, backend.numpy(pystn.grid_sample_vjp(*arrays, **options)[0]), err_msg=what
+        )
+        tangent = backend.numpy(
+            pystn.grid_sample_jvp(*arrays[1:], arrays[1], backend.array(np.ones_like(grid)), **options)
+        )
+        assert not np.moveaxis(tangent, layout, 1)[:, :, lost].any(), what
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

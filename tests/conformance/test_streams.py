@@ -71,13 +71,13 @@ def test_pieces_make_the_whole(dtype, mode, channels, channel_axis, width):
     options = {"mode": mode, "channel_axis": channel_axis}
     rows = grid.shape[1]
     shape = (2, channels, rows, width) if channel_axis == 1 else (2, rows, width, channels)
+    parts = [(n, row, pystn.grid_sample(image[n], grid[n, row], **options)) for n, row in pieces(grid)]
+    assert all(piece.nbytes < BYTES for *_, piece in parts)
     for before in (0, 1, 5):
         out, memory, start = unaligned(shape, dtype, before)
         assert out.nbytes >= BYTES
         assert pystn.grid_sample(image, grid, out=out, **options) is out
-        for n, row in pieces(grid):
-            piece = pystn.grid_sample(image[n], grid[n, row], **options)
-            assert piece.nbytes < BYTES
+        for n, row, piece in parts:
             np.testing.assert_array_equal(out[n, :, row] if channel_axis == 1 else out[n, row], piece)
         assert_nothing_beside(memory, start, out.size)
 

@@ -185,6 +185,16 @@ class Stream:
 Stream.null = Stream()
 
 
+class Generator:
+    """Random numbers, as far as they are drawn; not those of CuPy."""
+
+    def __init__(self, seed):
+        self._host = np.random.default_rng(seed)
+
+    def standard_normal(self, size=None, dtype=float):
+        return owned(self._host.standard_normal(size, dtype))
+
+
 def stand_in():
     module = Module("cupy", np)
     module.__version__ = "0 (stand-in)"
@@ -197,6 +207,7 @@ def stand_in():
         setattr(module, name, created(getattr(np, name)))
     module.ndarray, module.asanyarray = ndarray, asarray
     module.linalg.inv, module.linalg.solve = lenient(np.linalg.inv), lenient(np.linalg.solve)
+    module.random = SimpleNamespace(default_rng=Generator)
     module.RawModule = HostModule
     module.get_array_module = lambda *args: module if any(isinstance(value, ndarray) for value in args) else np
     module.cuda = SimpleNamespace(

@@ -186,8 +186,8 @@ def test_double_negative_eigenvalues_that_rounding_moved(backend, rng):
 
 def test_a_logarithm_is_one_or_is_refused(backend, rng):
     """Of matrices beside those with multiple negative eigenvalues, where rounding decides."""
-    found = 0
-    for _ in range(300):
+    found, count = 0, 300 if backend.name == "cpu" else 30
+    for _ in range(count):
         basis, away = rng.standard_normal((2, 2)), 10.0 ** rng.uniform(-16, -8)
         matrix = basis @ np.array([[-1.0, 1.0], [-away, -1.0]]) @ np.linalg.inv(basis)
         try:
@@ -197,7 +197,7 @@ def test_a_logarithm_is_one_or_is_refused(backend, rng):
         back = backend.numpy(pystn.expm(generator))
         np.testing.assert_allclose(back, matrix, rtol=0, atol=1e-5 * np.abs(matrix).max())
         found += 1
-    assert 0 < found < 300
+    assert 0 < found < count
 
 
 @pytest.mark.parametrize("short", [1e-3, 1e-6])

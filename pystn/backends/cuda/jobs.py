@@ -297,7 +297,11 @@ class Call:
             layers = min(-(-ENOUGH_THREADS // threads), -(-job.channels // CHANNELS_EACH), MAX_LAYERS)
         job.layers, job.adjacent_layers = max(1, layers), adjacent
         name, inner = self.name(direction, order), job.layers if adjacent else 1
-        launch(name, threads * inner, argument(job), BLOCK, job.layers // inner)
+        launch(name, threads * inner, self.argument(), BLOCK, job.layers // inner)
+
+    def argument(self) -> DeviceArray:
+        """The kernels' one argument."""
+        return argument(self.job)
 
     def run_matrices(self) -> DeviceArray:
         """The gradient to the matrices, (N, *K, rows, ndim + 1) in double."""
@@ -336,9 +340,13 @@ class Call:
         for a, length in enumerate(shape[::-1]):
             job.shape[a] = length
         for name, axes in strides.items():
-            to = getattr(job, name)
+            to = self.described(name)
             for a, stride in enumerate(axes[::-1]):
                 to.axis[a] = stride
+
+    def described(self, name: str) -> Any:
+        """What the kernels are told of an array."""
+        return getattr(self.job, name)
 
     def name(self, direction: str, order: int) -> str:
         """The name expression of a kernel that takes derivatives of so high an order of the weights."""

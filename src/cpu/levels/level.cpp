@@ -14,6 +14,9 @@
 #include "transposed.hpp"
 
 namespace pystn::PYSTN_LEVEL {
+
+SampleChunk footprint_body(Direction direction, const SampleJob& job);  // footprints.cpp
+
 namespace {
 
 // Directions that every network runs in every step.
@@ -205,6 +208,7 @@ SampleChunk transposed(Direction direction, const SampleJob& job) {
 // Bytes of scratch memory that a task makes use of; those of `job` are not looked at.
 int64_t scratch([[maybe_unused]] Direction direction, [[maybe_unused]] const SampleJob& job) {
 #if defined(PYSTN_TRANSPOSED)
+  if (job.footprint) return 0;
   const int taps = taps_of(direction, job);
   if ((taps != 1 && taps != 2 && taps != 4) || !fits_transposed(direction, job)) return 0;
   if (all_are(Element::f64, job)) return bytes_transposed<double>(direction, job);
@@ -214,6 +218,7 @@ int64_t scratch([[maybe_unused]] Direction direction, [[maybe_unused]] const Sam
 }
 
 SampleChunk sample(Direction direction, const SampleJob& job) {
+  if (job.footprint) return footprint_body(direction, job);
 #if defined(PYSTN_TRANSPOSED)
   if (job.scratch) return job.single ? transposed<float>(direction, job) : transposed<double>(direction, job);
 #endif
