@@ -2,8 +2,8 @@
 
 ``aliasing``: a sheet of digits, shrunk by 4. The reference has no frequencies but those that the small image can hold,
 an ideal low pass with mirrored borders: the sheet's cosine series, cut off and evaluated where the small pixels are.
-Errors are shares of the range of grey levels. A mean over a box, a triangle or a Gaussian is no ideal low pass, and
-what it blurs counts; the Lanczos kernel comes nearer.
+Errors are shares of the range of grey levels; curves are over the factor of the shrink, where others have steps. A mean
+over a box, a triangle or a Gaussian is no ideal low pass, and what it blurs counts; the Lanczos kernel comes nearer.
 
 ``basin``: a digit is moved, and moved back by gradient descent on the mean squared difference of small images, a
 quarter in size. Where a sampler looks at few pixels its gradient sees no further. All walk alike: as many steps, of the
@@ -51,28 +51,40 @@ def low_pass(length: int, small: int, shift: float) -> np.ndarray:
     return np.cos(np.pi * place[:, None] * k) @ series
 
 
+def shrunk(sheet: np.ndarray, small: int, shift: np.ndarray, model: str) -> np.ndarray:
+    """The sheet (1, 1, L, L) moved by `shift` pixels, in `small` x `small`."""
+    theta = shifted(shift[None], sheet.shape[-1])
+    return pystn.warp_affine(sheet, theta, (small, small), padding_mode="reflection", **WAYS[model])[0, 0]
+
+
+def ideally_shrunk(sheet: np.ndarray, small: int, shift: np.ndarray) -> np.ndarray:
+    along_x, along_y = (low_pass(sheet.shape[-1], small, each) for each in shift)
+    return along_y @ sheet[0, 0] @ along_x.T
+
+
 def run_aliasing(context: Context) -> Result:
-    settings, runs, panels = context.settings, [], []
+    settings, runs, results = context.settings, [], {}
     for model in context.models:
         for seed in context.seeds:
-            rng = np.random.default_rng(seed)
+            rng, start, errors = np.random.default_rng(seed), perf_counter(), {}
             sheet = mosaic(context.data.mnist.test, rng, settings.tiles)
-            shift, length = rng.uniform(-0.5, 0.5, 2) * settings.shrink, sheet.shape[-1]
-            small = length // settings.shrink
-            ideal = low_pass(length, small, shift[1]) @ sheet[0, 0] @ low_pass(length, small, shift[0]).T
-            start = perf_counter()
-            theta, options = shifted(shift[None], length), {"padding_mode": "reflection", **WAYS[model]}
-            shrunk = pystn.warp_affine(sheet, theta, (small, small), **options)[0, 0]
-            seconds, error = perf_counter() - start, float(np.sqrt(((shrunk - ideal) ** 2).mean()))
-            runs.append(Run(model, seed, error, 0, seconds, [{"step": 1, "loss": error**2, "value": error}]))
-        panels.append(Panel(model, shrunk[None]))
+            offset = rng.uniform(-0.5, 0.5, 2)
+            for by in sorted({*settings.compared, settings.shrink}):
+                small, shift = sheet.shape[-1] // by, offset * by
+                result, ideal = shrunk(sheet, small, shift, model), ideally_shrunk(sheet, small, shift)
+                errors[by] = float(np.sqrt(((result - ideal) ** 2).mean()))
+                if by == settings.shrink:
+                    results[model], best = result, ideal
+            curve = [{"step": by, "loss": error**2, "value": error} for by, error in errors.items()]
+            runs.append(Run(model, seed, errors[settings.shrink], 0, perf_counter() - start, curve))
     checks = [
         check
         for model in context.models
         if model != "linear"
         for check in ratio_check(runs, model, "linear", 0.5 if "Lanczos" in model else 0.75)
     ]
-    return Result(runs, checks, [*panels, Panel("ideal low pass", ideal[None])])
+    title = f"shrunk by {settings.shrink}: {', '.join(results)}, ideal low pass"
+    return Result(runs, checks, [Panel(title, np.clip([*results.values(), best], 0, 1))])
 
 
 def gradient(way: str, image: np.ndarray, at: np.ndarray, target: np.ndarray, small: int, seed: int) -> np.ndarray:
@@ -144,7 +156,7 @@ EXPERIMENTS = (
         "error to the ideal low pass <= 0.75 x that of linear interpolation; of the Lanczos kernel <= 0.5 x",
         ("mnist",),
         tuple(WAYS),
-        {"shrink": 4, "tiles": 6},
+        {"shrink": 4, "compared": [2, 4, 5, 8], "tiles": 6},
         run_aliasing,
         {"tiles": 2},
         measure="rms error",

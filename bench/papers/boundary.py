@@ -79,8 +79,8 @@ def run(context: Context) -> Result:
                 checks.append(Check(f"PSNR{where}, dB, more than that of {model}", gain, 10, at_most=False))
         corner = notes["warps, linear"]["psnr_in_corners"]
         checks.append(Check("warps, linear: PSNR in the corners, dB", corner, 60, at_most=False))
-    panels = [Panel("the sheet", sheets[-1][0])]
-    panels += [Panel(f"{model}: after {settings.steps} turns", image[0]) for model, image in last.items()]
+    title = f"the sheet, and after {settings.steps} turns: {'; '.join(last)}"
+    panels = [Panel(title, np.clip(np.concatenate([sheets[-1][0], *(image[0] for image in last.values())]), 0, 1))]
     return Result(runs, checks, panels, notes)
 
 

@@ -139,10 +139,9 @@ def checks(runs: list[Run], calibration: dict[str, list[dict[str, Any]]], limit:
     for other in ("STN", "CNN"):
         result += ratio_check(runs, STUDENT, other, 1.0)
     if {"STN", STUDENT} <= calibration.keys():
-        mine, others = (
-            np.mean([each["expected_calibration_error"] for each in calibration[model]]) for model in (STUDENT, "STN")
-        )
-        result.append(Check(f"calibration error, {STUDENT} / STN", float(mine / others), 1.0))
+        for score in ("expected_calibration_error", "brier_score"):
+            mine, others = (np.mean([each[score] for each in calibration[model]]) for model in (STUDENT, "STN"))
+            result.append(Check(f"{score.replace('_', ' ')}, {STUDENT} / STN", float(mine / others), 1.0))
     return result
 
 
@@ -186,7 +185,7 @@ def experiment(digits: int, divergence: float, limit: float) -> Experiment:
     return Experiment(
         f"p-stn-{digits}",
         f"transforms drawn from a posterior help to learn digits from {digits}",
-        f"P-STN error <= {100 * limit:g} %, below those of STN and CNN; its calibration error below the STN's",
+        f"P-STN error <= {100 * limit:g} %, below STN's and CNN's; calibration error and Brier score below STN's",
         ("mnist",),
         ("CNN", "STN", STUDENT, NORMAL),
         {
