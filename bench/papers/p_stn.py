@@ -13,6 +13,10 @@ has its own.
 
 "student" is the paper's posterior; "normal" starts as broad, and has the prior of the authors' notebooks, which does
 not ask it to widen.
+
+What is not found again is the lower calibration error. As in the paper's own reliability diagram P-STN says too little,
+where STN says too much; with this decay of weights the STN does so by less. Of scores that count both how right and how
+sure a network is, Brier's is about half of the STN's.
 """
 
 from __future__ import annotations
