@@ -10,7 +10,7 @@ import numpy as np
 
 from pystn.backends import backend_of
 from pystn.grids.family import Family
-from pystn.ops import vjp
+from pystn.ops import OPERATIONS, vjp
 from pystn.transforms import named
 from pystn.typing import Array
 from pystn.validation import mask_dtype, spatial_size
@@ -19,6 +19,8 @@ __all__ = ["Pullback", "System", "Warp", "added", "check_network", "check_shape"
 
 Pullback = Callable[..., Any]
 HORIZON = ("min_denominator", "cull_behind")  # options of projective maps alone
+SAMPLER = OPERATIONS["grid_sample"]
+OPTIONS = (*SAMPLER.options, *(name for name in SAMPLER.parameters if name not in SAMPLER.options), *HORIZON)
 
 
 class Warp(NamedTuple):
@@ -52,6 +54,10 @@ class System:
     def _set(self, transform: Any, size: Sequence[int] | None, options: dict[str, Any], several: bool = False) -> None:
         """Keep how to warp, checked as far as that goes without an input; `several` transforms where there may be."""
         self.size = None if size is None else spatial_size(size)
+        for name in options:
+            if name not in OPTIONS:
+                expected = ", ".join(OPTIONS)
+                raise TypeError(f"{type(self).__name__} has no option {name!r}: expected some of {expected}")
         transforms = transform if several and isinstance(transform, (tuple, list)) else (transform,)
         for name in HORIZON:
             if name in options and "projective" not in transforms:

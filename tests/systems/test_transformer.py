@@ -243,7 +243,11 @@ class Returns:
             given(None, SPLINE, coords="pixel"),
         ),
         (ValueError, "size must not be negative: got (-1, 3)", given(None, size=(-1, 3))),
-        (TypeError, "unexpected keyword argument 'paddding'", given(np.ones((2, 6)), paddding="border")),
+        (
+            TypeError,
+            "has no option 'paddding': expected some of mode, padding_mode",
+            given(np.ones((2, 6)), paddding="border"),
+        ),
         (
             TypeError,
             "cull_behind is an option of projective transforms: got 'affine'",
