@@ -47,8 +47,8 @@ class SpatialTransformer(System):
         If there is no such transform, if `size`, `align_corners` or `coords` differ from those of the family, or if
         parameters do not have the transform's shape.
     TypeError
-        If the network is not callable or returns no array; in `vjp`, if the network or the function has none, or one
-        that does not return a pair.
+        If an option is none of the sampler's, or the network is not callable or returns no array; in `vjp`, if the
+        network or the function has none, or one that does not return a pair.
 
     See Also
     --------
