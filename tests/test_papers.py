@@ -49,7 +49,7 @@ def test_every_experiment_runs(name, series, tmp_path, capsys):
     options = ["--digits", "--quick", "--threads", "1", "--out", str(tmp_path), "--data", str(series)]
     assert main([name, *options]) == 0
     table = capsys.readouterr().out
-    document = json.loads((tmp_path / f"{name}.json").read_text())
+    document = json.loads((tmp_path / f"{name}.json").read_text(), parse_constant=pytest.fail)  # no NaN
     assert list(document["models"]) == list(experiment.models)
     for model, summary in document["models"].items():
         assert model in table

@@ -75,6 +75,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def finite(value: Any) -> Any:
+    """Numbers that JSON has none for, as of an empty bin, as null."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def write_json(
     path: Path, experiment: Experiment, settings: Mapping[str, Any], result: Result, arguments: Sequence[str]
 ) -> None:
@@ -103,7 +112,7 @@ def write_json(
         "notes": dict(result.notes),
         "runs": [vars(run) for run in result.runs],
     }
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    path.write_text(json.dumps(finite(document), indent=1, allow_nan=False) + "\n")
 
 
 def draw_curves(axes: Axes, experiment: Experiment, models: Mapping[str, Sequence[Run]]) -> None:
