@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.backends import backend_of
+from pystn.backends import backend_of, sums
 from pystn.derivatives import (
     check_cotangents,
     check_eps,
@@ -241,11 +241,8 @@ def mask_tangent_dtype(mask: Array) -> np.dtype[Any]:
 
 def delivered(xp: Any, values: Array, dtype: np.dtype[Any]) -> Array:
     """Values in the dtype of the image: integers are rounded half to even and saturate."""
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        values = xp.clip(xp.rint(values), limits.min, limits.max)
     with np.errstate(over="ignore"):
-        return values.astype(dtype, copy=False)
+        return sums.delivered(sums.rounded(xp, values, dtype), dtype, None)
 
 
 def normalized_grid_sample(

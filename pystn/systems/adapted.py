@@ -6,26 +6,12 @@ from collections.abc import Callable
 from inspect import getdoc, signature
 from typing import Any, NoReturn
 
+from pystn import systems
 from pystn.systems.base import Pullback, System
-from pystn.systems.cascaded import CascadedSpatialTransformer, HierarchicalSpatialTransformer
-from pystn.systems.inverse_compositional import InverseCompositionalSpatialTransformer
-from pystn.systems.parallel import ParallelSpatialTransformer
-from pystn.systems.probabilistic import ProbabilisticSpatialTransformer
-from pystn.systems.transformer import SpatialTransformer
 
 __all__ = ["SYSTEMS", "systems_of"]
 
-SYSTEMS: dict[str, type[System]] = {
-    system.__name__: system
-    for system in (
-        SpatialTransformer,
-        ParallelSpatialTransformer,
-        CascadedSpatialTransformer,
-        HierarchicalSpatialTransformer,
-        InverseCompositionalSpatialTransformer,
-        ProbabilisticSpatialTransformer,
-    )
-}
+SYSTEMS: dict[str, type[System]] = {name: getattr(systems, name) for name in systems.__all__}
 
 
 def systems_of(
