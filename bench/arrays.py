@@ -35,8 +35,8 @@ def centres(n: int) -> Array:
 
 def noise(shape: Shape, dtype: str, seed: int) -> Array:
     generator = np.random.default_rng(seed)
-    if np.dtype(dtype).kind == "u":
-        return generator.integers(0, np.iinfo(dtype).max, shape, dtype=np.dtype(dtype).type, endpoint=True)
+    if np.dtype(dtype).kind in "iu":  # levels as images have them: 256 of them
+        return generator.integers(0, 255, shape, dtype=np.dtype(dtype).type, endpoint=True)
     if dtype == "float16":  # which the generator does not make
         return generator.standard_normal(shape, dtype=np.float32).astype(dtype)
     return generator.standard_normal(shape, dtype=np.dtype(dtype).type)

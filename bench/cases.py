@@ -55,6 +55,7 @@ class Case:
     channels: str = "first"
     coords: str = "normalized"
     out: bool = False
+    wide_grid: bool = False  # of float64, whatever the image is of
 
     @property
     def label(self) -> str:
@@ -64,7 +65,7 @@ class Case:
         words = [OPERATIONS[self.operation], "x".join(map(str, shape))]
         words += [f"{self.shape[1]} points"] * spline + [self.grid] * (not generator and not spline)
         words += [word for word, usual in ((self.mode, "linear"), (self.padding, "zeros")) if word != usual]
-        words += [self.dtype] * (self.dtype != "float32") + ["out="] * self.out
+        words += [self.dtype] * (self.dtype != "float32") + ["out="] * self.out + ["float64 grid"] * self.wide_grid
         return " ".join(words)
 
     @property
@@ -102,7 +103,7 @@ class Case:
     @property
     def coordinates(self) -> str:
         """dtype of grids and transforms."""
-        return "float64" if self.dtype == "float64" else "float32"
+        return "float64" if self.dtype == "float64" or self.wide_grid else "float32"
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,14 @@ class Block:
     channels: str = "first"
     coords: str = "normalized"
     out: bool = False
+    wide_grid: bool = False
     quick: bool = False
 
     def cases(self) -> list[Case]:
         found = []
         entries = (self.shapes, self.dtypes, self.kernels, self.grids, self.operations)
         for shape, dtype, (mode, padding), grid, operation in product(*entries):
-            options = (mode, padding, dtype, self.channels, self.coords, self.out)
+            options = (mode, padding, dtype, self.channels, self.coords, self.out, self.wide_grid)
             found.append(Case(self.section, operation, shape, grid, self.peers, *options))
         return found
 
@@ -155,11 +157,16 @@ SMOOTH, TURNED, EVERY = ("jitter", "rot30"), ("rot30",), ("jitter", "rot30", "ra
 LINEAR, CUBIC, KEYS, SPLINE = ("linear", "zeros"), ("cubic", "zeros"), ("keys", "zeros"), ("spline3", "mirror")
 OTHERS = (("nearest", "zeros"), CUBIC, ("linear", "border"), ("linear", "reflection"))
 
+FILLED = (("linear", "constant"), ("nearest", "constant"))
+WIDE = (("lanczos4", "zeros"),)
+BORDERS = (("linear", "border"), ("linear", "mirror"))
+
 # What the libraries for images are asked for. scikit-image has cubics of its own, SciPy only splines.
 PIXELS: dict[str, Any] = {"channels": "last", "coords": "pixel"}
 OPENCV = {**PIXELS, "peers": ("opencv",), "dtypes": ("uint8", "float32")}
 SCIPY: dict[str, Any] = {"coords": "pixel", "peers": ("scipy",), "kernels": (LINEAR, SPLINE)}
 SKIMAGE = {**PIXELS, "peers": ("skimage",), "kernels": (LINEAR, KEYS)}
+SIXTEEN = {**OPENCV, "dtypes": ("int16", "uint16")}
 BY_MAP, BY_THETA = "image by a stored map, HWC", "image by a matrix, HWC"
 
 TABLE = (
@@ -206,6 +213,17 @@ TABLE = (
     Block(BY_THETA, BY_PROJECTION, GREY[1:], TURNED, ("opencv", "skimage"), **PIXELS, quick=True),
     Block(BY_THETA, BY_PROJECTION, GREY + COLOUR, SMOOTH, kernels=(LINEAR, CUBIC), **OPENCV),
     Block("volume by map or matrix", REMAP + BY_MATRIX, (VOLUME,), TURNED, **SCIPY),
+    Block("volume by map or matrix", REMAP, (VOLUME,), TURNED, **{**SCIPY, "kernels": (LINEAR,), "dtypes": ("int16",)}),
+    Block(BY_MAP, REMAP, GREY, TURNED, channels="last", wide_grid=True, **{**SCIPY, "kernels": (LINEAR,)}),
+    Block("other types, HWC", BY_MATRIX, (FULL_HD,), TURNED, **SIXTEEN, quick=True),
+    Block("other types, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=(LINEAR, CUBIC), **SIXTEEN),
+    Block("labels, HWC", REMAP, GREY, TURNED, kernels=OTHERS[:1], **OPENCV, quick=True),
+    Block("labels, HWC", REMAP, GREY + COLOUR, TURNED, kernels=OTHERS[:1], **OPENCV),
+    Block("labels, HWC", REMAP, GREY + COLOUR, TURNED, kernels=OTHERS[:1], **SIXTEEN),
+    Block("other borders, HWC", BY_MATRIX, (FULL_HD,), TURNED, kernels=FILLED[:1], **OPENCV, quick=True),
+    Block("other borders, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=FILLED[:1] + BORDERS, **OPENCV),
+    Block("wide kernels, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=WIDE, **OPENCV),
+    Block("halves", BOTH, (RGB, FEATURES), TURNED, dtypes=("float16",)),
 )
 
 

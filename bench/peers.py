@@ -19,6 +19,8 @@ __all__ = ["PEERS", "Peer", "Pystn", "load"]
 
 Call = Callable[[], Any]
 
+FILL = 9.0  # what is outside under "constant"
+
 
 class Peer:
     """A library beside others; missing ones raise ImportError when made."""
@@ -45,7 +47,11 @@ class Pystn(Peer):
         import pystn
 
         self.lib, self.version = pystn, pystn.__version__
-        self.kernels = {"keys": pystn.Cubic(-0.5), "spline3": pystn.BSpline(3, prefilter=True)}
+        self.kernels = {
+            "keys": pystn.Cubic(-0.5),
+            "spline3": pystn.BSpline(3, prefilter=True),
+            "lanczos4": pystn.Lanczos(4),
+        }
 
     def set_threads(self, n: int) -> None:
         self.lib.set_num_threads(n)
@@ -56,7 +62,7 @@ class Pystn(Peer):
             "padding_mode": case.padding,
             "coords": case.coords,
             "channel_axis": -1 if case.channels == "last" else 1,
-        }
+        } | ({"fill_value": FILL} if case.padding == "constant" else {})
 
     def grid_sample(self, case: Case, a: Arrays) -> Call:
         options = self.options(case)
@@ -213,6 +219,8 @@ class Torch(Splines):
     def grid_sample(self, case: Case, a: Arrays) -> Call:
         image, grid, options = self.image(case, a.input), self.points(case, a.grid), self.sampler(case)
         sample = self.functional.grid_sample
+        if case.dtype == "float16":  # a grid would have to be of halves too, which are no coordinates
+            return lambda: sample(image.float(), grid, **options).half()
         return lambda: sample(image, grid, **options)
 
     def grid_sample_vjp(self, case: Case, a: Arrays, mask: tuple[bool, bool] = (True, True)) -> Call:
@@ -221,6 +229,13 @@ class Torch(Splines):
         image, grad = self.image(case, a.input), self.image(case, a.grad_output)
         grid, padding = self.points(case, a.grid), ("zeros", "border", "reflection").index(case.padding)
         mode = ("linear", "nearest", "cubic").index(case.mode)
+        if case.dtype == "float16":
+
+            def widened() -> Any:
+                to_image, to_grid = backward(grad.float(), image.float(), grid, mode, padding, False, mask)
+                return to_image.half(), to_grid
+
+            return widened
         return lambda: backward(grad, image, grid, mode, padding, False, mask)
 
     def grid_sample_vjp_grid(self, case: Case, a: Arrays) -> Call:
@@ -322,7 +337,18 @@ class OpenCV(Peer):
         import cv2
 
         self.lib, self.version = cv2, cv2.__version__
-        self.modes = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
+        self.modes = {
+            "nearest": cv2.INTER_NEAREST,
+            "linear": cv2.INTER_LINEAR,
+            "cubic": cv2.INTER_CUBIC,
+            "lanczos4": cv2.INTER_LANCZOS4,
+        }
+        self.borders = {
+            "zeros": cv2.BORDER_CONSTANT,
+            "constant": cv2.BORDER_CONSTANT,
+            "border": cv2.BORDER_REPLICATE,
+            "mirror": cv2.BORDER_REFLECT_101,
+        }
 
     def set_threads(self, n: int) -> None:
         self.lib.setNumThreads(n)
@@ -330,11 +356,16 @@ class OpenCV(Peer):
     def grid_sample(self, case: Case, a: Arrays) -> Call:
         (image,), (grid,), lib, mode = a.input, a.grid, self.lib, self.modes[case.mode]
         x, y = np.ascontiguousarray(grid[..., 0]), np.ascontiguousarray(grid[..., 1])
-        return lambda: lib.remap(image, x, y, mode, borderMode=lib.BORDER_CONSTANT)
+        border = self.border(case)
+        return lambda: lib.remap(image, x, y, mode, **border)
+
+    def border(self, case: Case) -> dict[str, Any]:
+        fill = FILL if case.padding == "constant" else 0.0
+        return {"borderMode": self.borders[case.padding], "borderValue": (fill,) * 4}
 
     def warp(self, case: Case, a: Arrays, warp: Callable[..., Any], rows: int) -> Call:
         (image,), matrix, size = a.input, a.matrix[:rows], case.size[::-1]
-        options = {"flags": self.modes[case.mode] | self.lib.WARP_INVERSE_MAP, "borderMode": self.lib.BORDER_CONSTANT}
+        options = {"flags": self.modes[case.mode] | self.lib.WARP_INVERSE_MAP, **self.border(case)}
         return lambda: warp(image, matrix, size, **options)
 
     def warp_affine(self, case: Case, a: Arrays) -> Call:

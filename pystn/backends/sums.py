@@ -21,8 +21,9 @@ def delivered(sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
 
 
 def rounded(xp: ModuleType, sums: Array, dtype: np.dtype[Any]) -> Array:
-    """Sums as numbers of an image, in place: whole and in their range, if it is of integers."""
+    """Sums as numbers of an image, in place: whole and in their range, if it is of integers; what is no number is 0."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         xp.clip(xp.rint(sums, out=sums), limits.min, limits.max, out=sums)
+        xp.copyto(sums, 0, where=xp.isnan(sums))
     return sums

@@ -73,6 +73,72 @@ PYSTN_HD bool exceeds(R value, R most) {
   return value > most || (value != value && most == most);
 }
 
+// Numbers of 16 bits, which no type of the language is.
+struct Half {
+  unsigned short bits;
+};
+struct Bfloat {
+  unsigned short bits;
+};
+
+PYSTN_HD float number_of(float x) { return x; }
+PYSTN_HD double number_of(double x) { return x; }
+PYSTN_HD float number_of(Half x) { return half_to_float(x.bits); }
+PYSTN_HD float number_of(Bfloat x) { return bfloat_to_float(x.bits); }
+PYSTN_HD float number_of(unsigned char x) { return float(x); }
+PYSTN_HD float number_of(short x) { return float(x); }
+PYSTN_HD float number_of(unsigned short x) { return float(x); }
+
+template <class R>
+PYSTN_HD void assign(float& to, R x) {
+  to = float(x);
+}
+template <class R>
+PYSTN_HD void assign(double& to, R x) {
+  to = double(x);
+}
+template <class R>
+PYSTN_HD void assign(Half& to, R x) {
+  to.bits = float_to_half(narrowed(x));
+}
+template <class R>
+PYSTN_HD void assign(Bfloat& to, R x) {
+  to.bits = float_to_bfloat(narrowed(x));
+}
+template <class R>
+PYSTN_HD void assign(unsigned char& to, R x) {
+  to = (unsigned char)rounded_between(R(0), x, R(255));
+}
+template <class R>
+PYSTN_HD void assign(short& to, R x) {
+  to = short(rounded_between(R(-32768), x, R(32767)));
+}
+template <class R>
+PYSTN_HD void assign(unsigned short& to, R x) {
+  to = (unsigned short)rounded_between(R(0), x, R(65535));
+}
+
+// Calls body(pointer of the elements' type).
+template <class Body>
+PYSTN_HD void with_elements(void* data, Type type, Body&& body) {
+  switch (type) {
+    case Type::f32:
+      return body(static_cast<float*>(data));
+    case Type::f64:
+      return body(static_cast<double*>(data));
+    case Type::f16:
+      return body(static_cast<Half*>(data));
+    case Type::bf16:
+      return body(static_cast<Bfloat*>(data));
+    case Type::u8:
+      return body(static_cast<unsigned char*>(data));
+    case Type::i16:
+      return body(static_cast<short*>(data));
+    case Type::u16:
+      return body(static_cast<unsigned short*>(data));
+  }
+}
+
 // Elements of one type, known to the compiler.
 template <class T>
 struct Elements {
@@ -80,11 +146,11 @@ struct Elements {
 
   template <class R>
   static PYSTN_HD R load(const void* data, Type /*type*/, Index i) {
-    return R(static_cast<const T*>(data)[i]);
+    return R(number_of(static_cast<const T*>(data)[i]));
   }
   template <class R>
   static PYSTN_HD void store(void* data, Type /*type*/, Index i, R x) {
-    static_cast<T*>(data)[i] = T(x);
+    assign(static_cast<T*>(data)[i], x);
   }
 };
 
@@ -97,49 +163,13 @@ struct Elements<Any> {
 
   template <class R>
   static PYSTN_HD R load(const void* data, Type type, Index i) {
-    switch (type) {
-      case Type::f32:
-        return R(static_cast<const float*>(data)[i]);
-      case Type::f64:
-        return R(static_cast<const double*>(data)[i]);
-      case Type::f16:
-        return R(half_to_float(static_cast<const unsigned short*>(data)[i]));
-      case Type::bf16:
-        return R(bfloat_to_float(static_cast<const unsigned short*>(data)[i]));
-      case Type::u8:
-        return R(static_cast<const unsigned char*>(data)[i]);
-      case Type::i16:
-        return R(static_cast<const short*>(data)[i]);
-      case Type::u16:
-        return R(static_cast<const unsigned short*>(data)[i]);
-    }
-    return R(0);
+    R x = R(0);
+    with_elements(const_cast<void*>(data), type, [&](const auto* elements) { x = R(number_of(elements[i])); });
+    return x;
   }
   template <class R>
   static PYSTN_HD void store(void* data, Type type, Index i, R x) {
-    switch (type) {
-      case Type::f32:
-        static_cast<float*>(data)[i] = float(x);
-        break;
-      case Type::f64:
-        static_cast<double*>(data)[i] = double(x);
-        break;
-      case Type::f16:
-        static_cast<unsigned short*>(data)[i] = float_to_half(narrowed(x));
-        break;
-      case Type::bf16:
-        static_cast<unsigned short*>(data)[i] = float_to_bfloat(narrowed(x));
-        break;
-      case Type::u8:
-        static_cast<unsigned char*>(data)[i] = (unsigned char)rounded_between(R(0), x, R(255));
-        break;
-      case Type::i16:
-        static_cast<short*>(data)[i] = short(rounded_between(R(-32768), x, R(32767)));
-        break;
-      case Type::u16:
-        static_cast<unsigned short*>(data)[i] = (unsigned short)rounded_between(R(0), x, R(65535));
-        break;
-    }
+    with_elements(data, type, [&](auto* elements) { assign(elements[i], x); });
   }
 };
 

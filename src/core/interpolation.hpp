@@ -453,4 +453,7 @@ PYSTN_HD void with_parametric_kernel(const KernelChoice& choice, Body&& body) {
 
 PYSTN_HD bool folds(Mode mode) { return mode == Mode::nearest || mode == Mode::linear; }
 
+// Whether the weights of all taps add up to 1, wherever the position is.
+PYSTN_HD bool adds_to_one(Mode mode) { return mode != Mode::tabulated; }
+
 }  // namespace pystn::PYSTN_LEVEL

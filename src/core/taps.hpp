@@ -178,9 +178,15 @@ struct Product<R, 0> {
 };
 
 // The share of a sample's weight on taps that read the fill value: all but those inside, and but those that another
-// boundary has. From sums over the taps of each axis, {w, w', w''}.
+// boundary has. From sums over the taps of each axis, {w, w', w''}. Whether it is all of it, which no sums of weights
+// say but to rounding.
 template <int ND, class R>
-PYSTN_HD Jet<R, ND> share_outside(const R (*all)[3], const R (*inside)[3]) {
+PYSTN_HD Jet<R, ND> share_outside(const R (*all)[3], const R (*inside)[3], bool is_all) {
+  if (is_all) {
+    Jet<R, ND> one;
+    one.value = R(1);
+    return one;
+  }
   return difference(Product<R, ND>::of(all), Product<R, ND>::of(inside));
 }
 

@@ -16,6 +16,8 @@ from libc.string cimport memset
 
 import numpy as np
 
+from pystn.backends.sums import delivered, rounded
+
 cnp.import_array()
 
 cdef extern from *:
@@ -198,6 +200,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         SampleChunk (*sample)(Direction, const SampleJob&) noexcept nogil
         int64_t (*scratch)(Direction, const SampleJob&) noexcept nogil
         bint (*walks_rows)(const SampleJob&) noexcept nogil
+        bint (*looks_up)(Direction, const SampleJob&) noexcept nogil
         LatticeChunk (*affine_grid)(const LatticeJob&) noexcept nogil
         LatticeChunk (*affine_grid_vjp)(const LatticeJob&) noexcept nogil
         LatticeChunk (*projective_grid)(const LatticeJob&) noexcept nogil
@@ -216,6 +219,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
 cdef int64_t PARALLEL_FROM = 16384
 # Below this many a job takes less than a millisecond or so.
 cdef int64_t BRIEF_BELOW = 1 << 20
+cdef int64_t WIDEN_FROM = 1 << 12  # samples, of types that are not the arithmetic's
 # Pixels of one chunk, about.
 cdef int64_t CHUNK_PIXELS = 8192
 # Sums that the gradient to a matrix is added up in, at most.
@@ -638,6 +642,18 @@ cdef class Call(Holder):
     cdef int64_t pixels(self) noexcept:
         return self.job.outer * self.job.rows * self.job.columns
 
+    cdef object arithmetic(self):
+        """Type of the numbers that are computed with, as pairs if arrays are complex."""
+        if self.job.components == 2:
+            return np.complex64 if self.job.single else np.complex128
+        return np.float32 if self.job.single else np.float64
+
+    cdef bint worth_widening(self, image) noexcept:
+        """Whether an image had better be copied in the type of the arithmetic: if it is not far larger than what is
+        sampled."""
+        cdef int64_t samples = self.work()
+        return samples >= WIDEN_FROM and cnp.PyArray_SIZE(image) * self.job.components <= 4 * samples
+
     cdef int64_t chunks(self, int64_t batch) noexcept:
         return batch * (self.job.outer // self.job.planes) * self.job.row_chunks * self.job.column_chunks
 
@@ -745,6 +761,11 @@ cdef int threads_for(int64_t work, int threads) noexcept:
     return 1 if work < PARALLEL_FROM else threads
 
 
+cdef object widened(array, number):
+    """An array in a type that holds all of its own, in the same order in memory; a copy unless it is of it."""
+    return None if array is None else array.astype(number, copy=False)
+
+
 cdef object fill_table(value, const SampleJob* job):
     """Fill values per channel and part, as doubles."""
     values = np.empty(job.channels // job.components, np.complex128 if job.components == 2 else np.float64)
@@ -762,6 +783,11 @@ def grid_sample(input, grid, output, mask, options, int threads):
     call.samples(&call.job.output, output)
     call.samples(&call.job.mask, mask, channels=False)
     call.job.output_batch = output.shape[0]
+    if level.looks_up(Direction.forward, call.job) and call.worth_widening(input):
+        sums = np.empty(output.shape, call.arithmetic())
+        grid_sample(widened(input, sums.dtype), grid, sums, mask, options, threads)
+        delivered(rounded(np, sums, output.dtype), output.dtype, output)
+        return call
     if isinstance(grid, np.ndarray) and not level.walks_rows(call.job):
         call.flatten()
     call.keep_passes()
@@ -982,6 +1008,12 @@ def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_
         call.job.d_kernel[a] = call.doubles(d_kernel[a])
     call.samples(&call.job.output, d_output)
     call.samples(&call.job.mask, d_mask, channels=False)
+    if level.looks_up(Direction.jvp, call.job) and call.worth_widening(input):
+        sums = np.empty(d_output.shape, call.arithmetic())
+        grid_sample_jvp(widened(input, sums.dtype), grid, widened(d_input, sums.dtype), d_grid, d_fill, d_kernel, sums,
+                        d_mask, options, threads)
+        delivered(sums, d_output.dtype, d_output)
+        return
     call.run_chunks(Direction.jvp, call.job.batch, threads)
 
 
@@ -996,21 +1028,32 @@ def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, 
     call.samples(&call.job.mask, grad_mask, channels=False)
     call.image(&call.job.grad_input, grad_input)
     call.grid(&call.job.grad_grid, grad_grid)
+    if level.looks_up(Direction.vjp, call.job) and call.worth_widening(input):
+        number = np.dtype(call.arithmetic())
+        sums = grad_input if grad_input is None or grad_input.dtype == number else np.empty(grad_input.shape, number)
+        _, partial = grid_sample_vjp(widened(grad_output, number), grad_mask, widened(input, number), grid, sums,
+                                     grad_grid, to_matrices, options, threads)
+        if sums is not grad_input:
+            delivered(sums, grad_input.dtype, grad_input)
+        return call, partial
     partial = call.matrix_sums(grid) if to_matrices else None
     cdef bint to_grid = to_matrices or grad_grid is not None
     cdef int used = threads_for(call.work(), threads)
     cdef int64_t parts
     cdef void* pixels = call.job.input.data
     cdef void* mask = call.job.mask.data
+    cdef const double* fill = call.job.fill
     call.keep_passes()
     if grad_input is not None:
         parts = call.share_input(used)
         if to_grid and call.whole_images() and call.run(Direction.vjp, parts, used):
             return call, partial.sum(axis=-3) if to_matrices else None
         call.job.input.data = call.job.mask.data = NULL  # not read
+        call.job.fill = NULL
         call.must_run(Direction.vjp_input, parts, used)
     call.job.input.data = pixels
     call.job.mask.data = mask
+    call.job.fill = fill
     call.job.grad_input.data = NULL
     if to_matrices:
         call.run_groups(Direction.vjp_grid, threads)
@@ -1043,6 +1086,11 @@ def grid_sample_vjp2_grid(gg_input, gg_grid, grad_output, grad_mask, input, grid
     call.samples(&call.job.output, grad_output)
     call.samples(&call.job.mask, grad_mask, channels=False)
     call.grid(&call.job.grad_grid, grad_grid)
+    if level.looks_up(Direction.vjp2_grid, call.job) and call.worth_widening(input):
+        number = call.arithmetic()
+        grid_sample_vjp2_grid(widened(gg_input, number), gg_grid, widened(grad_output, number), grad_mask,
+                              widened(input, number), grid, grad_grid, options, threads)
+        return
     call.run_chunks(Direction.vjp2_grid, call.job.grid_batch, threads)
 
 
@@ -1059,6 +1107,14 @@ def grid_push(values, along, gradient, grid, d_grid, image, int64_t batch, optio
     call.samples(&call.job.values, along)
     call.samples(&call.job.gradient, gradient, channels=True, components=True)
     call.grid(&call.job.d_grid, d_grid)
+    if level.looks_up(Direction.push, call.job) and call.worth_widening(image):
+        number = np.dtype(call.arithmetic())
+        sums = image if image.dtype == number else np.empty(image.shape, number)
+        grid_push(widened(values, number), widened(along, number), widened(gradient, number), grid, d_grid, sums, batch,
+                  options, threads)
+        if sums is not image:
+            delivered(sums, image.dtype, image)
+        return
     if along is None and gradient is None:
         call.run_parts(Direction.vjp_input, threads)
     else:

@@ -227,6 +227,7 @@ struct Level {
   SampleChunk (*sample)(Direction, const SampleJob&);  // null for a vjp that has to be done in two
   int64_t (*scratch)(Direction, const SampleJob&);     // bytes of scratch memory that a task wants
   bool (*walks_rows)(const SampleJob&);                // whether reading is faster if rows are not merged into one
+  bool (*looks_up)(Direction, const SampleJob&);       // whether types are looked up for every element
   LatticeChunk (*affine_grid)(const LatticeJob&);
   LatticeChunk (*affine_grid_vjp)(const LatticeJob&);
   LatticeChunk (*projective_grid)(const LatticeJob&);

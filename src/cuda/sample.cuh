@@ -190,6 +190,13 @@ struct AxisTaps {
     });
   }
 
+  // Whether anything of the image is read on this axis.
+  PYSTN_HD bool reads() const {
+    bool any = false;
+    for (int k = 0; k < count(); ++k) any = any || index[k] >= 0;
+    return any;
+  }
+
   // Sums of w, w' and w'' over the taps, or those inside.
   PYSTN_HD void sum(bool inside, R* sums, int order) const {
     sums[0] = sums[1] = sums[2] = R(0);
@@ -266,25 +273,26 @@ struct Sample {
   // Whether anything of the image is read.
   PYSTN_HD bool reads() const {
     if (cut) return false;
+    bool all = true;
     PYSTN_UNROLL
-    for (int a = 0; !whole && a < ND; ++a) {
-      bool any = false;
-      for (int k = 0; k < axis[a].count(); ++k) any = any || axis[a].index[k] >= 0;
-      if (!any) return false;
-    }
-    return true;
+    for (int a = 0; !whole && a < ND; ++a) all = all && axis[a].reads();
+    return all;
   }
   PYSTN_HD bool reads_fill(const SampleJob& job) const { return job.fill && !cut && !whole; }
 
   // The share of the weight on taps that read the fill value.
   PYSTN_HD Jet<R, ND> outside(const SampleJob& job, int order) const {
     R all[ND][3], inside[ND][3];
+    bool nothing = false, one = true;
     PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) {
+      const bool fills = Boundary(job.kernel[a].boundary) == Boundary::constant;
       axis[a].sum(true, inside[a], order);
-      axis[a].sum(Boundary(job.kernel[a].boundary) != Boundary::constant, all[a], order);
+      axis[a].sum(!fills, all[a], order);
+      nothing = nothing || !axis[a].reads();
+      one = one && fills && adds_to_one(Mode(job.kernel[a].mode));
     }
-    return share_outside<ND>(all, inside);
+    return share_outside<ND>(all, inside, nothing && one);
   }
 
   PYSTN_HD Jet<R, ND> weight_inside(int order) const {

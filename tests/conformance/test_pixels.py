@@ -1,5 +1,5 @@
 """Images whose channels lie next to each other, pixel by pixel in vectors: what only that way of reading could get
-wrong. The channels-first layout, and each channel alone, go other ways."""
+wrong. The channels-first layout, and each channel alone, go other ways; of small types these are read by planes."""
 
 import ctypes
 import mmap
@@ -11,6 +11,7 @@ import pystn
 
 PAGE = mmap.PAGESIZE
 MODES = ["nearest", "linear", "cubic"]
+SMALL = ["uint8", "int16", "uint16", "float16"]
 
 
 def guarded(array, at_end=True):
@@ -29,8 +30,9 @@ def guarded(array, at_end=True):
 
 
 def drawn(rng, shape, dtype):
-    if dtype == "uint8":
-        return rng.integers(0, 256, shape, np.uint8)
+    if "int" in dtype:
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max + 1, shape, dtype)
     return rng.standard_normal(shape).astype(dtype)
 
 
@@ -38,7 +40,7 @@ def channels_first(array):
     return np.ascontiguousarray(np.moveaxis(array, -1, 1))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("dtype", [*SMALL, "float32", "float64"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 19, 31])
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_read_or_written_beside_an_image(rng, dtype, channels, mode):
@@ -57,7 +59,10 @@ def test_nothing_is_read_or_written_beside_an_image(rng, dtype, channels, mode):
             out = guarded(np.zeros((1, *grid.shape[1:3], channels), dtype), at_end)
             pystn.grid_sample(image, grid, **options, out=out)
             np.testing.assert_array_equal(channels_first(out), expected)
-            if dtype != "uint8":
+            planes, written = guarded(channels_first(plain)[:, :, ::step], at_end), guarded(expected * 0, at_end)
+            pystn.grid_sample(planes[:, :, ::step], grid, mode, coords="pixel", out=written)
+            np.testing.assert_array_equal(written, expected)
+            if dtype not in SMALL:
                 cotangent = guarded(drawn(rng, out.shape, dtype), at_end)
                 grads = guarded(np.zeros(plain.shape, dtype), at_end), guarded(np.zeros(grid.shape, grid.dtype), at_end)
                 pystn.grid_sample_vjp(cotangent, image, grid, **options, out=grads)
@@ -69,7 +74,7 @@ def test_nothing_is_read_or_written_beside_an_image(rng, dtype, channels, mode):
                 np.testing.assert_allclose(grads[1], other[1], atol=20 * tolerance)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("dtype", [*SMALL, "float32", "float64"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7, 64])
 @pytest.mark.parametrize("mode", [*MODES, "lanczos2"])
 @pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection", "mirror", "wrap"])
@@ -88,14 +93,14 @@ def test_bits_of_the_other_layout(rng, dtype, channels, mode, padding_mode):
             found = pystn.grid_sample(image, grid, channel_axis=-1, **options)
             expected = pystn.grid_sample(channels_first(image), grid, **options)
             np.testing.assert_array_equal(channels_first(found), expected)
-            if dtype != "uint8" and mode != "nearest":
+            if dtype not in SMALL and mode != "nearest":
                 found = pystn.grid_sample_jvp(image, grid, image[::-1], grid[::-1], channel_axis=-1, **options)
                 first = channels_first(image)
                 expected = pystn.grid_sample_jvp(first, grid, first[::-1], grid[::-1], **options)
                 np.testing.assert_array_equal(channels_first(found), expected)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float16", "float32"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 @pytest.mark.parametrize("padding_mode", ["zeros", "border", "constant"])
@@ -116,22 +121,52 @@ def test_pixels_placed_together_have_the_bits_of_each_alone(rng, dtype, channels
             np.testing.assert_array_equal(found.reshape(1, -1, 1, channels)[:, ::7], np.concatenate(alone, axis=1))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
-def test_bytes_round_half_to_even_and_saturate(channels, mode):
+def test_integers_round_half_to_even_and_saturate(dtype, channels, mode):
     """Between pixels that differ by an odd number; a cubic kernel overshoots at an edge, on both sides."""
-    row = np.zeros((8, 256), np.uint8)
+    limits = np.iinfo(dtype)
+    row = np.zeros((8, 256), dtype)
     row[:, ::2], row[:, 1::2] = np.arange(128), np.arange(128) + 1
-    edge = np.zeros((8, 256), np.uint8)
-    edge[:, 128:] = 255
+    edge = np.full((8, 256), limits.min, dtype)
+    edge[:, 128:] = limits.max
     for image in (row, edge):
         pixels = np.repeat(image[None, :, :, None], channels, axis=3)
         y, x = np.mgrid[2:6, 2:253]
         for shift in (0.0, 0.5, 0.25):
             grid = np.stack([x + shift, y], -1)[None].astype(np.float32)
-            found = pystn.grid_sample(pixels, grid, mode, coords="pixel", channel_axis=-1)
             exact = pystn.grid_sample(pixels.astype(np.float32), grid, mode, coords="pixel", channel_axis=-1)
-            np.testing.assert_array_equal(found, np.clip(np.rint(exact), 0, 255).astype(np.uint8))
+            expected = np.clip(np.rint(exact), limits.min, limits.max).astype(dtype)
+            found = pystn.grid_sample(pixels, grid, mode, coords="pixel", channel_axis=-1)
+            np.testing.assert_array_equal(found, expected)
+            planes = pystn.grid_sample(channels_first(pixels), grid, mode, coords="pixel")
+            np.testing.assert_array_equal(planes, channels_first(expected))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "constant", "wrap"])
+def test_sixteen_bits_are_float32_rounded_once(rng, channels, mode, padding_mode):
+    """Of all halves and bfloats, NaN, infinity and what is subnormal among them, at borders too."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    y, x = np.mgrid[-2:30:0.7, -2:20:0.8]
+    grid = np.stack([x, y], -1)[None].astype(np.float32)
+    bits = rng.integers(0, 1 << 16, (1, 28, 18, channels), np.uint16)
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        image = bits.view(dtype)
+        image[:, 2::7, ::5], image[:, ::9, 3::7] = np.inf, -np.inf
+        options = {"mode": mode, "padding_mode": padding_mode, "coords": "pixel", "channel_axis": -1}
+        if padding_mode == "constant":
+            options["fill_value"] = 0.3
+        with np.errstate(over="ignore", invalid="ignore"):
+            expected = pystn.grid_sample(image.astype(np.float32), grid, **options).astype(dtype)
+        found = pystn.grid_sample(image, grid, **options)
+        assert np.isnan(expected).any() and np.isinf(expected).any() and np.isfinite(expected).any()
+        np.testing.assert_array_equal(found.astype(np.float32), expected.astype(np.float32))
+        options["channel_axis"] = 1
+        planes = pystn.grid_sample(channels_first(image), grid, **options)
+        np.testing.assert_array_equal(planes.astype(np.float32), channels_first(expected).astype(np.float32))
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4, 16])

@@ -339,7 +339,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // or of the usual kernels.
   template <int order>
-  using KnownTaps = UsualTaps<R, R, S, ND, false, true, 1, order>;
+  using KnownTaps = UsualTaps<R, S, ND, false, true, 1, order>;
   template <int order>
   struct UsualWeights {
     const KnownTaps<order>& taps;
@@ -679,17 +679,6 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   // output = V(U), for pixels of a run that are plain or dark, and for the others if taps outside drop.
   static PYSTN_HD void put_values(const SampleJob& job, const Span& span, const Target& to, const KnownTaps<0>& taps,
                                   const R* image, const int64_t* stride) {
-    if constexpr (S == 1) {  // its weight is 1: a copy
-      for (int64_t c = 0; c < job.channels; ++c) {
-        const R* const from = image + c * job.input.channel;
-        R* const out = to.at + c * to.channel;
-        if (taps.all)
-          for (int i = 0; i < span.count; ++i) out[i * to.column] = from[taps.first[i]];
-        else
-          for (int i = 0; i < span.count; ++i) out[i * to.column] = taps.plain[i] ? from[taps.first[i]] : R(0);
-      }
-      return;
-    }
     for (int i = 0; i < span.count; i += lanes) {
       const Light light(taps, i);
       const UsualWeights<0> from{taps};
@@ -701,6 +690,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           x = value(at, from, weights.weight);
         else if (!light.none)
           x = odd_value(at, light.any, weights.weight);
+        for (int l = 0; job.fill && !light.all && l < lanes; ++l)
+          if (taps.dark[i + l]) x[l] = R(job.fill[c]);
         store(x, to.at + i * to.column + c * to.channel, to.column, span.count - i);
       }
     }
@@ -794,7 +785,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       for_each_run(job, strip, [&](const Span& span) {
         if (may_be_usual && usual.place_all_or_none(job, n0, span, lanes)) {
           sum_slopes(job, n0, n1, span, usual, stride, sums);
-          return put_grad_grid<R, ND>(job, n0, chunk, span, usual, sums, nullptr);
+          return put_grad_grid<R, ND>(job, n0, chunk, span, usual, sums);
         }
         run.template place<order>(job, n0, span, lanes);
         blocks.set(run, run.placed);
@@ -802,7 +793,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           place(n0, span);
           sum_slopes(job, n0, n1, span, run, blocks, slopes, sums);
         }
-        put_grad_grid<R, ND>(job, n0, chunk, span, run, sums, nullptr);
+        put_grad_grid<R, ND>(job, n0, chunk, span, run, sums);
       });
     });
   }
@@ -1127,14 +1118,14 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     General::for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t chunk) {
       if (may_be_usual && usual.place_all_or_none(job, n, span, lanes)) {
         sum_slopes(job, n, n + 1, span, usual, stride, sums);
-        put_grad_grid<R, ND>(job, n, chunk, span, usual, sums, nullptr);
+        put_grad_grid<R, ND>(job, n, chunk, span, usual, sums);
         return scatter_usual(job, part, n, span, image, usual, stride, row);
       }
       run.template place<1>(job, n, span, lanes);
       blocks.set(run, run.placed);
       places.set(run, run.placed, blocks);
       sum_slopes(job, n, n + 1, span, run, blocks, ImageSlopes{run, blocks, places}, sums);
-      put_grad_grid<R, ND>(job, n, chunk, span, run, sums, nullptr);
+      put_grad_grid<R, ND>(job, n, chunk, span, run, sums);
       if (blocks.nothing) return;
       row.template set<false>(Weights{run}, span.count);
       const R(*const no_slope)[strip_columns] = nullptr;
@@ -1178,9 +1169,10 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   }
 };
 
-// Whether blocks can do what a job asks for, but for its direction and kernels.
-inline bool fits_blocks(const SampleJob& job) {
-  if (job.components != 1 || job.fill || job.d_fill || job.mask.data) return false;
+// Whether blocks can do what a job asks for, but for its kernels.
+inline bool fits_blocks(Direction direction, const SampleJob& job) {
+  if (job.components != 1 || job.d_fill || job.mask.data) return false;
+  if (job.fill && (direction != Direction::forward || job.projected)) return false;
   const ImageArray* const images[] = {&job.input, &job.d_input, &job.grad_input};
   for (const ImageArray* image : images) {
     if (!image->data) continue;

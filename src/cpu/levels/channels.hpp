@@ -621,7 +621,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
         add_slopes(pixels, places, places.image(n), job.channels, span.count, samples_of(job, job.output, n, span),
                    column, sums);
       sums.total(span.count, sum);
-      put_grad_grid<R, ND>(job, n0, chunk, span, pixels.run, sum, nullptr);
+      put_grad_grid<R, ND>(job, n0, chunk, span, pixels.run, sum);
     });
   }
 
@@ -712,7 +712,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       sums.clear(span.count);
       add_slopes(pixels, places, places.image(n), job.channels, span.count, cotangents, column, sums);
       sums.total(span.count, sum);
-      put_grad_grid<R, ND>(job, n, chunk, span, pixels.run, sum, nullptr);
+      put_grad_grid<R, ND>(job, n, chunk, span, pixels.run, sum);
       add_run(pixels, grad, grad.image(part.n0), job.channels, apart(job), span.count, cotangents, column);
     });
   }
@@ -760,7 +760,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
           add_curves(pixels, places, places.image(n), job.channels, span.count, cotangents, column, step, sums);
       }
       sums.total(span.count, sum);
-      put_grad_grid<R, ND>(job, n0, chunk, span, pixels.run, sum, nullptr);
+      put_grad_grid<R, ND>(job, n0, chunk, span, pixels.run, sum);
     });
   }
 

@@ -7,7 +7,7 @@
 #include "grids.hpp"
 #include "job.hpp"
 #include "linear_grids.hpp"
-#include "pixels.hpp"
+#include "masks.hpp"
 #include "sampling.hpp"
 #include "spline_lines.hpp"
 #include "tiles.hpp"
@@ -16,6 +16,7 @@
 namespace pystn::PYSTN_LEVEL {
 
 SampleChunk footprint_body(Direction direction, const SampleJob& job);  // footprints.cpp
+SampleChunk body_of_pixels(const SampleJob& job);                       // pixels.cpp
 
 namespace {
 
@@ -97,7 +98,8 @@ bool strides_agree(const SampleJob& job) {
 
 template <class R, int ND>
 SampleChunk with_blocks(Direction direction, const SampleJob& job) {
-  if (!fits_blocks(job) || (direction == Direction::forward && job.output_batch != job.batch)) return nullptr;
+  if (!fits_blocks(direction, job) || (direction == Direction::forward && job.output_batch != job.batch))
+    return nullptr;
   if (direction == Direction::vjp && !strides_agree(job)) return nullptr;
   const int taps = taps_of(direction, job);
   // The few samples that a projection chose are added faster one by one, if each has many taps.
@@ -143,11 +145,10 @@ SampleChunk with_taps(Direction direction, const SampleJob& job) {
   if constexpr (std::is_same<T, R>::value)
     if (const SampleChunk body = with_blocks<R, ND>(direction, job)) return body;
 #endif
-  // Of what is left, fill values and masks say, linear is common enough for loops of its own, and so are
-  // frequent directions of one type; the others look their types up, to the same bits.
-  if constexpr (Elements<T>::typed)
-    if (taps_of(direction, job) == 2)
-      if (const SampleChunk body = frequent<Sampler<T, R, 2, ND>>(direction)) return body;
+  // Of what is left linear is common enough for loops of its own, and so are frequent directions of one type; the
+  // others look their types up, to the same bits.
+  if (taps_of(direction, job) == 2)
+    if (const SampleChunk body = frequent<Sampler<T, R, 2, ND>>(direction)) return body;
   if constexpr (std::is_same<T, R>::value)
     if (const SampleChunk body = frequent<Sampler<T, R, 0, ND>>(direction)) return body;
   return any<Sampler<Any, R, 0, ND>>(direction);
@@ -217,8 +218,21 @@ int64_t scratch([[maybe_unused]] Direction direction, [[maybe_unused]] const Sam
   return 0;
 }
 
+SampleChunk sample(Direction direction, const SampleJob& job);
+
+// A direction without the mask, and then what is the mask's.
+template <Direction direction>
+void masked(const SampleJob& job, int64_t chunk) {
+  SampleJob plain = job;
+  plain.mask.data = nullptr;
+  sample(direction, plain)(plain, chunk);
+  (job.single ? mask_body<float>(direction, job) : mask_body<double>(direction, job))(job, chunk);
+}
+
 SampleChunk sample(Direction direction, const SampleJob& job) {
   if (job.footprint) return footprint_body(direction, job);
+  if (job.mask.data && direction == Direction::forward) return masked<Direction::forward>;
+  if (job.mask.data && direction == Direction::vjp_grid) return masked<Direction::vjp_grid>;
 #if defined(PYSTN_TRANSPOSED)
   if (job.scratch) return job.single ? transposed<float>(direction, job) : transposed<double>(direction, job);
 #endif
@@ -226,21 +240,28 @@ SampleChunk sample(Direction direction, const SampleJob& job) {
 #if defined(PYSTN_TILES)
   if (const SampleChunk special = tiled(direction, job)) return special;
 #endif
-#if defined(PYSTN_PIXELS)
   if (direction == Direction::forward)
-    if (const SampleChunk special = pixels(job)) return special;
-#endif
+    if (const SampleChunk special = body_of_pixels(job)) return special;
   if (all_are(Element::f64, job)) return with_dimensions<double, double>(direction, job);
-  if (all_are(Element::f32, job))
-    return job.single ? with_dimensions<float, float>(direction, job) : with_dimensions<float, double>(direction, job);
+  if (all_are(Element::f32, job) && job.single) return with_dimensions<float, float>(direction, job);
   return job.single ? with_dimensions<Any, float>(direction, job) : with_dimensions<Any, double>(direction, job);
+}
+
+// Whether arrays are of other types than the arithmetic's, and no body is made for these.
+bool looks_up(Direction direction, const SampleJob& job) {
+  if (job.footprint || all_are(job.single ? Element::f32 : Element::f64, job)) return false;
+  SampleJob plain = job;
+  plain.mask.data = nullptr;
+  return direction != Direction::forward || !body_of_pixels(plain);
 }
 
 bool walks_rows(const SampleJob& job) {
   if (job.columns < 16) return false;  // of vectors that rows fill little of
   if (job.channels > 1) return true;
 #if defined(PYSTN_TILES)
-  return job.columns >= strip_columns && tiled(Direction::forward, job) != nullptr;
+  SampleJob plain = job;
+  plain.mask.data = nullptr;
+  return job.columns >= strip_columns && tiled(Direction::forward, plain) != nullptr;
 #else
   return false;
 #endif
@@ -316,6 +337,7 @@ const Level level = {PYSTN_NAME(PYSTN_LEVEL),
                      sample,
                      scratch,
                      walks_rows,
+                     looks_up,
                      affine_grid,
                      affine_grid_vjp,
                      projective_grid,

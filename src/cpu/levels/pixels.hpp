@@ -1,8 +1,8 @@
-// The forward pass of images whose pixels are few numbers next to each other: float32 or uint8, two to
-// four channels, or uint8 with one; linear or with four taps.
+// The forward pass of images whose pixels are few numbers next to each other: float32 or a small type, one of 8 or 16
+// bits, with two to four channels; and of planes of a small type. Linear or with four taps.
 //
 // A pixel is four lanes of a vector, its channels and what follows them in memory; a vector has one,
-// two or four output pixels. With one channel lanes are output pixels, and so they are for bytes on
+// two or four output pixels. In planes lanes are output pixels, and so they are for small types on
 // AVX-512, with a vector for each channel. Only where all taps are in the image, and what is read beyond
 // them is; where taps outside read 0 other pixels take those inside, and else go the way of sampling.hpp.
 // The sums are made in its order, to the same bits.
@@ -24,6 +24,12 @@ namespace pystn::PYSTN_LEVEL {
 
 using Byte = unsigned char;
 
+// Types of 8 or 16 bits.
+template <class T>
+constexpr bool is_small = sizeof(T) <= 2;
+template <class T>
+constexpr bool is_integer = std::is_integral<T>::value;
+
 // Four lanes for each of `pixels` pixels.
 template <int pixels>
 struct Quads {
@@ -38,6 +44,67 @@ using QuadVector = typename Quads<pixels>::Vector;
 #define PYSTN_QUADS 2
 #else
 #define PYSTN_QUADS 1
+#endif
+
+// The floats that 16 bits of each lane are, four lanes, eight or sixteen.
+#if defined(__SSE2__)
+PYSTN_HD __m128 widened(__m128i four, unsigned short) {
+  return _mm_cvtepi32_ps(_mm_unpacklo_epi16(four, _mm_setzero_si128()));
+}
+PYSTN_HD __m128 widened(__m128i four, short) {
+  return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(four, four), 16));
+}
+PYSTN_HD __m128 widened(__m128i four, Bfloat) {
+  return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), four));
+}
+PYSTN_HD __m128 widened(__m128i four, Half) {
+#if defined(__F16C__)
+  return _mm_cvtph_ps(four);
+#else
+  unsigned short bits[8];
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(bits), four);
+  return _mm_setr_ps(half_to_float(bits[0]), half_to_float(bits[1]), half_to_float(bits[2]), half_to_float(bits[3]));
+#endif
+}
+#endif
+#if defined(__AVX2__) && defined(__F16C__)
+PYSTN_HD __m256 widened_8(__m128i x, unsigned short) { return _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(x)); }
+PYSTN_HD __m256 widened_8(__m128i x, short) { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(x)); }
+PYSTN_HD __m256 widened_8(__m128i x, Half) { return _mm256_cvtph_ps(x); }
+PYSTN_HD __m256 widened_8(__m128i x, Bfloat) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+#endif
+#if PYSTN_QUADS == 4
+PYSTN_HD __m512 widened(__m256i x, unsigned short) { return _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(x)); }
+PYSTN_HD __m512 widened(__m256i x, short) { return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(x)); }
+PYSTN_HD __m512 widened(__m256i x, Half) { return _mm512_cvtph_ps(x); }
+PYSTN_HD __m512 widened(__m256i x, Bfloat) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+
+// And back, in the low half of each lane.
+PYSTN_HD __m512i narrowed(__m512 x, unsigned short) {
+  const __m512i numbers = _mm512_max_epi32(_mm512_cvtps_epi32(x), _mm512_setzero_si512());
+  return _mm512_min_epi32(numbers, _mm512_set1_epi32(65535));
+}
+PYSTN_HD __m512i narrowed(__m512 x, short) {
+  const __m512i numbers =
+      _mm512_mask_mov_epi32(_mm512_cvtps_epi32(x), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_setzero_si512());
+  return _mm512_and_si512(_mm512_cvtepi16_epi32(_mm512_cvtsepi32_epi16(numbers)), _mm512_set1_epi32(65535));
+}
+PYSTN_HD __m512i narrowed(__m512 x, Half) {
+  const __m512i halves = _mm512_cvtepu16_epi32(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  const __m512i sign = _mm512_and_si512(halves, _mm512_set1_epi32(0x8000));
+  return _mm512_mask_or_epi32(halves, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), sign, _mm512_set1_epi32(0x7e00));
+}
+PYSTN_HD __m512i narrowed(__m512 x, Bfloat) {
+  const __m512i bits = _mm512_castps_si512(x), high = _mm512_srli_epi32(bits, 16);
+  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  return _mm512_mask_or_epi32(_mm512_srli_epi32(up, 16), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), high,
+                              _mm512_set1_epi32(0x40));
+}
 #endif
 
 template <int pixels>
@@ -66,7 +133,21 @@ struct QuadOf<1> {
     return v;
 #endif
   }
+  template <class T>
+  static PYSTN_HD V load(const T* from, const int* offset) {
+#if defined(__SSE2__)
+    return V(widened(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + offset[0])), T()));
+#else
+    V v;
+    for (int l = 0; l < 4; ++l) v[l] = number_of(from[offset[0] + l]);
+    return v;
+#endif
+  }
   static PYSTN_HD V spread(const float* weight) { return weight[0] - V{}; }
+  template <int C, class T>
+  static PYSTN_HD void store(T* to, const V& v) {
+    for (int l = 0; l < C; ++l) assign(to[l], float(v[l]));
+  }
   template <int C>
   static PYSTN_HD void store(float* to, const V& v) {
     __builtin_memcpy(to, &v, C * sizeof(float));
@@ -78,7 +159,7 @@ struct QuadOf<1> {
     const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
     __builtin_memcpy(to, &bytes, C);
 #else
-    for (int l = 0; l < C; ++l) Elements<Any>::store<float>(to, Type::u8, l, v[l]);
+    for (int l = 0; l < C; ++l) assign(to[l], float(v[l]));
 #endif
   }
 };
@@ -95,6 +176,17 @@ struct QuadOf<2> {
     int bytes[2];
     for (int p = 0; p < 2; ++p) __builtin_memcpy(bytes + p, from + offset[p], 4);
     return V(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_insert_epi32(_mm_cvtsi32_si128(bytes[0]), bytes[1], 1))));
+  }
+  template <class T>
+  static PYSTN_HD V load(const T* from, const int* offset) {
+    int64_t pixel[2];
+    for (int p = 0; p < 2; ++p) __builtin_memcpy(pixel + p, from + offset[p], 8);
+    return V(widened_8(_mm_set_epi64x(pixel[1], pixel[0]), T()));
+  }
+  template <int C, class T>
+  static PYSTN_HD void store(T* to, const V& v) {
+    for (int l = 0; l < 8; ++l)
+      if (l % 4 < C) assign(to[l / 4 * C + l % 4], float(v[l]));
   }
   static PYSTN_HD V spread(const float* weight) {
     double both;
@@ -133,6 +225,19 @@ struct QuadOf<4> {
     int bytes[4];
     for (int p = 0; p < 4; ++p) __builtin_memcpy(bytes + p, from + offset[p], 4);
     return V(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_setr_epi32(bytes[0], bytes[1], bytes[2], bytes[3]))));
+  }
+  template <class T>
+  static PYSTN_HD V load(const T* from, const int* offset) {
+    int64_t pixel[4];
+    for (int p = 0; p < 4; ++p) __builtin_memcpy(pixel + p, from + offset[p], 8);
+    return V(widened(_mm256_setr_epi64x(pixel[0], pixel[1], pixel[2], pixel[3]), T()));
+  }
+  template <int C, class T>
+  static PYSTN_HD void store(T* to, const V& v) {
+    alignas(64) int element[16];
+    _mm512_store_si512(element, narrowed(__m512(v), T()));
+    for (int l = 0; l < 16; ++l)
+      if (l % 4 < C) __builtin_memcpy(to + l / 4 * C + l % 4, element + l, sizeof(T));
   }
   static PYSTN_HD V spread(const float* weight) {
     const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(weight));
@@ -195,38 +300,50 @@ constexpr bool has_pairs = false;
 #endif
 
 #if PYSTN_QUADS == 4
-// Bytes of 16 pixels, one a lane: of C channels next to each other, S taps on each axis, which are neighbours.
-template <int S, int C>
-struct BytePlanes {
+// Small elements of 16 pixels, one a lane: of C channels next to each other, S taps on each axis, which are neighbours.
+template <class T, int S, int C>
+struct LanesOfPixels {
   // The taps of a row are so many numbers of four bytes, in each lane.
-  static constexpr int words = (S * C + 3) / 4;
+  static constexpr int size = int(sizeof(T)), in_word = 4 / size, words = (S * C + in_word - 1) / in_word;
 
-  static PYSTN_HD void gather(const Byte* from, __m512i first, __mmask16 some, __m512i (&word)[words]) {
+  static PYSTN_HD void gather(const T* from, __m512i first, __mmask16 some, __m512i (&word)[words]) {
     const __m512i zero = _mm512_setzero_si512();
     const __mmask8 low = __mmask8(some), high = __mmask8(some >> 8);
     for (int w = 0; w + 1 < words; w += 2) {
       const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
       const __m256i second = _mm512_extracti64x4_epi64(first, 1);
-      const __m512i a = _mm512_mask_i32gather_epi64(zero, low, _mm512_castsi512_si256(first), from + 4 * w, 1);
-      const __m512i b = _mm512_mask_i32gather_epi64(zero, high, second, from + 4 * w, 1);
+      const T* const at = from + in_word * w;
+      const __m512i a = _mm512_mask_i32gather_epi64(zero, low, _mm512_castsi512_si256(first), at, size);
+      const __m512i b = _mm512_mask_i32gather_epi64(zero, high, second, at, size);
       word[w] = _mm512_permutex2var_epi32(a, even, b);
       word[w + 1] = _mm512_permutex2var_epi32(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b);
     }
-    if (words % 2) word[words - 1] = _mm512_mask_i32gather_epi32(zero, some, first, from + 4 * (words - 1), 1);
+    if (words % 2) word[words - 1] = _mm512_mask_i32gather_epi32(zero, some, first, from + in_word * (words - 1), size);
   }
 
-  // Byte k of each lane's four.
-  static PYSTN_HD __m512 byte(__m512i word, int k) {
-    const __m512i of_lane = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
-    const __m512i others = _mm512_set1_epi32(int(0x80808000));
-    if (k == 0) return _mm512_cvtepi32_ps(_mm512_and_si512(word, _mm512_set1_epi32(255)));
-    if (k == 3) return _mm512_cvtepi32_ps(_mm512_srli_epi32(word, 24));
-    const __m512i at = _mm512_or_si512(_mm512_add_epi32(of_lane, _mm512_set1_epi32(k)), others);
-    return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(word, at));
+  // Element k of each lane's four bytes.
+  static PYSTN_HD __m512 element(__m512i word, int k) {
+    if constexpr (size == 2) {
+      return widened(_mm512_cvtepi32_epi16(k ? _mm512_srli_epi32(word, 16) : word), T());
+    } else {
+      const __m512i of_lane = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+      const __m512i others = _mm512_set1_epi32(int(0x80808000));
+      if (k == 0) return _mm512_cvtepi32_ps(_mm512_and_si512(word, _mm512_set1_epi32(255)));
+      if (k == 3) return _mm512_cvtepi32_ps(_mm512_srli_epi32(word, 24));
+      const __m512i at = _mm512_or_si512(_mm512_add_epi32(of_lane, _mm512_set1_epi32(k)), others);
+      return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(word, at));
+    }
+  }
+
+  static PYSTN_HD void store(T* to, const __m512 (&sum)[C], int count) {
+    if constexpr (size == 1)
+      store_bytes(to, sum, count);
+    else
+      store_pairs(to, sum, count);
   }
 
   // Stores `count` pixels, rounded.
-  static PYSTN_HD void store(Byte* to, const __m512 (&sum)[C], int count) {
+  static PYSTN_HD void store_bytes(Byte* to, const __m512 (&sum)[C], int count) {
     const __m512i zero = _mm512_setzero_si512();
     __m512i c[4];
     for (int k = 0; k < 4; ++k) c[k] = k < C ? _mm512_cvtps_epi32(sum[k < C ? k : 0]) : zero;
@@ -250,17 +367,55 @@ struct BytePlanes {
     }
   }
 
+  // The same of 16 bits: channels 0 and 1 of a pixel are a number of 32 bits, and so are 2 and 3.
+  static PYSTN_HD void store_pairs(T* to, const __m512 (&sum)[C], int count) {
+    const int pixels = count < 16 ? count : 16;
+    __m512i c[C];
+    for (int k = 0; k < C; ++k) c[k] = narrowed(sum[k], T());
+    if constexpr (C == 1) {
+      _mm256_mask_storeu_epi16(to, __mmask16((1u << pixels) - 1), _mm512_cvtepi32_epi16(c[0]));
+    } else {
+      const __m512i first = _mm512_or_si512(c[0], _mm512_slli_epi32(c[1], 16));
+      if constexpr (C == 2) {
+        _mm512_mask_storeu_epi32(to, __mmask16((1u << pixels) - 1), first);
+      } else if constexpr (C == 3) {
+        // Elements 2 p and 2 p + 1 of `first` are the first channels of pixel p, element 2 p of c[2] is the third.
+        alignas(64) static constexpr unsigned short lower[32] = {0,  1,  32, 2,  3,  34, 4,  5,  36, 6,  7,
+                                                                 38, 8,  9,  40, 10, 11, 42, 12, 13, 44, 14,
+                                                                 15, 46, 16, 17, 48, 18, 19, 50, 20, 21};
+        alignas(64) static constexpr unsigned short upper[32] = {52, 22, 23, 54, 24, 25, 56, 26,
+                                                                 27, 58, 28, 29, 60, 30, 31, 62};
+        const __m512i a = _mm512_permutex2var_epi16(first, _mm512_load_si512(lower), c[2]);
+        const __m512i b = _mm512_permutex2var_epi16(first, _mm512_load_si512(upper), c[2]);
+        const uint64_t elements = (uint64_t(1) << 3 * pixels) - 1;
+        _mm512_mask_storeu_epi16(to, __mmask32(elements), a);
+        _mm512_mask_storeu_epi16(to + 32, __mmask32(elements >> 32), b);
+      } else {
+        const __m512i second = _mm512_or_si512(c[2], _mm512_slli_epi32(c[3], 16));
+        const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        const __m512i a = _mm512_permutex2var_epi32(first, order, second);
+        const __m512i b = _mm512_permutex2var_epi32(first, _mm512_add_epi32(order, _mm512_set1_epi32(8)), second);
+        const unsigned numbers = pixels < 16 ? (1u << 2 * pixels) - 1 : ~0u;
+        _mm512_mask_storeu_epi32(to, __mmask16(numbers), a);
+        _mm512_mask_storeu_epi32(to + 32, __mmask16(numbers >> 16), b);
+      }
+    }
+  }
+
   // Which lanes read what: columns k and rows j of their taps count, row j is read.
   struct Masks {
     __mmask16 column[S], row[S], read[S];
   };
 
+  // A product where a tap counts: others may be no numbers.
+  template <bool whole>
+  static PYSTN_HD __m512 weighted(__m512 x, const float* weight, __mmask16 counts) {
+    const __m512 w = _mm512_loadu_ps(weight);
+    return whole ? _mm512_mul_ps(x, w) : _mm512_maskz_mul_ps(counts, x, w);
+  }
+
   template <bool whole, class Taps>
-  static PYSTN_HD void sum_taps(const Byte* image, int row, const Taps& taps, int i, const Masks& some,
-                                __m512 (&sum)[C]) {
-    const auto weight = [&](int a, int k, __mmask16 of) {
-      return whole ? _mm512_loadu_ps(taps.w[a][k] + i) : _mm512_maskz_loadu_ps(of, taps.w[a][k] + i);
-    };
+  static PYSTN_HD void sum_taps(const T* image, int row, const Taps& taps, int i, const Masks& some, __m512 (&sum)[C]) {
     const __m512i first = _mm512_loadu_si512(taps.first + i);
     for (int j = 0; j < S; ++j) {
       __m512i word[words];
@@ -269,66 +424,79 @@ struct BytePlanes {
       for (int k = 0; k < S; ++k)
         for (int c = 0; c < C; ++c) {
           const int at = k * C + c;
-          const __m512 term = _mm512_mul_ps(byte(word[at / 4], at % 4), weight(0, k, some.column[k]));
-          inner[c] = k ? _mm512_add_ps(inner[c], term) : term;
+          const __m512 tap = element(word[at / in_word], at % in_word);
+          if constexpr (S == 2) {
+            const __m512 term = weighted<whole>(tap, taps.product[j * S + k] + i, some.row[j] & some.column[k]);
+            sum[c] = j + k ? _mm512_add_ps(sum[c], term) : term;
+          } else {
+            const __m512 term = weighted<whole>(tap, taps.w[0][k] + i, some.column[k]);
+            inner[c] = k ? _mm512_add_ps(inner[c], term) : term;
+          }
         }
-      for (int c = 0; c < C; ++c) {
-        const __m512 term = _mm512_mul_ps(inner[c], weight(1, j, some.row[j]));
+      for (int c = 0; S > 2 && c < C; ++c) {
+        const __m512 term = weighted<whole>(inner[c], taps.w[1][j] + i, some.row[j]);
         sum[c] = j ? _mm512_add_ps(sum[c], term) : term;
       }
     }
   }
 
-  // Where taps outside read 0. Bytes beside a row may be read, for nothing, but not those beside the image: returns
+  // Where taps outside read 0. What is beside a row may be read, for nothing, but not what is beside the image: returns
   // the pixels that would.
   template <class Taps>
   static PYSTN_HD __mmask16 mask_dropping(const SampleJob& job, const Taps& taps, int i, Masks& some) {
     const int row = int(job.input.axis[1]), rows = int(job.size[1] - 1) * row;
     const __m512i low = _mm512_set1_epi32(rows < 0 ? rows : 0);
-    const __m512i high = _mm512_set1_epi32((rows < 0 ? 0 : rows) + int(job.size[0]) * C - 4 * words);
-    const __m512i x = _mm512_loadu_si512(taps.cell[0] + i), y = _mm512_loadu_si512(taps.cell[1] + i);
+    const __m512i high = _mm512_set1_epi32((rows < 0 ? 0 : rows) + int(job.size[0]) * C - in_word * words);
     const __m512i first = _mm512_loadu_si512(taps.first + i);
-    const auto inside = [](__m512i cell, int k, int64_t size) {
-      return _mm512_cmplt_epu32_mask(_mm512_add_epi32(cell, _mm512_set1_epi32(k)), _mm512_set1_epi32(int(size)));
+    const auto inside = [&](int a, int k) __attribute__((always_inline)) {
+      const __m512i cell = _mm512_add_epi32(_mm512_loadu_si512(taps.cell[a] + i), _mm512_set1_epi32(k));
+      __mmask16 in = _mm512_cmplt_epu32_mask(cell, _mm512_set1_epi32(int(job.size[a])));
+      if constexpr (S > 2 && !is_integer<T>)  // what is not read may be no number
+        in &= _mm512_cmp_ps_mask(_mm512_loadu_ps(taps.w[a][k] + i), _mm512_setzero_ps(), _CMP_NEQ_UQ);
+      return in;
     };
     __mmask16 any = 0, beside = 0;
-    for (int k = 0; k < S; ++k) any |= some.column[k] = inside(x, k, job.size[0]);
+    for (int k = 0; k < S; ++k) any |= some.column[k] = inside(0, k);
     for (int j = 0; j < S; ++j) {
       const __m512i at = _mm512_add_epi32(first, _mm512_set1_epi32(j * row));
       const __mmask16 allowed = _mm512_cmple_epi32_mask(low, at) & _mm512_cmple_epi32_mask(at, high);
-      some.row[j] = inside(y, j, job.size[1]);
+      some.row[j] = inside(1, j);
       some.read[j] = some.row[j] & any & allowed;
       beside |= some.row[j] & any & ~allowed;
     }
     return beside;
   }
 
-  // Pixels of one row, of `taps` from i on: those that are plain, and the others if their taps drop. Those that are
-  // left have their bits returned. Apart, or compilers load their constants again for each block.
+  // Pixels of one row, of `taps` from i on: those that are plain or dark, and the others if their taps drop. Those that
+  // are left have their bits returned. Apart, or compilers load their constants again for each block.
   template <class Taps>
-  static PYSTN_APART Bits put(const SampleJob& job, const Byte* image, const Taps& taps, int i, int count, Byte* out) {
+  static PYSTN_APART Bits put(const SampleJob& job, const double* fill, const T* image, const Taps& taps, int i,
+                              int count, T* out) {
     const int row = int(job.input.axis[1]);
     Bits left = 0;
+    __m512 outside[C];
+    for (int c = 0; c < C; ++c) outside[c] = _mm512_set1_ps(fill ? float(fill[c]) : 0.0f);
     for (int at = 0; at < count; at += 16) {
-      const auto put_sum = [&](auto whole, const Masks& some) __attribute__((always_inline)) {
+      const auto put_sum = [&](auto whole, const Masks& some, __mmask16 dark) __attribute__((always_inline)) {
         __m512 sum[C];
         sum_taps<whole.value>(image, row, taps, i + at, some, sum);
+        for (int c = 0; !whole.value && c < C; ++c) sum[c] = _mm512_mask_mov_ps(sum[c], dark, outside[c]);
         store(out + at * C, sum, count - at);
       };
       const auto lanes = [&](const Flag* flags) __attribute__((always_inline)) {
         return _mm512_test_epi32_mask(_mm512_loadu_si512(flags + i + at), _mm512_set1_epi32(1));
       };
       if (taps.all || lanes(taps.plain) == 0xffff) {
-        put_sum(std::true_type(), Masks());
+        put_sum(std::true_type(), Masks(), 0);
       } else if ((lanes(taps.plain) || taps.drops) && lanes(taps.dark) != 0xffff) {
         Masks some;
         if (taps.drops)
           left |= Bits(mask_dropping(job, taps, i + at, some)) << at;
         else
           for (int k = 0; k < S; ++k) some.column[k] = some.row[k] = some.read[k] = lanes(taps.plain);
-        put_sum(std::false_type(), some);
+        put_sum(std::false_type(), some, lanes(taps.dark));
       } else {
-        store(out + at * C, {}, count - at);
+        store(out + at * C, outside, count - at);
       }
     }
     return left & first_bits(count);
@@ -343,22 +511,22 @@ inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
   return has_pairs && taps == 2 && by_taps < 8 ? 8 : by_taps;
 }
 
-// Bytes are summed axis by axis, numbers of two taps by the products of their weights, as in sampling.hpp.
+// Two taps are summed by the products of their weights, four axis by axis, as in sampling.hpp.
 template <class T, int S>
-using PixelTaps = UsualTaps<T, float, S, 2, S == 2 && sizeof(T) == 4, false, strip_rows>;
+using PixelTaps = UsualTaps<float, S, 2, S == 2, false, strip_rows, 0, is_integer<T>>;
 
 // The first tap of a pixel whose reading ends with the image.
-template <int S>
+template <int S, int C>
 int last_first_tap(const SampleJob& job) {
   const int64_t column = job.input.axis[0], row = job.input.axis[1];
-  const int64_t end = (row > 0 ? (job.size[1] - 1) * row : 0) + (job.size[0] - 1) * column + job.channels;
-  return int(end - (row > 0 ? (S - 1) * row : 0) - read_in_row(job.channels, S, column));
+  const int64_t end = (row > 0 ? (job.size[1] - 1) * row : 0) + (job.size[0] - 1) * column + C;
+  return int(end - (row > 0 ? (S - 1) * row : 0) - read_in_row(C, S, column));
 }
 
-// T: of the image's elements; C channels; S taps on each axis.
+// T: of the image's elements; C channels next to each other, or one in each of the image's planes; S taps on each axis.
 template <class T, int S, int C>
 struct PixelSampler {
-  static constexpr bool bytes = PixelTaps<T, S>::bytes, flat = S == 2 && !bytes;
+  static constexpr bool flat = S == 2;
 
   template <int pixels>
   static PYSTN_HD QuadVector<pixels> value(const T* image, int column, int row, const PixelTaps<T, S>& taps, int i) {
@@ -404,10 +572,10 @@ struct PixelSampler {
                                     T* out, Index step) {
     const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
     if constexpr (C == 1) {
-      put_bytes(image, row, taps, i, end, out, step);
+      put_plane(image, row, taps, i, end, out, step);
     } else {
 #if PYSTN_QUADS == 4
-      if constexpr (flat)
+      if constexpr (flat && !is_small<T>)
         if (step == C && column == C)
           for (; i + 4 <= end; i += 4) PairsOf<C>::store(out + i * C, value_of_pairs(image, row, taps, i));
 #endif
@@ -418,30 +586,42 @@ struct PixelSampler {
     }
   }
 
-  // One channel: rows of taps are collected as integers, byte after byte.
-  static PYSTN_HD void put_bytes(const T* image, int row, const PixelTaps<T, S>& taps, int begin, int end, T* out,
+  // One channel: rows of taps are collected as integers, element after element.
+  static PYSTN_HD void put_plane(const T* image, int row, const PixelTaps<T, S>& taps, int begin, int end, T* out,
                                  Index step) {
-    using Bytes = unsigned int;
-    constexpr int capacity = PixelTaps<T, S>::capacity;
-    alignas(64) Bytes rows[S][capacity];
-    alignas(64) Byte values[capacity];
+    using Row = std::conditional_t<(S * sizeof(T) > 4), uint64_t, uint32_t>;
+    constexpr int capacity = PixelTaps<T, S>::capacity, bits = 8 * int(sizeof(T));
+    alignas(64) Row rows[S][capacity];
+    alignas(64) T values[capacity];
     for (int j = 0; j < S; ++j)
       for (int i = begin; i < end; ++i) {
         rows[j][i] = 0;
-        __builtin_memcpy(&rows[j][i], image + taps.first[i] + int64_t(j) * row, S);
+        __builtin_memcpy(&rows[j][i], image + taps.first[i] + int64_t(j) * row, S * sizeof(T));
       }
     for (int i = begin; i < end; ++i) {
-      const auto tap = [&](int j, int k) { return float(int(rows[j][i] >> 8 * k & 255)); };
+      const auto tap = [&](int j, int k) __attribute__((always_inline)) {
+        return tap_of(unsigned(rows[j][i] >> bits * k) & ((1u << bits) - 1), T());
+      };
       float sum = 0.0f;
-      for (int j = 0; j < S; ++j) {
-        float inner = 0.0f;
-        for (int k = 0; k < S; ++k) inner += tap(j, k) * taps.w[0][k][i];
-        sum += inner * taps.w[1][j][i];
+      if constexpr (flat) {
+        sum = taps.product[0][i] * tap(0, 0);
+        for (int k = 1; k < S * S; ++k) sum += taps.product[k][i] * tap(k / S, k % S);
+      } else {
+        for (int j = 0; j < S; ++j) {
+          float inner = 0.0f;
+          for (int k = 0; k < S; ++k) inner += tap(j, k) * taps.w[0][k][i];
+          sum += inner * taps.w[1][j][i];
+        }
       }
-      values[i] = Byte(int(rounded_between(0.0f, sum, 255.0f)));
+      assign(values[i], sum);
     }
     for (int i = begin; i < end; ++i) out[i * step] = values[i];
   }
+  static PYSTN_HD float tap_of(unsigned bits, Byte) { return float(int(bits)); }
+  static PYSTN_HD float tap_of(unsigned bits, unsigned short) { return float(int(bits)); }
+  static PYSTN_HD float tap_of(unsigned bits, short) { return float(int(short(bits))); }
+  static PYSTN_HD float tap_of(unsigned bits, Half) { return half_to_float((unsigned short)bits); }
+  static PYSTN_HD float tap_of(unsigned bits, Bfloat) { return float_of(bits << 16); }
 
   // One pixel some of whose taps are outside, where they read 0. As sampling.hpp does it, to the same bits.
   static void put_dropping(const SampleJob& job, const T* image, const PixelTaps<T, S>& taps, int i, T* out) {
@@ -459,7 +639,7 @@ struct PixelSampler {
         if (!is_inside(0, k)) continue;
         const T* const tap = image + j * row + k * column;
         for (int c = 0; c < C; ++c) {
-          const float value = float(tap[c]);
+          const float value = number_of(tap[c]);
           if constexpr (flat)
             sum[c] = any ? sum[c] + taps.product[j * S + k][i] * value : taps.product[j * S + k][i] * value;
           else
@@ -469,7 +649,7 @@ struct PixelSampler {
       }
       for (int c = 0; !flat && c < C; ++c) sum[c] += inner[c] * taps.w[1][j][i];
     }
-    for (int c = 0; c < C; ++c) out[c] = bytes ? T(rounded_between(0.0f, sum[c], 255.0f)) : T(sum[c]);
+    for (int c = 0; c < C; ++c) assign(out[c], sum[c]);
   }
 
   // Asks for what strips to the right will read, twice as far from a strip as its end is from its beginning: in each
@@ -492,12 +672,14 @@ struct PixelSampler {
 
   // Row r of a strip, `step` apart. Of what is neither plain nor dark, those of whom the bits are returned are left if
   // taps drop, and all if not.
-  static PYSTN_HD Bits put_row(const SampleJob& job, const Span& strip, int r, const T* image,
+  static PYSTN_HD Bits put_row(const SampleJob& job, int64_t channel, const Span& strip, int r, const T* image,
                                const PixelTaps<T, S>& taps, T* out, Index step) {
+    const double* const fill = job.fill ? job.fill + channel : nullptr;
     const int first = r * taps.width;
 #if PYSTN_QUADS == 4
-    if constexpr (bytes)
-      if (step == C && job.input.axis[0] == C) return BytePlanes<S, C>::put(job, image, taps, first, strip.count, out);
+    if constexpr (is_small<T>)
+      if (step == C && job.input.axis[0] == C)
+        return LanesOfPixels<T, S, C>::put(job, fill, image, taps, first, strip.count, out);
 #endif
     T* const from = out - first * step;
     if (taps.all) {
@@ -509,32 +691,38 @@ struct PixelSampler {
                      [&](int begin, int end) { put_plain(job, image, taps, first + begin, first + end, from, step); });
     for_each_set_run(dark, [&](int begin, int end) {
       for (int i = begin; i < end; ++i)
-        for (int c = 0; c < C; ++c) out[i * step + c] = T(0);
+        for (int c = 0; c < C; ++c) assign(out[i * step + c], fill ? float(fill[c]) : 0.0f);
     });
     return first_bits(strip.count) & ~(plain | dark);
   }
 
   static void put_strip(const SampleJob& job, int64_t n, const Span& strip, const T* image, PixelTaps<T, S>& taps,
                         T* out, Index row, Index step) {
-    Flag other[strip_columns];
     taps.place(job, n, strip, 16);
     prefetch(job, strip, image, taps);
-    for (int r = 0; r < strip.rows; ++r) {
-      Bits left = put_row(job, strip, r, image, taps, out + r * row, step);
-      if (taps.all) continue;
-      if (taps.drops) {
-        for (; left; left &= left - 1) {
+    for (int64_t c = 0; c < job.channels; c += C) {
+      const T* const from = image + c * job.input.channel;
+      T* const to = out + c * job.output.channel;
+      for (int r = 0; r < strip.rows; ++r)
+        for (Bits left = put_row(job, c, strip, r, from, taps, to + r * row, step); taps.drops && left;
+             left &= left - 1) {
           const int i = lowest(left);
-          put_dropping(job, image, taps, r * taps.width + i, out + r * row + i * step);
+          put_dropping(job, from, taps, r * taps.width + i, to + r * row + i * step);
         }
-        continue;
-      }
+    }
+    if (!taps.all && !taps.drops) put_others(job, n, strip, taps, out, row, step);
+  }
+
+  static void put_others(const SampleJob& job, int64_t n, const Span& strip, PixelTaps<T, S>& taps, T* out, Index row,
+                         Index step) {
+    using E = std::conditional_t<is_small<T>, Any, T>;
+    Flag other[strip_columns];
+    for (int r = 0; r < strip.rows; ++r) {
       const Span others = taps.others(strip, other, r);
       if (others.count <= 0) continue;
       const int64_t begin = others.column - strip.column;
-      T* const to = out + r * row + begin * step;
-      bytes ? sample_others<Any, 0>(job, n, others, other + begin, taps.run, to, step, 1)
-            : sample_others<float, S>(job, n, others, other + begin, taps.run, to, step, 1);
+      sample_others<E, (flat || !is_small<T> ? S : 0)>(job, n, others, other + begin, taps.run,
+                                                       out + r * row + begin * step, step, job.output.channel);
     }
   }
 
@@ -543,8 +731,8 @@ struct PixelSampler {
     const T* const image = static_cast<const T*>(job.input.data) + n * job.input.batch;
     T* const output = static_cast<T*>(job.output.data) + n * job.output.batch;
     const Index step = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
-    const bool streams = job.streams && step == C;
-    PixelTaps<T, S> taps(job, last_first_tap<S>(job));
+    const bool streams = job.streams && step == C && job.channels == C;
+    PixelTaps<T, S> taps(job, last_first_tap<S, C>(job));
     Stream<T, 1, strip_rows, strip_columns * C> stream(row, 0);
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       T* const there = output + offset_of(job, job.output.axis, strip);
@@ -561,11 +749,29 @@ SampleChunk sampled_pixels(const SampleJob& job) {
   return job.kernel[0].taps == 2 ? PixelSampler<T, 2, C>::forward : PixelSampler<T, 4, C>::forward;
 }
 
-// The body for a forward job on small pixels, or null if the general one has to do it.
+template <class T>
+SampleChunk pixels_of(const SampleJob& job) {
+  if (job.channels == 1 || job.input.channel != 1) {
+    if constexpr (is_small<T>)
+      if (job.input.axis[0] == 1) return sampled_pixels<T, 1>(job);
+    return nullptr;
+  }
+  if (job.output.channel != 1 || job.input.axis[0] < job.channels) return nullptr;
+  switch (job.channels) {
+    case 2:
+      return sampled_pixels<T, 2>(job);
+    case 3:
+      return sampled_pixels<T, 3>(job);
+    case 4:
+      return sampled_pixels<T, 4>(job);
+    default:
+      return nullptr;
+  }
+}
+
+// The body for a forward job on such images, or null if the general one has to do it.
 inline SampleChunk pixels(const SampleJob& job) {
-  const bool bytes = job.input.type == Element::u8;
   if (job.ndim != 2 || !job.single || job.components != 1 || job.output.type != job.input.type) return nullptr;
-  if (!bytes && job.input.type != Element::f32) return nullptr;
   if (job.mask.data || job.projected || job.output_batch != job.batch) return nullptr;
   const int taps = job.kernel[0].taps;
   if (job.kernel[1].taps != taps || (taps != 2 && taps != 4)) return nullptr;
@@ -578,15 +784,19 @@ inline SampleChunk pixels(const SampleJob& job) {
     reach += (job.size[a] + 256) * stride;  // first taps are at most 128 pixels outside
   }
   if (reach >= int64_t(1) << 31 || job.size[0] < 2 || job.size[1] < 2) return nullptr;
-  if (job.channels == 1) return bytes && job.input.axis[0] == 1 ? sampled_pixels<Byte, 1>(job) : nullptr;
-  if (job.input.channel != 1 || job.output.channel != 1 || job.input.axis[0] < job.channels) return nullptr;
-  switch (job.channels) {
-    case 2:
-      return bytes ? sampled_pixels<Byte, 2>(job) : sampled_pixels<float, 2>(job);
-    case 3:
-      return bytes ? sampled_pixels<Byte, 3>(job) : sampled_pixels<float, 3>(job);
-    case 4:
-      return bytes ? sampled_pixels<Byte, 4>(job) : sampled_pixels<float, 4>(job);
+  switch (job.input.type) {
+    case Element::f32:
+      return pixels_of<float>(job);
+    case Element::f16:
+      return pixels_of<Half>(job);
+    case Element::bf16:
+      return pixels_of<Bfloat>(job);
+    case Element::u8:
+      return pixels_of<Byte>(job);
+    case Element::i16:
+      return pixels_of<short>(job);
+    case Element::u16:
+      return pixels_of<unsigned short>(job);
     default:
       return nullptr;
   }

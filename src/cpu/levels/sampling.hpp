@@ -218,8 +218,6 @@ struct Sampler {
       for_each_placed<0>(job, n, chunk % chunks_per_image(job), run, [&](const Span& span) {
         const Index first = place_of(job, job.output, job.output_batch == 1 ? 0 : n, span, 0);
         products.place(run, span.count, image.stride);
-        for (int i = 0; job.mask.data && i < span.count; ++i)
-          put_mask(job, place_of(job, job.mask, n, span, i), run.coverage(i, 0).value);
         for (int i = 0; job.fill && i < span.count; ++i)
           filled[i] = run.cut[i] ? R(1) : run.whole[i] ? R(0) : run.outside(job, i, 0).value;
         const auto sample_pixel = [&](int i, int64_t c) {
@@ -310,14 +308,14 @@ struct Sampler {
     });
   }
 
-  // grad_grid_a = sum_c output_c V_a(U_c); over the batch too if it shares a grid.
+  // grad_grid_a = sum_c output_c V_a(U_c); over the batch too if it shares a grid. Without the mask: masks.hpp.
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     const int64_t n0 = chunk / chunks_per_image(job);
     const int64_t n1 = job.grid_batch == 1 ? job.batch : n0 + 1;
     const Index column = column_stride(job, job.output.axis);
     Run<R, ND> run;
     FlatRun<true> products;
-    R sum[ND][strip_columns], through_mask[ND][strip_columns];
+    R sum[ND][strip_columns];
     bool reads[strip_columns], fills[strip_columns];
     Jet<R, ND> share[strip_columns];
     for_each_placed<1>(job, n0, chunk % chunks_per_image(job), run, [&](const Span& span) {
@@ -326,7 +324,7 @@ struct Sampler {
         reads[i] = run.reads(i);  // a sample outside has no slope
         fills[i] = reads_fill(job, run, i);
         if (fills[i]) share[i] = run.outside(job, i, 1);
-        for (int a = 0; a < ND; ++a) sum[a][i] = through_mask[a][i] = R(0);
+        for (int a = 0; a < ND; ++a) sum[a][i] = R(0);
       }
       for (int64_t n = n0; n < n1; ++n) {
         const Image image = image_of(job.input, n);
@@ -352,13 +350,8 @@ struct Sampler {
             for (int a = 0; a < ND; ++a) sum[a][i] += g * slope[a];
           }
         }
-        for (int i = 0; job.mask.data && i < span.count; ++i) {
-          const Jet<R, ND> cover = run.coverage(i, 1);
-          const R g = mask_at(job, place_of(job, job.mask, n, span, i));
-          for (int a = 0; a < ND; ++a) through_mask[a][i] += cover.slope[a] == R(0) ? R(0) : g * cover.slope[a];
-        }
       }
-      put_grad_grid<R, ND>(job, n0, chunk, span, run, sum, job.mask.data ? through_mask : nullptr);
+      put_grad_grid<R, ND>(job, n0, chunk, span, run, sum);
     });
   }
 
@@ -414,7 +407,8 @@ struct Sampler {
           }
         }
       }
-      put_grad_grid<R, ND>(job, n0, chunk, span, run, sum, job.mask.data ? through_mask : nullptr);
+      put_grad_grid<R, ND>(job, n0, chunk, span, run, sum);
+      if (job.mask.data) add_grad_grid(job, n0, chunk, span, through_mask);
     });
   }
 
@@ -491,7 +485,7 @@ struct Sampler {
           }
         }
       }
-      put_grad_grid<R, ND>(job, n0, chunk, span, run, sum, nullptr);
+      put_grad_grid<R, ND>(job, n0, chunk, span, run, sum);
     });
   }
 

@@ -354,6 +354,13 @@ struct AxisTable {
     adjacent[i] = false;
   }
 
+  // Whether pixel i reads anything of the image on this axis.
+  bool reads(int i) const {
+    bool any = false;
+    for (int k = 0; k < taps; ++k) any = any || index_of(i, k) >= 0;
+    return any;
+  }
+
   // Sums of w, w' and w'' over the taps of pixel i, or those inside.
   void sum(int i, bool inside, R (&sums)[3], int order) const {
     sums[0] = sums[1] = sums[2] = R(0);
@@ -428,6 +435,34 @@ struct Run {
     }
   }
 
+  // The mask of a run's pixels, placed for nothing else.
+  PYSTN_APART void cover_pixels(const SampleJob& job, int64_t n, const Span& span, R* __restrict mask) {
+    alignas(64) R x[strip_columns], sum[strip_columns];
+    const int count = placed = span.count;
+    const bool cuts = Cutoff(job.cutoff) != Cutoff::none;
+    for (int i = 0; i < count; ++i) cut[i] = false, mask[i] = R(1);
+    for (int a = 0; a < ND; ++a) {
+      const AxisTable<R>& table = cover[a];
+      load_coordinates(job, n, span, a, x);
+      const bool adjacent = cover[a].template set<0>(job, a, Boundary::zeros, count, x);
+      if (cuts || !all_finite(count, x)) set_cut(job, a, count, x);
+      for (int i = 0; i < count; ++i) sum[i] = R(0);
+      for (int k = 0; k < table.taps; ++k) {
+        const R* const w = table.w + table.entry(0, k);
+        const Index* const index = table.index + table.entry(0, k);
+        if (adjacent)
+          for (int i = 0; i < count; ++i) sum[i] += w[i];
+        else
+          for (int i = 0; i < count; ++i) sum[i] += table.adjacent[i] || index[i] >= 0 ? w[i] : R(0);
+      }
+      for (int i = 0; i < count; ++i) mask[i] *= sum[i];
+    }
+    for (int i = 0; i < count; ++i) {
+      const R most = mask[i] > R(1) ? R(1) : mask[i];
+      mask[i] = cut[i] || most < R(0) ? R(0) : most;
+    }
+  }
+
   static bool all_finite(int count, const R* __restrict x) {
     Flag all = 1;
     for (int i = 0; i < count; ++i) all &= Flag(is_finite(x[i]));
@@ -454,11 +489,15 @@ struct Run {
   // The share of pixel i's weight on taps that read the fill value.
   PYSTN_APART Jet<R, ND> outside(const SampleJob& job, int i, int order) const {
     R all[ND][3], inside[ND][3];
+    bool nothing = false, one = true;
     for (int a = 0; a < ND; ++a) {
+      const bool fills = Boundary(job.boundary[a]) == Boundary::constant;
       axis[a].sum(i, true, inside[a], order);
-      axis[a].sum(i, Boundary(job.boundary[a]) != Boundary::constant, all[a], order);
+      axis[a].sum(i, !fills, all[a], order);
+      nothing = nothing || !axis[a].reads(i);
+      one = one && fills && adds_to_one(Mode(job.kernel[a].mode));
     }
-    return share_outside<ND>(all, inside);
+    return share_outside<ND>(all, inside, nothing && one);
   }
 
   // d position / d coordinate on an axis.
@@ -468,11 +507,7 @@ struct Run {
   bool reads(int i) const {
     if (cut[i]) return false;
     bool all = true;
-    for (int a = 0; !whole[i] && a < ND; ++a) {
-      bool any = false;
-      for (int k = 0; k < axis[a].taps; ++k) any = any || axis[a].index_of(i, k) >= 0;
-      all = all && any;
-    }
+    for (int a = 0; !whole[i] && a < ND; ++a) all = all && axis[a].reads(i);
     return all;
   }
 
@@ -538,16 +573,15 @@ inline void store_pixels(G* __restrict to, int count, const R (&x)[ND][strip_col
     for (int a = 0; a < ND; ++a) to[i * ND + a] = G(x[a][i]);
 }
 
-// Delivers what a run's coordinates receive: what its positions did, times d position / d coordinate,
-// and what came through the mask, if there is one. To the gradient of the grid or of the matrix.
+// Delivers what a run's coordinates receive, to the gradient of the grid or of the matrix: what its positions did,
+// times d position / d coordinate;
 template <class R, int ND, class Taps>
 PYSTN_APART void put_grad_grid(const SampleJob& job, int64_t n, int64_t chunk, const Span& span, const Taps& taps,
-                               const R (*sums)[strip_columns], const R (*through_mask)[strip_columns]) {
+                               const R (*sums)[strip_columns]) {
   alignas(64) R x[ND][strip_columns];
   for (int a = 0; a < ND; ++a) {
     const R* const factor = taps.factor_of(a);
     for (int i = 0; i < span.count; ++i) x[a][i] = factor[i] == R(0) ? R(0) : factor[i] * sums[a][i];
-    for (int i = 0; through_mask && i < span.count; ++i) x[a][i] += through_mask[a][i];
   }
   if (!is_stored(job)) return add_to_matrix(job, n, chunk, span, x);
   const GridArray& to = job.grad_grid;
@@ -557,6 +591,19 @@ PYSTN_APART void put_grad_grid(const SampleJob& job, int64_t n, int64_t chunk, c
     return store_pixels(static_cast<double*>(to.data) + at, span.count, x);
   }
   for (int a = 0; a < ND; ++a) store_coordinates(job, to, n, span, a, x[a]);
+}
+
+// and what they did themselves, beside what is there already.
+template <class R, int ND>
+PYSTN_APART void add_grad_grid(const SampleJob& job, int64_t n, int64_t chunk, const Span& span,
+                               R (&x)[ND][strip_columns]) {
+  if (!is_stored(job)) return add_to_matrix(job, n, chunk, span, x);
+  alignas(64) R before[strip_columns];
+  for (int a = 0; a < ND; ++a) {
+    load_stored(job, job.grad_grid, n, span, a, before);
+    for (int i = 0; i < span.count; ++i) x[a][i] += before[i];
+    store_coordinates(job, job.grad_grid, n, span, a, x[a]);
+  }
 }
 
 // Strips of a chunk, at most; the size of its part of the table of reaches.

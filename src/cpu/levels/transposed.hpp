@@ -243,7 +243,7 @@ struct TransposedSampler : ChannelSampler<R, S, ND> {
       sums.clear(span.count);
       Channels::add_slopes(pixels, places, image, step, span.count, cotangents, step, sums);
       sums.total(span.count, sum);
-      put_grad_grid<R, ND>(job, n, n, span, pixels.run, sum, nullptr);
+      put_grad_grid<R, ND>(job, n, n, span, pixels.run, sum);
     });
   }
 
@@ -318,7 +318,7 @@ struct TransposedSampler : ChannelSampler<R, S, ND> {
       sums.clear(span.count);
       Channels::add_slopes(pixels, places, image, step, span.count, cotangents, step, sums);
       sums.total(span.count, sum);
-      put_grad_grid<R, ND>(job, n, n, span, pixels.run, sum, nullptr);
+      put_grad_grid<R, ND>(job, n, n, span, pixels.run, sum);
     });
   }
 };

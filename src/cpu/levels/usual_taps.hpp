@@ -43,13 +43,12 @@ PYSTN_HD void for_each_set_run(Bits bits, Body&& body) {
   }
 }
 
-// T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are. With
-// `masks` it is told of each tap whether it is in the image. Of a strip of up to `rows` rows, pixel i of row r is entry
-// r * width + i. Order 1 has slopes too.
-template <class T, class R, int S, int ND, bool multiplied, bool masks, int rows = 1, int order = 0>
+// R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are. With `masks` it is told of each tap
+// whether it is in the image. Of a strip of up to `rows` rows, pixel i of row r is entry r * width + i. Order 1 has
+// slopes too. Of an image of `integers` all are numbers.
+template <class R, int S, int ND, bool multiplied, bool masks, int rows = 1, int order = 0, bool integers = false>
 struct UsualTaps {
   static constexpr int capacity = rows * strip_columns;
-  static constexpr bool bytes = sizeof(T) == 1;  // none of which is no number
   static constexpr int tables = multiplied ? power(S, ND) : 1, axes = multiplied ? 1 : ND;
   static constexpr int sloped = order ? ND : 1, changes = order && S > 2 ? S : 1;  // those of linear are -1 and 1
 
@@ -59,7 +58,7 @@ struct UsualTaps {
   alignas(64) R dw[sloped][changes][capacity];               // slopes of the weights
   alignas(64) R factor[sloped][capacity];                    // d position / d coordinate
   alignas(64) Flag plain[capacity];                          // all that is read is in the image
-  alignas(64) Flag dark[capacity];                           // the pixel is 0: no tap is in the image
+  alignas(64) Flag dark[capacity];                           // no tap is in the image: 0, or the fill value
   Flag all;                                                  // every pixel is plain
   int width;
   // Where taps outside read 0, and not every pixel is plain, the index of the first tap on each axis and `inside` say
@@ -74,17 +73,19 @@ struct UsualTaps {
     constexpr Mode mode = S == 1 ? Mode::nearest : S == 2 ? Mode::linear : Mode::cubic;
     known = Cutoff(job.cutoff) == Cutoff::none &&
             (order == 0 || S != 2 || Subgradient(job.subgradient) == Subgradient::right);
-    zeros = !job.fill;
+    one_outside = true;
     are_of(job.input, 0, job.size[ND - 1]);
     for (int a = 0; S == 1 && a < axes; ++a)
       for (int i = 0; i < capacity; ++i) w[a][0][i] = R(1);
-    dropping = zeros;
+    dropping = !job.fill;
     for (int a = 0; a < ND; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
       known = known && Mode(job.kernel[a].mode) == mode && (S > 1 || !job.kernel[a].variant) &&
               (S == 4 || job.boundary[a] == job.boundary[0]);
-      zeros = zeros && (boundary == Boundary::zeros || boundary == Boundary::constant);
-      dropping = dropping && known && (S > 2 ? zeros : after_fold(boundary) == Boundary::zeros);
+      const bool drops = boundary == Boundary::zeros || boundary == Boundary::constant;
+      const bool fills = boundary == Boundary::constant && adds_to_one(Mode(job.kernel[a].mode));
+      one_outside = one_outside && (job.fill ? fills : drops);
+      dropping = dropping && known && (S > 2 ? one_outside : after_fold(boundary) == Boundary::zeros);
     }
   }
 
@@ -133,7 +134,8 @@ struct UsualTaps {
  private:
   const ImageArray* image;
   int last, low, high;
-  bool known, zeros, dropping;
+  bool known, dropping;
+  bool one_outside;  // all that is outside has one value
 
   static Span row_of(const Span& span, int r) { return Span{span.outer, span.row + r, span.column, 1, span.count}; }
 
@@ -245,7 +247,7 @@ struct UsualTaps {
         offset += unsigned(at) * stride[a];
         cell[a][i] = at;
         within &= Flag(unsigned(at - begin[a]) < places[a]);
-        for (int k = 0; S > 2 && !bytes && k < S; ++k)  // what is not read may be no number
+        for (int k = 0; S > 2 && !integers && k < S; ++k)  // what is not read may be no number
           within &= Flag(!is_idle(weight[a][k], order ? slope[a][k] : R(0), R(0)));
         for (int k = 0; S > 2 && order && k < S; ++k) dw[a][k][i] = slope[a][k];
       }
@@ -266,7 +268,7 @@ struct UsualTaps {
     }
     all = every;
     if (every) return;
-    const Flag dims = zeros;
+    const Flag dims = one_outside;
     for (int i = 0; i < count; ++i) {
       Flag beyond = 0;
       for (int a = 0; a < ND; ++a) beyond |= Flag(cell[a][i] <= begin[a] - S) | Flag(cell[a][i] >= end[a]);

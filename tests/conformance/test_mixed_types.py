@@ -1,0 +1,116 @@
+"""Arrays of other types than the arithmetic's, enough samples that the CPU copies them in it: values are those of arrays
+converted by hand, rounded once. And masks, which are made beside the samples."""
+
+import numpy as np
+import pytest
+
+import pystn
+
+SMALL = ["uint8", "int16", "uint16", "float16"]
+SIZES = {1: (300,), 2: (40, 50), 3: (9, 11, 13)}
+
+
+def drawn(rng, shape, dtype):
+    if "int" in dtype:
+        return rng.integers(0, 200, shape).astype(dtype)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def points(rng, ndim, dtype="float32", count=3000):
+    """Some of them outside, and one nowhere."""
+    grid = rng.uniform(-1.1, 1.1, (2, count, ndim)).astype(dtype)
+    grid[0, 5] = np.nan
+    return grid
+
+
+def rounded(array, dtype):
+    if "int" in dtype:
+        limits = np.iinfo(dtype)
+        array = np.clip(np.rint(array), limits.min, limits.max)
+    return array.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic", "spline3", ("linear", "nearest", "cubic")])
+def test_small_types_are_float32_rounded_once(rng, dtype, ndim, mode):
+    kernel = pystn.BSpline(3) if mode == "spline3" else mode[-ndim:] if isinstance(mode, tuple) else mode
+    for channel_axis in (1, -1):
+        shape = (2, 3, *SIZES[ndim]) if channel_axis == 1 else (2, *SIZES[ndim], 3)
+        image, grid = drawn(rng, shape, dtype), points(rng, ndim)
+        options = {"mode": kernel, "padding_mode": "constant", "fill_value": 7.25, "channel_axis": channel_axis}
+        expected = pystn.grid_sample(image.astype(np.float32), grid, **options)
+        np.testing.assert_array_equal(pystn.grid_sample(image, grid, **options), rounded(expected, dtype))
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_float64_coordinates_of_a_float32_image(rng, mode, ndim):
+    image, grid = drawn(rng, (2, 3, *SIZES[ndim]), "float32"), points(rng, ndim, "float64")
+    wide = image.astype(np.float64)
+    value = pystn.grid_sample(image, grid, mode)
+    np.testing.assert_array_equal(value, pystn.grid_sample(wide, grid, mode).astype(np.float32))
+    tangents = drawn(rng, image.shape, "float32"), drawn(rng, grid.shape, "float64")
+    moved = pystn.grid_sample_jvp(image, grid, *tangents, mode)
+    expected = pystn.grid_sample_jvp(wide, grid, tangents[0].astype(np.float64), tangents[1], mode)
+    np.testing.assert_array_equal(moved, expected.astype(np.float32))
+    grads = pystn.grid_sample_vjp(value, image, grid, mode)
+    expected = pystn.grid_sample_vjp(value.astype(np.float64), wide, grid, mode)
+    assert [grad.dtype for grad in grads] == ["float32", "float64"]
+    np.testing.assert_array_equal(grads[0], expected[0].astype(np.float32))
+    np.testing.assert_array_equal(grads[1], expected[1])
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_derivatives_of_halves(rng, mode, ndim):
+    """The tangents and cotangents are halves too; sums are made in float32, and rounded once."""
+    image, grid = drawn(rng, (2, 3, *SIZES[ndim]), "float16"), points(rng, ndim)
+    half, d_grid = drawn(rng, (2, 3, 3000), "float16"), drawn(rng, grid.shape, "float32") / 10
+    wide, wide_half = image.astype(np.float32), half.astype(np.float32)
+    grads = pystn.grid_sample_vjp(half, image, grid, mode)
+    expected = pystn.grid_sample_vjp(wide_half, wide, grid, mode)
+    np.testing.assert_array_equal(grads[0], expected[0].astype(np.float16))
+    np.testing.assert_array_equal(grads[1], expected[1])
+    moved = pystn.grid_sample_jvp(image, grid, image, d_grid, mode)
+    expected = pystn.grid_sample_jvp(wide, grid, wide, d_grid, mode)
+    np.testing.assert_array_equal(moved, expected.astype(np.float16))
+    second = pystn.grid_sample_vjp2(image, d_grid, half, image, grid, mode)
+    expected = pystn.grid_sample_vjp2(wide, d_grid, wide_half, wide, grid, mode)
+    for found, wanted in zip(second, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted.astype(found.dtype))
+    pushed = pystn.grid_push(half, grid, image.shape[2:], mode)
+    np.testing.assert_array_equal(pushed, pystn.grid_push(wide_half, grid, image.shape[2:], mode).astype(np.float16))
+
+
+def test_an_image_far_larger_than_its_samples_is_not_copied(rng):
+    """Types are looked up for every element then: values are the same."""
+    image, grid = drawn(rng, (1, 1, 60, 70, 80), "int16"), points(rng, 3, count=2500)[:1]
+    few = pystn.grid_sample(image, grid)
+    many = pystn.grid_sample(image, np.tile(grid, (1, 40, 1)))
+    np.testing.assert_array_equal(np.tile(few, (1, 1, 40)), many)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+@pytest.mark.parametrize("channel_axis", [1, -1])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic", "spline3"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "wrap", "constant"])
+def test_a_mask_leaves_samples_and_gradients_alone(rng, dtype, channel_axis, mode, padding_mode):
+    kernel = pystn.BSpline(3) if mode == "spline3" else mode
+    shape = (2, 3, 33, 41) if channel_axis == 1 else (2, 33, 41, 3)
+    image = drawn(rng, shape, dtype)
+    grid = rng.uniform(-1.2, 1.2, (2, 35, 70, 2)).astype("float64" if dtype == "float64" else "float32")
+    options = {"mode": kernel, "padding_mode": padding_mode, "channel_axis": channel_axis, "cutoff": None}
+    if padding_mode == "constant":
+        options["fill_value"] = 2.0
+    plain = pystn.grid_sample(image, grid, **options)
+    value, mask = pystn.grid_sample(image, grid, **options, return_mask=True)
+    np.testing.assert_array_equal(value, plain)
+    ones = np.ones((1, 1, 33, 41), mask.dtype)
+    covered = np.clip(pystn.grid_sample(ones, grid, kernel, "zeros")[:, 0], 0, 1)
+    np.testing.assert_allclose(mask, covered, atol=1e-12 if dtype == "float64" else 2e-3 if dtype == "float16" else 1e-6)
+    cotangent = plain.astype("float32" if dtype == "uint8" else dtype)
+    grads = pystn.grid_sample_vjp(cotangent, image, grid, **options)
+    with_mask = pystn.grid_sample_vjp((cotangent, np.zeros_like(mask)), image, grid, **options, return_mask=True)
+    for found, expected in zip(with_mask, grads, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
