@@ -87,6 +87,19 @@ SampleChunk vectorized(Direction direction) {
 }
 #endif
 
+#if defined(PYSTN_BLOCKS) || defined(PYSTN_CHANNELS)
+// What is worth a body of its own of three, six and eight taps: images, and in the other dimensions values.
+template <class S, int ND>
+SampleChunk of_many_taps(Direction direction) {
+  if constexpr (ND == 2) {
+    if (direction == Direction::vjp_grid) return S::vjp_grid;
+    if (direction == Direction::vjp_input) return S::vjp_input;
+    if (direction == Direction::vjp) return S::vjp;
+  }
+  return direction == Direction::forward ? S::forward : nullptr;
+}
+#endif
+
 #if defined(PYSTN_BLOCKS)
 // Whether an offset into the input is one into its gradient too.
 bool strides_agree(const SampleJob& job) {
@@ -101,7 +114,7 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
   if (direction == Direction::vjp && !strides_agree(job)) return nullptr;
   const int taps = taps_of(direction, job);
   // The few samples that a projection chose are added faster one by one, if each has many taps.
-  if (taps == 4 && job.chosen.data && (direction == Direction::vjp_input || direction == Direction::vjp))
+  if (taps > 2 && job.chosen.data && (direction == Direction::vjp_input || direction == Direction::vjp))
     return nullptr;
   switch (taps) {
     case 1:
@@ -110,6 +123,12 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
       return vectorized<BlockSampler<R, 2, ND>>(direction);
     case 4:
       return vectorized<BlockSampler<R, 4, ND>>(direction);
+    case 3:
+      return of_many_taps<BlockSampler<R, 3, ND>, ND>(direction);
+    case 6:
+      return of_many_taps<BlockSampler<R, 6, ND>, ND>(direction);
+    case 8:
+      return of_many_taps<BlockSampler<R, 8, ND>, ND>(direction);
     default:
       return nullptr;
   }
@@ -117,6 +136,29 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
 #endif
 
 #if defined(PYSTN_CHANNELS)
+#if defined(PYSTN_PIXELS)
+// Small pixels of so many taps, where four would have the body of pixels.hpp.
+template <int S>
+SampleChunk small_pixels(const SampleJob& job) {
+  SampleJob of_four = job;
+  for (int a = 0; a < job.ndim; ++a) of_four.kernel[a].taps = 4;
+  if (job.input.type != Element::f32 || !pixels(of_four)) return nullptr;
+  return job.channels == 2   ? PixelSampler<float, S, 2>::forward
+         : job.channels == 3 ? PixelSampler<float, S, 3>::forward
+                             : PixelSampler<float, S, 4>::forward;
+}
+#endif
+
+template <class R, int S>
+SampleChunk with_channels_of_many_taps(Direction direction, const SampleJob& job) {
+#if defined(PYSTN_PIXELS)
+  if constexpr (sizeof(R) == sizeof(float))
+    if (direction == Direction::forward)
+      if (const SampleChunk body = small_pixels<S>(job)) return body;
+#endif
+  return of_many_taps<ChannelSampler<R, S, 2>, 2>(direction);
+}
+
 template <class R, int ND>
 SampleChunk with_channels(Direction direction, const SampleJob& job) {
   if (!fits_channels(direction, job)) return nullptr;
@@ -128,8 +170,21 @@ SampleChunk with_channels(Direction direction, const SampleJob& job) {
     case 4:
       return vectorized<ChannelSampler<R, 4, ND>>(direction);
     default:
-      return nullptr;
+      break;
   }
+  if constexpr (ND == 2) {
+    switch (taps_of(direction, job)) {
+      case 3:
+        return with_channels_of_many_taps<R, 3>(direction, job);
+      case 6:
+        return with_channels_of_many_taps<R, 6>(direction, job);
+      case 8:
+        return with_channels_of_many_taps<R, 8>(direction, job);
+      default:
+        break;
+    }
+  }
+  return nullptr;
 }
 #endif
 
