@@ -140,8 +140,7 @@ PYSTN_HD KernelAt<R> keys_at(R a, R d, bool inner) {
   if (inner)
     return {((a + R(2)) * x - (a + R(3))) * x * x + R(1), sign * (R(3) * (a + R(2)) * x - R(2) * (a + R(3))) * x,
             R(6) * (a + R(2)) * x - R(2) * (a + R(3))};
-  return {a * (((x - R(5)) * x + R(8)) * x - R(4)), sign * a * ((R(3) * x - R(10)) * x + R(8)),
-          a * (R(6) * x - R(10))};
+  return {a * (((x - R(5)) * x + R(8)) * x - R(4)), sign * a * ((R(3) * x - R(10)) * x + R(8)), a * (R(6) * x - R(10))};
 }
 
 template <class R>
@@ -214,9 +213,9 @@ struct BSpline {
 
 // sinc(d) sinc(d / a), windowed to a lobes, divided by the sum over its taps.
 //
-// Let q be the distance to the nearest tap, and d = q + m. All is divided by the nearest tap's value, before that by the
-// sum: then sin(pi d) / (pi d) becomes (-1)^m q / d, and sin(pi d / a) / (pi d / a) becomes
-// (q cos(pi m / a) + K sin(pi m / a)) / d with K = q cot(pi q / a). Nothing is left but cotangents near 0.
+// Let q be the distance to the nearest tap, and d = q + m. All is divided by the nearest tap's value, before that by
+// the sum: then sin(pi d) / (pi d) becomes (-1)^m q / d, and sin(pi d / a) / (pi d / a) becomes (q cos(pi m / a) + K
+// sin(pi m / a)) / d with K = q cot(pi q / a). Nothing is left but cotangents near 0.
 template <class R>
 struct Lanczos {
   static constexpr bool folds = false, takes_lanes = true;
@@ -242,8 +241,10 @@ struct Lanczos {
   static PYSTN_HD double sine_of(int a, int m) {
     const int n = m < 0 ? -m : m;
     const int eighths = n * (4 / a) % 4;
-    const double height = a == 3 ? (n % 3 ? root_of_three_quarters : 0)
-                                 : eighths == 0 ? 0 : eighths == 2 ? 1 : root_of_half;
+    const double height = a == 3         ? (n % 3 ? root_of_three_quarters : 0)
+                          : eighths == 0 ? 0
+                          : eighths == 2 ? 1
+                                         : root_of_half;
     return m < 0 ? -height : height;
   }
 
@@ -446,7 +447,8 @@ struct Tabulated {
   }
   PYSTN_HD void pull(R t, const R* by_weight, double* grad) const {
     for (int k = 0; k < taps; ++k)
-      entries(distance_of<R>(t, taps, k), 0, [&](Index j, R share) { grad[j] += double(by_weight[k]) * double(share); });
+      entries(distance_of<R>(t, taps, k), 0,
+              [&](Index j, R share) { grad[j] += double(by_weight[k]) * double(share); });
   }
   PYSTN_HD void push(R t, const double* d_parameters, R* d_w) const {
     for (int k = 0; k < taps; ++k) {

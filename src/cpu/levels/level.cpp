@@ -114,8 +114,7 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
   if (direction == Direction::vjp && !strides_agree(job)) return nullptr;
   const int taps = taps_of(direction, job);
   // The few samples that a projection chose are added faster one by one, if each has many taps.
-  if (taps > 2 && job.chosen.data && (direction == Direction::vjp_input || direction == Direction::vjp))
-    return nullptr;
+  if (taps > 2 && job.chosen.data && (direction == Direction::vjp_input || direction == Direction::vjp)) return nullptr;
   switch (taps) {
     case 1:
       return direction == Direction::vjp ? nullptr : vectorized<BlockSampler<R, 1, ND>>(direction);

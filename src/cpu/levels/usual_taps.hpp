@@ -1,6 +1,6 @@
-// The taps of nearest, linear, and all kernels that do not fold, for values and first derivatives: all axes in one loop,
-// a shorter way than that of Run, to the same bits. It knows pixels whose taps all are in the image, and those that none is; the few
-// others go the way of sampling.hpp.
+// The taps of nearest, linear, and all kernels that do not fold, for values and first derivatives: all axes in one
+// loop, a shorter way than that of Run, to the same bits. It knows pixels whose taps all are in the image, and those
+// that none is; the few others go the way of sampling.hpp.
 #pragma once
 
 #if defined(__SSE2__)
@@ -45,8 +45,8 @@ PYSTN_HD void for_each_set_run(Bits bits, Body&& body) {
   }
 }
 
-// Cells and weights of positions that are small numbers, by a kernel that does not fold. Cells less `before`; entry i of
-// tap k is k * step + i.
+// Cells and weights of positions that are small numbers, by a kernel that does not fold. Cells less `before`; entry i
+// of tap k is k * step + i.
 template <int order, class R>
 PYSTN_APART void weigh_positions(const KernelChoice& choice, int count, const R* __restrict position, int before,
                                  int* __restrict cell, R* w, R* dw, int step) {
