@@ -57,6 +57,10 @@ def test_bits_of_the_general_way(rng, kernel, padding_mode, dtype):
                 found = pystn.grid_sample(moved(array, axis), grid, **options)
                 expected, _ = pystn.grid_sample(moved(array, axis), grid, return_mask=True, **options)
                 np.testing.assert_array_equal(found, expected)
+                tangents = moved(array[::-1], axis), grid[::-1]
+                found = pystn.grid_sample_jvp(moved(array, axis), grid, *tangents, **options)
+                expected, _ = pystn.grid_sample_jvp(moved(array, axis), grid, *tangents, return_mask=True, **options)
+                np.testing.assert_array_equal(found, expected)
             arrays = moved(cotangent, axis), moved(image, axis), grid
             both = pystn.grid_sample_vjp(*arrays, **options)
             nothing = np.zeros((2, 3, 70), dtype)

@@ -178,6 +178,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   static constexpr int lanes = Vectors<R>::lanes;
   static constexpr bool flat = General::flat;
   static constexpr int products = flat ? power(S, ND) : 1;
+  static constexpr bool has_many_taps = S == 3 || S > 4;  // not so common: no projections, less code
 
   template <class Vector, class Number>
   static PYSTN_HD Vector load(const Number* from) {
@@ -753,7 +754,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   }
 
   static void forward(const SampleJob& job, int64_t chunk) {
-    if constexpr (ND == 3)
+    if constexpr (ND == 3 && !has_many_taps)
       if (projects(job)) return project(job, chunk);
     const int64_t n = chunk / chunks_per_image(job);
     const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
@@ -767,7 +768,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       const Span others = taps.others(span, other);
       if (others.count <= 0) return;
       const int64_t begin = others.column - span.column;
-      sample_others<R, S>(job, n, others, other + begin, taps.run, to.at + begin * to.column, to.column, to.channel);
+      sample_others<R, has_many_taps ? 0 : S>(job, n, others, other + begin, taps.run, to.at + begin * to.column,
+                                              to.column, to.channel);
     });
   }
 

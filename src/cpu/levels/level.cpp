@@ -88,15 +88,11 @@ SampleChunk vectorized(Direction direction) {
 #endif
 
 #if defined(PYSTN_BLOCKS) || defined(PYSTN_CHANNELS)
-// What is worth a body of its own of three, six and eight taps: images, and in the other dimensions values.
+// What is worth a body of its own of three, six and eight taps: frequent directions of images, else values.
 template <class S, int ND>
-SampleChunk of_many_taps(Direction direction) {
-  if constexpr (ND == 2) {
-    if (direction == Direction::vjp_grid) return S::vjp_grid;
-    if (direction == Direction::vjp_input) return S::vjp_input;
-    if (direction == Direction::vjp) return S::vjp;
-  }
-  return direction == Direction::forward ? S::forward : nullptr;
+SampleChunk of_many_taps(Direction direction, const SampleJob& job) {
+  if constexpr (ND == 2) return direction == Direction::vjp ? S::vjp : frequent<S>(direction);
+  return direction == Direction::forward && !job.projected ? S::forward : nullptr;
 }
 #endif
 
@@ -123,11 +119,11 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
     case 4:
       return vectorized<BlockSampler<R, 4, ND>>(direction);
     case 3:
-      return of_many_taps<BlockSampler<R, 3, ND>, ND>(direction);
+      return of_many_taps<BlockSampler<R, 3, ND>, ND>(direction, job);
     case 6:
-      return of_many_taps<BlockSampler<R, 6, ND>, ND>(direction);
+      return of_many_taps<BlockSampler<R, 6, ND>, ND>(direction, job);
     case 8:
-      return of_many_taps<BlockSampler<R, 8, ND>, ND>(direction);
+      return of_many_taps<BlockSampler<R, 8, ND>, ND>(direction, job);
     default:
       return nullptr;
   }
@@ -155,7 +151,7 @@ SampleChunk with_channels_of_many_taps(Direction direction, const SampleJob& job
     if (direction == Direction::forward)
       if (const SampleChunk body = small_pixels<S>(job)) return body;
 #endif
-  return of_many_taps<ChannelSampler<R, S, 2>, 2>(direction);
+  return of_many_taps<ChannelSampler<R, S, 2>, 2>(direction, job);
 }
 
 template <class R, int ND>

@@ -46,10 +46,10 @@ PYSTN_HD void for_each_set_run(Bits bits, Body&& body) {
 }
 
 // Cells and weights of positions that are small numbers, by a kernel that does not fold. Cells less `before`; entry i
-// of tap k is k * step + i.
+// of tap k is k * step + i. Of pixels that have an idle tap, which may be no number, `busy` is taken away.
 template <int order, class R>
 PYSTN_APART void weigh_positions(const KernelChoice& choice, int count, const R* __restrict position, int before,
-                                 int* __restrict cell, R* w, R* dw, int step) {
+                                 int* __restrict cell, R* w, R* dw, int step, Flag* __restrict busy) {
   alignas(64) R t[strip_pixels];
   with_kernel<R>(choice, Subgradient::right, R(0), [&](const auto& kernel) {
     if constexpr (!std::decay_t<decltype(kernel)>::folds) {
@@ -57,6 +57,8 @@ PYSTN_APART void weigh_positions(const KernelChoice& choice, int count, const R*
       weigh_phases<order, R>(kernel, count, t, w, dw, nullptr, step);
     }
   });
+  for (int k = 0; k < choice.taps; ++k)
+    for (int i = 0; i < count; ++i) busy[i] &= Flag(!is_idle(w[k * step + i], order ? dw[k * step + i] : R(0), R(0)));
 }
 
 // T: of the image's elements; R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are. With
@@ -304,23 +306,23 @@ struct UsualTaps {
   PYSTN_APART void place_weighed(const SampleJob& job, int count, const R (&x)[ND][capacity]) {
     const Room room(*this, job);
     const int last_first = last;
+    alignas(64) R position[capacity];
+    alignas(64) Flag busy[capacity];
+    for (int i = 0; i < count; ++i) busy[i] = 1;
     for (int a = 0; a < ND; ++a) {
       const Clipped by(job, a);
-      alignas(64) R position[capacity];
       for (int i = 0; i < count; ++i) position[i] = by(x[a][i]);
       for (int i = 0; order && i < count; ++i) factor[a][i] = by.normalize.scale;
       weigh_positions<order>(kernel_of(job, a), count, position, room.before[a], cell[a], w[a][0],
-                             order ? dw[a][0] : nullptr, capacity);
+                             order ? dw[a][0] : nullptr, capacity, busy);
     }
     Flag every = 1;
     for (int i = 0; i < count; ++i) {
-      Flag within = 1;
+      Flag within = bytes ? 1 : busy[i];
       unsigned offset = 0;  // any bits where taps are outside
       for (int a = 0; a < ND; ++a) {
         offset += unsigned(cell[a][i]) * room.stride[a];
         within &= Flag(unsigned(cell[a][i] - room.begin[a]) < room.places[a]);
-        for (int k = 0; !bytes && k < S; ++k)  // what is not read may be no number
-          within &= Flag(!is_idle(w[a][k][i], order ? dw[a][k][i] : R(0), R(0)));
       }
       within &= Flag(int(offset) <= last_first);
       first[i] = int(offset);
@@ -347,6 +349,7 @@ struct UsualTaps {
     if constexpr (masks)
       for (int a = 0; a < ND; ++a) {
         alignas(64) Flag any[capacity] = {};
+#pragma GCC unroll 1  // of many taps that would be much code
         for (int k = 0; k < S; ++k)
           for (int i = 0; i < count; ++i) {
             Flag in = Flag(cell[a][i] + k >= room.begin[a]) & Flag(cell[a][i] + k < room.end[a]);
