@@ -2,9 +2,11 @@
 // and from t = p - cell the weights w of its taps with w' and w'' their derivatives to p:
 //
 //   R place(R p, R& t)                       the cell, a whole number; t, from it to p
-//   void weights(R t, R* w, R* dw, R* d2w)   d2w may be null, or both derivatives
+//   void weights(R t, R* w, R* dw, R* d2w)   the weights and their derivatives
 //
-// Where a kernel `takes_lanes` t and the weights may be vectors as well: X in the place of R (lanes.hpp).
+// where d2w may be null, or both derivatives, and of a kernel that `takes_lanes` t and the weights may be vectors: X in
+// the place of R (lanes.hpp).
+//
 // S taps start at cell - (S - 1) / 2. Kernels that `fold` have at most two taps of any weight, and
 // have the boundary fold the coordinate (boundaries.hpp). A kernel with parameters Phi adds
 //
@@ -220,7 +222,6 @@ template <class R>
 struct Lanczos {
   static constexpr bool folds = false, takes_lanes = true;
   static constexpr double pi = 3.14159265358979323846;
-  static constexpr double root_of_half = 0.70710678118654752440, root_of_three_quarters = 0.86602540378443864676;
   static constexpr int most = 4;                 // lobes
   int taps;                                      // 2 a
   R cosines[2 * most + 1], sines[2 * most + 1];  // (-1)^m times those of pi m / a, for m from -a to a
@@ -228,24 +229,20 @@ struct Lanczos {
   explicit PYSTN_HD Lanczos(int a) : taps(2 * a) {
     for (int i = 0; i <= taps; ++i) {
       const int m = i - a, sign = m % 2 ? -1 : 1;
-      cosines[i] = R(sign * cosine_of(a, m));
-      sines[i] = R(sign * sine_of(a, m));
+      cosines[i] = R(sign * cosine_of(m * (12 / a)));
+      sines[i] = R(sign * cosine_of(m * (12 / a) - 6));
     }
   }
-  static PYSTN_HD double cosine_of(int a, int m) {
-    const int n = m < 0 ? -m : m;
-    if (a == 3) return n == 0 ? 1 : n == 1 ? 0.5 : n == 2 ? -0.5 : -1;
-    const int eighths = n * (4 / a);
-    return eighths == 0 ? 1 : eighths == 1 ? root_of_half : eighths == 2 ? 0 : eighths == 3 ? -root_of_half : -1;
-  }
-  static PYSTN_HD double sine_of(int a, int m) {
-    const int n = m < 0 ? -m : m;
-    const int eighths = n * (4 / a) % 4;
-    const double height = a == 3         ? (n % 3 ? root_of_three_quarters : 0)
-                          : eighths == 0 ? 0
-                          : eighths == 2 ? 1
-                                         : root_of_half;
-    return m < 0 ? -height : height;
+  // Of twelfths of pi, those that a half, a third and a quarter are multiples of.
+  static PYSTN_HD double cosine_of(int n) {
+    n = n < 0 ? -n : n;
+    const int from_end = n > 6 ? (n > 12 ? n - 12 : 12 - n) : n;
+    const double cosine = from_end == 0   ? 1
+                          : from_end == 2 ? 0.86602540378443864676
+                          : from_end == 3 ? 0.70710678118654752440
+                          : from_end == 4 ? 0.5
+                                          : 0;
+    return n > 6 ? -cosine : cosine;
   }
 
   PYSTN_HD R place(R p, R& t) const { return cell_of(p, taps, t); }
