@@ -43,18 +43,19 @@ PYSTN_HD double power_of_two(double k) {
 }
 
 #if defined(__GNUC__) && !defined(__CUDACC__)
-// Of vectors: numbers this large have no digits behind the point.
+// Of vectors: numbers this large, 3/2 of a power of two, have no digits behind the point.
 template <class R>
-constexpr R without_fraction = R(sizeof(R) == 4 ? 12582912.0 : 6755399441055744.0);
+constexpr R large = R(sizeof(R) == 4 ? 12582912.0 : 6755399441055744.0);
 
 template <class R, class X>
 PYSTN_HD X whole_of(X x) {
-  return (x + without_fraction<R>)-without_fraction<R>;
+  const X whole = x + large<R>;
+  return whole - large<R>;
 }
 template <class R, class X>
 PYSTN_HD X power_of_two(X k) {
   auto bits = X{} < X{};
-  k += without_fraction<R> + R(sizeof(R) == 4 ? 127 : 1023);
+  k += large<R> + R(sizeof(R) == 4 ? 127 : 1023);
   static_assert(sizeof bits == sizeof k, "a lane of bits for each number");
   __builtin_memcpy(&bits, &k, sizeof k);
   bits <<= sizeof(R) == 4 ? 23 : 52;
