@@ -96,6 +96,18 @@ for image_type, grid_type in itertools.product(("f4", "f8"), repeat=2):
         results["jvp " + name] = pystn.grid_sample_jvp(arrays[0], grid, arrays[0][::-1], grid[::-1], **options)
         names = ("input " + name, "grid " + name)
         results.update(zip(names, pystn.grid_sample_vjp(arrays[1], arrays[0], grid, **options)))
+kernels = pystn.BSpline(2), pystn.BSpline(3), pystn.BSpline(7), pystn.Lanczos(3), pystn.Lanczos(4), pystn.Gaussian(0.9)
+for dtype, kernel, padding, axis in itertools.product(("f4", "f8"), kernels, ("zeros", "mirror"), (1, -1)):
+    image, cotangent = (rng.standard_normal((2, 3, *size)).astype(dtype) for size in ((37, 29), (19, 70)))
+    grid = rng.uniform(-1.3, 1.3, (2, 19, 70, 2)).astype(dtype)
+    arrays = [np.moveaxis(a, 1, axis).copy() for a in (image, cotangent)]
+    options = dict(mode=kernel, padding_mode=padding, channel_axis=axis)
+    name = f"{dtype} {dtype} {kernel} {padding} {axis}"
+    results["value " + name] = pystn.grid_sample(arrays[0], grid, **options)
+    results["jvp " + name] = pystn.grid_sample_jvp(arrays[0], grid, arrays[0][::-1], grid[::-1], **options)
+    results["bent " + name] = pystn.grid_gradient(arrays[0], grid, **options)
+    names = ("input " + name, "grid " + name)
+    results.update(zip(names, pystn.grid_sample_vjp(arrays[1], arrays[0], grid, **options)))
 for size, dtype in itertools.product(((1, 1), (300, 7), (3, 4, 5), (2, 3, 300)), ("f4", "f8")):
     ndim = len(size)
     theta = rng.standard_normal((3, ndim, ndim + 1)).astype(dtype)

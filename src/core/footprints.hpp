@@ -16,12 +16,7 @@ namespace pystn::PYSTN_LEVEL {
 // A footprint reaches so many times the image's length, at most.
 constexpr int widest_footprint = 4;
 
-// ---- Kernels at one distance t, in their own unit: k, k' and k'', all 0 from `half` on
-
-template <class R>
-struct KernelAt {
-  R k, k1, k2;
-};
+// ---- Kernels at one distance t, in their own unit: all 0 from `half` on
 
 template <class R>
 struct BoxAt {
@@ -40,11 +35,10 @@ struct TriangleAt {
     const R x = absolute(t), k = x < R(1) ? R(1) - x : R(0);
     R slope = t >= R(-1) && t < R(1) ? (t < R(0) ? R(1) : R(-1)) : R(0);
     if (rule != Subgradient::right) {
-      const bool middle = x <= tolerance, end = absolute(x - R(1)) <= tolerance;
-      if (middle || end) {
-        const R right = middle ? R(-1) : t < R(0) ? R(1) : R(0), left = middle ? R(1) : t < R(0) ? R(0) : R(-1);
-        slope = rule == Subgradient::left ? left : rule == Subgradient::central ? (left + right) / R(2) : R(0);
-      }
+      if (x <= tolerance)
+        slope = slope_at_kink(rule, R(1), R(-1));
+      else if (absolute(x - R(1)) <= tolerance)
+        slope = t < R(0) ? slope_at_kink(rule, R(0), R(1)) : slope_at_kink(rule, R(-1), R(0));
     }
     return {k, slope, R(0)};
   }
@@ -56,13 +50,8 @@ struct CubicAt {
 
   PYSTN_HD R half() const { return R(2); }
   PYSTN_HD KernelAt<R> operator()(R t) const {
-    const R x = absolute(t), sign = t < R(0) ? R(-1) : R(1);
-    if (t >= R(-1) && t < R(1))
-      return {((a + R(2)) * x - (a + R(3))) * x * x + R(1), sign * (R(3) * (a + R(2)) * x - R(2) * (a + R(3))) * x,
-              R(6) * (a + R(2)) * x - R(2) * (a + R(3))};
-    if (x > R(2)) return {R(0), R(0), R(0)};
-    return {a * (((x - R(5)) * x + R(8)) * x - R(4)), sign * a * ((R(3) * x - R(10)) * x + R(8)),
-            a * (R(6) * x - R(10))};
+    if (absolute(t) > R(2)) return {R(0), R(0), R(0)};
+    return keys_at(a, t, t >= R(-1) && t < R(1));
   }
 };
 
@@ -79,6 +68,27 @@ struct BSplineAt {
     return {w[k], dw[k], d2w[k]};
   }
 };
+
+// sin(z) / z with its first two derivatives, from z and its sine and cosine.
+template <class R>
+PYSTN_HD void sinc_of(R z, R sine, R cosine, R& f, R& df, R& d2f) {
+  if (absolute(z) < R(1)) {  // the series, where the closed forms cancel
+    const R q = z * z;
+    f = df = d2f = R(0);
+    R term = R(1);  // (-1)^k z^(2k) / (2k + 1)!
+    for (int k = 0; k < 11; ++k) {
+      f += term;
+      const R next = -term / R((2 * k + 2) * (2 * k + 3));  // of z^(2k + 2), without its q
+      df += R(2 * k + 2) * next * z;
+      d2f += R((2 * k + 2) * (2 * k + 1)) * next;
+      term = next * q;
+    }
+  } else {
+    f = sine / z;
+    df = (cosine - f) / z;
+    d2f = -(sine + R(2) * df) / z;
+  }
+}
 
 template <class R>
 struct LanczosAt {
@@ -102,7 +112,7 @@ struct GaussianAt {
 
   PYSTN_HD R half() const { return R(taps) / R(2); }
   PYSTN_HD KernelAt<R> operator()(R t) const {
-    const R rate = R(-1) / (sigma * sigma), k = exp_of(rate / R(2) * (absolute(t) - nearest) * (absolute(t) + nearest));
+    const R rate = R(-1) / (sigma * sigma), k = gaussian_at(sigma, t, nearest);
     return {k, rate * t * k, (rate * t * rate * t + rate) * k};
   }
 };
@@ -268,32 +278,6 @@ PYSTN_HD StretchedProduct<X> stretched_outside(const Stretched<X>* inside, const
 
 // ---- Covariances
 
-// exp(x) for -80 <= x <= 0, without calls, so that loops over it vectorise, and the same everywhere: 2^k exp(r) with r
-// within ln(2) / 2 of 0, by Taylor's series to half a unit in the last place.
-PYSTN_HD float falling_exp(float x) {
-  const float k = round_of(x * 1.44269504f), r = (x - k * 0.693145752f) - k * 1.42860677e-06f;
-  const float tail = 1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r * (1.0f / 5040))));
-  union {
-    unsigned bits;
-    float number;
-  } power;
-  power.bits = unsigned(int(k) + 127) << 23;
-  return (1.0f + (r + r * r * (0.5f + r * tail))) * power.number;
-}
-PYSTN_HD double falling_exp(double x) {
-  const double k = round_of(x * 1.4426950408889634);
-  const double r = (x - k * 0.69314718036912382) - k * 1.9082149292705877e-10;
-  double tail = 1.0 / 6227020800;
-  constexpr double factorials[] = {479001600, 39916800, 3628800, 362880, 40320, 5040, 720, 120, 24, 6};
-  for (double factorial : factorials) tail = 1.0 / factorial + r * tail;
-  union {
-    unsigned long long bits;
-    double number;
-  } power;
-  power.bits = (unsigned long long)(int(k) + 1023) << 52;
-  return (1.0 + (r + r * r * (0.5 + r * tail))) * power.number;
-}
-
 // In the order of the axes a b = 00, 01, 02, 11, 12, 22.
 constexpr int pairs = 6;
 PYSTN_HD int pair_of(int a, int b) { return a == 0 || b == 0 ? a + b : a + b + 1; }
@@ -388,7 +372,7 @@ struct Ellipse {
   }
   // exp(-q/2), of which the weight is what exceeds `lowest`.
   static PYSTN_HD X height(X q) {
-    const R half = R(-0.5) * value_of(q), e = falling_exp(half > R(-80) ? half : R(-80));
+    const R e = falling_exp<R>(R(-0.5) * value_of(q));
     return along(q, e, R(-0.5) * e);
   }
   static PYSTN_HD bool inside(X height) { return value_of(height) > R(lowest); }

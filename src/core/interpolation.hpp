@@ -2,7 +2,10 @@
 // and from t = p - cell the weights w of its taps with w' and w'' their derivatives to p:
 //
 //   R place(R p, R& t)                       the cell, a whole number; t, from it to p
-//   void weights(R t, R* w, R* dw, R* d2w)   dw and d2w may be null
+//   void weights(R t, R* w, R* dw, R* d2w)   the weights and their derivatives
+//
+// where d2w may be null, or both derivatives, and of a kernel that `takes_lanes` t and the weights may be vectors: X in
+// the place of R (lanes.hpp).
 //
 // S taps start at cell - (S - 1) / 2. Kernels that `fold` have at most two taps of any weight, and
 // have the boundary fold the coordinate (boundaries.hpp). A kernel with parameters Phi adds
@@ -13,7 +16,7 @@
 // A new kernel is one struct here, a case in with_kernel below, and a class in interpolation.py.
 #pragma once
 
-#include "portability.hpp"
+#include "lanes.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -44,15 +47,28 @@ PYSTN_HD R cell_of(R p, int taps, R& t) {
 }
 
 // Distance from tap k to p.
-template <class R>
-PYSTN_HD R distance_of(R t, int taps, int k) {
+template <class R, class X>
+PYSTN_HD X distance_of(X t, int taps, int k) {
   return t + R((taps - 1) / 2 - k);
+}
+
+// A function of the distance, with its first two derivatives.
+template <class R>
+struct KernelAt {
+  R k, k1, k2;
+};
+
+// What a slope that jumps from `left` to `right` is where it does.
+template <class R>
+PYSTN_HD R slope_at_kink(Subgradient rule, R left, R right) {
+  if (rule == Subgradient::right) return right;
+  return rule == Subgradient::left ? left : rule == Subgradient::central ? (left + right) / R(2) : R(0);
 }
 
 // The nearest pixel, ties to the even one or up.
 template <class R>
 struct Nearest {
-  static constexpr bool folds = true;
+  static constexpr bool folds = true, takes_lanes = false;
   static constexpr int taps = 1;
   bool ties_up;
 
@@ -71,7 +87,7 @@ struct Nearest {
 // max(0, 1 - |d|) on the cell [floor(p), floor(p) + 1): right-hand slopes.
 template <class R>
 struct Linear {
-  static constexpr bool folds = true;
+  static constexpr bool folds = true, takes_lanes = false;
   static constexpr int taps = 2;
 
   PYSTN_HD R place(R p, R& t) const {
@@ -94,7 +110,7 @@ struct Linear {
 // linear kernel has a kink. One tap at least is idle, of weight and slope 0.
 template <class R>
 struct LinearWithSlope {
-  static constexpr bool folds = true;
+  static constexpr bool folds = true, takes_lanes = false;
   static constexpr int taps = 3;
   Subgradient rule;
   R tolerance;
@@ -112,50 +128,41 @@ struct LinearWithSlope {
     w[2] = right;
     if (d2w) d2w[0] = d2w[1] = d2w[2] = R(0);
     if (!dw) return;
-    dw[0] = R(0);
-    dw[1] = R(-1);
-    dw[2] = R(1);
-    if (absolute(t) > tolerance) return;  // within a cell
-    if (rule == Subgradient::left) {
-      dw[0] = R(-1);
-      dw[1] = R(1);
-      dw[2] = R(0);
-    } else if (rule == Subgradient::central) {
-      dw[0] = R(-0.5);
-      dw[1] = R(0);
-      dw[2] = R(0.5);
-    } else {
-      dw[1] = R(0);
-      dw[2] = R(0);
-    }
+    const bool kink = absolute(t) <= tolerance;  // else within a cell
+    dw[0] = kink ? slope_at_kink(rule, R(-1), R(0)) : R(0);
+    dw[1] = kink ? slope_at_kink(rule, R(1), R(-1)) : R(-1);
+    dw[2] = kink ? slope_at_kink(rule, R(0), R(1)) : R(1);
   }
 };
 
-// Keys' cubic convolution (1981) with parameter a.
+// Keys' cubic convolution (1981) with parameter a, within a pixel of its middle or in the second one.
+template <class R>
+PYSTN_HD KernelAt<R> keys_at(R a, R d, bool inner) {
+  const R x = absolute(d), sign = d < R(0) ? R(-1) : R(1);
+  if (inner)
+    return {((a + R(2)) * x - (a + R(3))) * x * x + R(1), sign * (R(3) * (a + R(2)) * x - R(2) * (a + R(3))) * x,
+            R(6) * (a + R(2)) * x - R(2) * (a + R(3))};
+  return {a * (((x - R(5)) * x + R(8)) * x - R(4)), sign * a * ((R(3) * x - R(10)) * x + R(8)), a * (R(6) * x - R(10))};
+}
+
 template <class R>
 struct Cubic {
-  static constexpr bool folds = false;
+  static constexpr bool folds = false, takes_lanes = false;
   static constexpr int taps = 4;
   R a;
 
   PYSTN_HD R place(R p, R& t) const { return cell_of(p, taps, t); }
   PYSTN_HD void weights(R t, R* w, R* dw, R* d2w) const {
     for (int k = 0; k < 4; ++k) {
-      const R d = distance_of(t, 4, k), x = absolute(d), sign = d < R(0) ? R(-1) : R(1);
-      if (k == 1 || k == 2) {
-        w[k] = ((a + R(2)) * x - (a + R(3))) * x * x + R(1);
-        if (dw) dw[k] = sign * (R(3) * (a + R(2)) * x - R(2) * (a + R(3))) * x;
-        if (d2w) d2w[k] = R(6) * (a + R(2)) * x - R(2) * (a + R(3));
-      } else {
-        w[k] = a * (((x - R(5)) * x + R(8)) * x - R(4));
-        if (dw) dw[k] = sign * a * ((R(3) * x - R(10)) * x + R(8));
-        if (d2w) d2w[k] = a * (R(6) * x - R(10));
-      }
+      const KernelAt<R> at = keys_at(a, distance_of<R>(t, 4, k), k == 1 || k == 2);
+      w[k] = at.k;
+      if (dw) dw[k] = at.k1;
+      if (d2w) d2w[k] = at.k2;
     }
   }
   static PYSTN_HD void by_a(R t, R* w) {
     for (int k = 0; k < 4; ++k) {
-      const R x = absolute(distance_of(t, 4, k));
+      const R x = absolute(distance_of<R>(t, 4, k));
       w[k] = k == 1 || k == 2 ? (x - R(1)) * x * x : ((x - R(5)) * x + R(8)) * x - R(4);
     }
   }
@@ -174,125 +181,164 @@ struct Cubic {
 // b(m, j) = ((u + m - j) b(m - 1, j - 1) + (1 - u + j) b(m - 1, j)) / m,  b(m, j)' = the difference.
 template <class R>
 struct BSpline {
-  static constexpr bool folds = false;
+  static constexpr bool folds = false, takes_lanes = true;
   int taps;  // order + 1
 
   PYSTN_HD R place(R p, R& t) const { return cell_of(p, taps, t); }
-  PYSTN_HD void weights(R t, R* w, R* dw, R* d2w) const {
+  template <class X>
+  PYSTN_HD void weights(X t, X* w, X* dw, X* d2w) const {
     const int order = taps - 1;
-    const R u = taps % 2 ? t + R(0.5) : t;
-    w[0] = R(1);
+    const X u = taps % 2 ? t + R(0.5) : t;
+    w[0] = spread<X>(R(1));
     for (int m = 1; m <= order; ++m) {
-      if (dw && m == order)
-        for (int j = 0; j < taps; ++j) dw[j] = (j > 0 ? w[j - 1] : R(0)) - (j < m ? w[j] : R(0));
-      if (d2w && m == order - 1)
-        for (int j = 0; j < taps; ++j)
-          d2w[j] = (j > 1 ? w[j - 2] : R(0)) - (j > 0 && j <= m ? R(2) * w[j - 1] : R(0)) + (j < m ? w[j] : R(0));
-      for (int j = m; j >= 0; --j)
-        w[j] = ((u + R(m - j)) * (j > 0 ? w[j - 1] : R(0)) + (R(1 + j) - u) * (j < m ? w[j] : R(0))) * (R(1) / R(m));
+      if (dw && m == order) {
+        dw[0] = -w[0];
+        for (int j = 1; j < m; ++j) dw[j] = w[j - 1] - w[j];
+        dw[m] = w[m - 1];
+      }
+      if (d2w && m == order - 1) {  // two differences of m weights
+        X before = {}, last = {};
+        for (int j = 0; j <= m + 1; ++j) {
+          const X here = j < m ? w[j] : X{};
+          d2w[j] = before - R(2) * last + here;
+          before = last;
+          last = here;
+        }
+      }
+      const R share = R(1) / R(m);
+      w[m] = u * w[m - 1] * share;
+      for (int j = m - 1; j > 0; --j) w[j] = ((u + R(m - j)) * w[j - 1] + (R(1 + j) - u) * w[j]) * share;
+      w[0] = (R(1) - u) * w[0] * share;
     }
   }
 };
-
-// sin(z) / z with its first two derivatives, from z and its sine and cosine.
-template <class R>
-PYSTN_HD void sinc_of(R z, R sine, R cosine, R& f, R& df, R& d2f) {
-  if (absolute(z) < R(1)) {  // the series, where the closed forms cancel
-    const R q = z * z;
-    f = df = d2f = R(0);
-    R term = R(1);  // (-1)^k z^(2k) / (2k + 1)!
-    for (int k = 0; k < 11; ++k) {
-      f += term;
-      const R next = -term / R((2 * k + 2) * (2 * k + 3));  // of z^(2k + 2), without its q
-      df += R(2 * k + 2) * next * z;
-      d2f += R((2 * k + 2) * (2 * k + 1)) * next;
-      term = next * q;
-    }
-  } else {
-    f = sine / z;
-    df = (cosine - f) / z;
-    d2f = -(sine + R(2) * df) / z;
-  }
-}
 
 // sinc(d) sinc(d / a), windowed to a lobes, divided by the sum over its taps.
+//
+// Let q be the distance to the nearest tap, and d = q + m. All is divided by the nearest tap's value, before that by
+// the sum: then sin(pi d) / (pi d) becomes (-1)^m q / d, and sin(pi d / a) / (pi d / a) becomes (q cos(pi m / a) + K
+// sin(pi m / a)) / d with K = q cot(pi q / a). Nothing is left but cotangents near 0.
 template <class R>
 struct Lanczos {
-  static constexpr bool folds = false;
+  static constexpr bool folds = false, takes_lanes = true;
   static constexpr double pi = 3.14159265358979323846;
-  int taps;                // 2 a
-  R sines[8], cosines[8];  // of pi (a - 1 - k) / a
+  static constexpr int most = 4;                 // lobes
+  int taps;                                      // 2 a
+  R cosines[2 * most + 1], sines[2 * most + 1];  // (-1)^m times those of pi m / a, for m from -a to a
 
   explicit PYSTN_HD Lanczos(int a) : taps(2 * a) {
-    for (int k = 0; k < taps; ++k) {
-      const double angle = pi * (a - 1 - k) / a;
-      sines[k] = R(sin_of(angle));
-      cosines[k] = R(cos_of(angle));
+    for (int i = 0; i <= taps; ++i) {
+      const int m = i - a, sign = m % 2 ? -1 : 1;
+      cosines[i] = R(sign * cosine_of(m * (12 / a)));
+      sines[i] = R(sign * cosine_of(m * (12 / a) - 6));
     }
   }
+  // Of twelfths of pi, those that a half, a third and a quarter are multiples of.
+  static PYSTN_HD double cosine_of(int n) {
+    n = n < 0 ? -n : n;
+    const int from_end = n > 6 ? (n > 12 ? n - 12 : 12 - n) : n;
+    const double cosine = from_end == 0   ? 1
+                          : from_end == 2 ? 0.86602540378443864676
+                          : from_end == 3 ? 0.70710678118654752440
+                          : from_end == 4 ? 0.5
+                                          : 0;
+    return n > 6 ? -cosine : cosine;
+  }
+
   PYSTN_HD R place(R p, R& t) const { return cell_of(p, taps, t); }
-  PYSTN_HD void weights(R t, R* w, R* dw, R* d2w) const {
+
+  // Of tap k: what is the nearest tap's where it is that one.
+  template <class Flags, class X>
+  PYSTN_HD X choose(int k, Flags left, X nearest, X other) const {
     const int a = taps / 2;
-    const R one = R(pi), slow = R(pi / a);
-    const R s = sin_of(one * t), c = cos_of(one * t), s_slow = sin_of(slow * t), c_slow = cos_of(slow * t);
-    R k1[8], k2[8], sum = R(0), sum1 = R(0), sum2 = R(0);
+    return k == a - 1 ? (left ? nearest : other) : k == a ? (left ? other : nearest) : other;
+  }
+
+  template <class X>
+  PYSTN_HD void weights(X t, X* w, X* dw, X* d2w) const {
+    const int a = taps / 2;
+    const R slow = R(pi / a), fast2 = R(pi * pi), slow2 = R(pi * pi / (a * a));
+    const auto left = t < R(0.5);  // the nearest tap is the one there
+    const X q = left ? t : t - R(1), one = spread<X>(R(1));
+    const X slow_rest = cotangent_rest<R>(slow2 * (q * q)), K = (one - slow2 * (q * q) * slow_rest) / slow;
+    X fast_rest = {}, T = {};  // T = pi q cot(pi q)
+    if (dw || d2w) {
+      fast_rest = cotangent_rest<R>(fast2 * (q * q));
+      T = one - fast2 * (q * q) * fast_rest;
+    }
+    X sum = {}, sum1 = {}, sum2 = {};
     for (int k = 0; k < taps; ++k) {
-      const R d = distance_of(t, taps, k), sign = (a - 1 - k) % 2 ? R(-1) : R(1);
-      R f, df, d2f, g, dg, d2g;
-      sinc_of(one * d, sign * s, sign * c, f, df, d2f);
-      sinc_of(slow * d, s_slow * cosines[k] + c_slow * sines[k], c_slow * cosines[k] - s_slow * sines[k], g, dg, d2g);
+      const X C = left ? spread<X>(cosines[taps - 1 - k]) : spread<X>(cosines[taps - k]);
+      const X S = left ? spread<X>(sines[taps - 1 - k]) : spread<X>(sines[taps - k]);
+      const X by_d = one / choose(k, left, one, distance_of<R>(t, taps, k));
+      const X f = choose(k, left, one, q * by_d), g = choose(k, left, one, (q * C + K * S) * by_d);
       w[k] = f * g;
-      k1[k] = one * df * g + slow * f * dg;
-      k2[k] = one * one * d2f * g + R(2) * one * slow * df * dg + slow * slow * f * d2g;
       sum += w[k];
-      sum1 += k1[k];
-      sum2 += k2[k];
+      if (!dw && !d2w) continue;
+      const X f1 = choose(k, left, -fast2 * q * fast_rest, (T - f) * by_d);
+      const X g1 = choose(k, left, -slow2 * q * slow_rest, (slow * (K * C - q * S) - g) * by_d);
+      const X k1 = f1 * g + f * g1;
+      sum1 += k1;
+      if (dw) dw[k] = k1;
+      if (!d2w) continue;
+      const X f2 = choose(k, left, fast2 * (R(2) * fast_rest - one), -(fast2 * f + R(2) * f1 * by_d));
+      const X g2 = choose(k, left, slow2 * (R(2) * slow_rest - one), -(slow2 * g + R(2) * g1 * by_d));
+      d2w[k] = f2 * g + R(2) * f1 * g1 + f * g2;
+      sum2 += d2w[k];
     }
     // (k / N)' = (k' - w N') / N, and once more.
+    const X by_sum = one / sum;
     for (int k = 0; k < taps; ++k) {
-      w[k] /= sum;
-      const R first = (k1[k] - w[k] * sum1) / sum;
-      if (dw) dw[k] = first;
-      if (d2w) d2w[k] = (k2[k] - R(2) * first * sum1 - w[k] * sum2) / sum;
+      w[k] *= by_sum;
+      if (dw) dw[k] = (dw[k] - w[k] * sum1) * by_sum;
+      if (d2w) d2w[k] = (d2w[k] - R(2) * dw[k] * sum1 - w[k] * sum2) * by_sum;
     }
   }
 };
 
-// exp(-d^2 / (2 sigma^2)), divided by the sum over its taps.
+// exp(-d^2 / (2 sigma^2)), times what makes it 1 at the distance `nearest`, however narrow the kernel.
+template <class R, class X>
+PYSTN_HD X gaussian_at(R sigma, X d, X nearest) {
+  return falling_exp<R>(R(-0.5) / (sigma * sigma) * (d - nearest) * (d + nearest));
+}
+
+// The same divided by the sum over its taps.
 template <class R>
 struct Gaussian {
-  static constexpr bool folds = false;
+  static constexpr bool folds = false, takes_lanes = true;
   int taps;
   R sigma;
 
   PYSTN_HD R place(R p, R& t) const { return cell_of(p, taps, t); }
   // Weights, and the mean of d over them.
-  PYSTN_HD R normalized(R t, R* w) const {
-    const R scale = R(-0.5) / (sigma * sigma);
-    const R nearest = t < R(0.5) ? t : R(1) - t;  // keeps the largest at 1, however narrow the kernel
-    R sum = R(0), mean = R(0);
+  template <class X>
+  PYSTN_HD X normalized(X t, X* w) const {
+    const X nearest = t < R(0.5) ? t : R(1) - t;
+    X sum = {}, mean = {};
     for (int k = 0; k < taps; ++k) {
-      const R d = distance_of(t, taps, k);
-      w[k] = exp_of(scale * (d - nearest) * (d + nearest));
+      w[k] = gaussian_at(sigma, distance_of<R>(t, taps, k), nearest);
       sum += w[k];
     }
+    const X by_sum = R(1) / sum;
     for (int k = 0; k < taps; ++k) {
-      w[k] /= sum;
-      mean += w[k] * distance_of(t, taps, k);
+      w[k] *= by_sum;
+      mean += w[k] * distance_of<R>(t, taps, k);
     }
     return mean;
   }
-  PYSTN_HD void weights(R t, R* w, R* dw, R* d2w) const {
-    const R mean = normalized(t, w), rate = R(-1) / (sigma * sigma);
+  template <class X>
+  PYSTN_HD void weights(X t, X* w, X* dw, X* d2w) const {
+    const X mean = normalized(t, w);
+    const R rate = R(-1) / (sigma * sigma);
     if (!dw && !d2w) return;
-    R variance = R(0);
+    X variance = {};
     for (int k = 0; k < taps; ++k) {
-      const R d = distance_of(t, taps, k) - mean;
+      const X d = distance_of<R>(t, taps, k) - mean;
       variance += w[k] * d * d;
     }
     // w' = w (s - <s>) with s = rate d the slope of the logarithm, and w'' = w ((s - <s>)^2 - var s).
     for (int k = 0; k < taps; ++k) {
-      const R d = distance_of(t, taps, k) - mean;
+      const X d = distance_of<R>(t, taps, k) - mean;
       if (dw) dw[k] = w[k] * rate * d;
       if (d2w) d2w[k] = w[k] * rate * rate * (d * d - variance);
     }
@@ -302,11 +348,11 @@ struct Gaussian {
     const R cube = sigma * sigma * sigma;
     R mean = R(0);
     for (int k = 0; k < taps; ++k) {
-      const R d = distance_of(t, taps, k);
+      const R d = distance_of<R>(t, taps, k);
       mean += w[k] * d * d;
     }
     for (int k = 0; k < taps; ++k) {
-      const R d = distance_of(t, taps, k);
+      const R d = distance_of<R>(t, taps, k);
       w[k] *= (d * d - mean) / cube;
     }
   }
@@ -325,7 +371,7 @@ struct Gaussian {
 // cubic Hermite interpolation between them, with slopes of central differences, 0 at both ends.
 template <class R>
 struct Tabulated {
-  static constexpr bool folds = false;
+  static constexpr bool folds = false, takes_lanes = false;
   int taps;
   R support;
   const double* table;
@@ -390,7 +436,7 @@ struct Tabulated {
   PYSTN_HD R place(R p, R& t) const { return cell_of(p, taps, t); }
   PYSTN_HD void weights(R t, R* w, R* dw, R* d2w) const {
     for (int k = 0; k < taps; ++k) {
-      const R d = distance_of(t, taps, k);
+      const R d = distance_of<R>(t, taps, k);
       w[k] = value(d, 0);
       if (dw) dw[k] = value(d, 1);
       if (d2w) d2w[k] = value(d, 2);
@@ -398,12 +444,13 @@ struct Tabulated {
   }
   PYSTN_HD void pull(R t, const R* by_weight, double* grad) const {
     for (int k = 0; k < taps; ++k)
-      entries(distance_of(t, taps, k), 0, [&](Index j, R share) { grad[j] += double(by_weight[k]) * double(share); });
+      entries(distance_of<R>(t, taps, k), 0,
+              [&](Index j, R share) { grad[j] += double(by_weight[k]) * double(share); });
   }
   PYSTN_HD void push(R t, const double* d_parameters, R* d_w) const {
     for (int k = 0; k < taps; ++k) {
       d_w[k] = R(0);
-      entries(distance_of(t, taps, k), 0, [&](Index j, R share) { d_w[k] += R(d_parameters[j]) * share; });
+      entries(distance_of<R>(t, taps, k), 0, [&](Index j, R share) { d_w[k] += R(d_parameters[j]) * share; });
     }
   }
 };

@@ -53,8 +53,6 @@ PYSTN_HD float round_of(float x) { return ::rintf(x); }
 PYSTN_HD double round_of(double x) { return ::rint(x); }
 PYSTN_HD float remainder_of(float x, float period) { return ::fmodf(x, period); }
 PYSTN_HD double remainder_of(double x, double period) { return ::fmod(x, period); }
-PYSTN_HD float exp_of(float x) { return ::expf(x); }
-PYSTN_HD double exp_of(double x) { return ::exp(x); }
 PYSTN_HD float sin_of(float x) { return ::sinf(x); }
 PYSTN_HD double sin_of(double x) { return ::sin(x); }
 PYSTN_HD float cos_of(float x) { return ::cosf(x); }

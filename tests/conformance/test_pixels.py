@@ -12,6 +12,7 @@ import pystn
 PAGE = mmap.PAGESIZE
 MODES = ["nearest", "linear", "cubic"]
 SMALL = ["uint8", "int16", "uint16", "float16"]
+MANY_TAPS = [pystn.BSpline(2), pystn.BSpline(3), pystn.Lanczos(3), pystn.Lanczos(4)]
 
 
 def guarded(array, at_end=True):
@@ -42,7 +43,7 @@ def channels_first(array):
 
 @pytest.mark.parametrize("dtype", [*SMALL, "float32", "float64"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 19, 31])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, *MANY_TAPS], ids=str)
 def test_nothing_is_read_or_written_beside_an_image(rng, dtype, channels, mode):
     """Every pixel is read, the very first and the very last too; rows are flipped for the other end."""
     height, width = 9, 11

@@ -1,6 +1,6 @@
 // The sampler's second stage on blocks of output pixels, one pixel a lane of the widest vector that
 // the instruction set has: images of the arithmetic's type with neighbours next to each other along
-// x, 1, 2 or 4 taps on every axis. It is the loop of sampling.hpp over vectors instead of numbers, and
+// x, 1, 2, 3, 4, 6 or 8 taps on every axis. It is the loop of sampling.hpp over vectors instead of numbers, and
 // gives the same bits.
 //
 // Taps of a pixel are neighbours in memory: a row of them is one load, and a transpose turns those of
@@ -20,29 +20,6 @@
 #include "usual_taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
-
-#if defined(__AVX512F__)
-constexpr int vector_bytes = 64;
-#elif defined(__AVX__)
-constexpr int vector_bytes = 32;
-#else
-constexpr int vector_bytes = 16;
-#endif
-
-template <class R>
-struct Vectors;
-template <>
-struct Vectors<float> {
-  static constexpr int lanes = vector_bytes / 4;
-  typedef float V __attribute__((vector_size(vector_bytes)));
-  typedef Flag Flags __attribute__((vector_size(vector_bytes)));  // of its lanes
-};
-template <>
-struct Vectors<double> {
-  static constexpr int lanes = vector_bytes / 8;
-  typedef double V __attribute__((vector_size(vector_bytes)));
-  typedef Flag Flags __attribute__((vector_size(vector_bytes / 2)));
-};
 
 #if defined(__SSE2__)
 #if defined(__AVX512F__)
@@ -141,7 +118,57 @@ struct Rows<4> {
   }
 };
 #undef PYSTN_WIDE
+
+// Of three taps the second is read twice, so that nothing beyond the third is; of more some are read after others.
+template <int S, int a, int b>
+struct JoinedRows {
+  template <class R, class V>
+  static PYSTN_HD void read(const R* from, const int* first, V (&tap)[S]) {
+    V left[a], right[b];
+    Rows<a>::read(from, first, left);
+    Rows<b>::read(from + S - b, first, right);
+    for (int k = 0; k < a; ++k) tap[k] = left[k];
+    for (int k = a; k < S; ++k) tap[k] = right[k - (S - b)];
+  }
+};
+template <>
+struct Rows<3> : JoinedRows<3, 2, 2> {};
+template <>
+struct Rows<6> : JoinedRows<6, 4, 2> {};
+template <>
+struct Rows<8> : JoinedRows<8, 4, 4> {};
 #endif
+
+// The taps of a row of one pixel: a vector, or two where vectors have other lengths.
+template <class R, int S>
+struct RowOf {
+  static constexpr int low = S == 3 ? 2 : S == 6 ? 4 : S, high = S - low;
+  typedef R Low __attribute__((vector_size(low * sizeof(R))));
+  typedef R High __attribute__((vector_size((high ? high : 1) * sizeof(R))));
+
+  // to[k] += w[k] value + dw[k] slope
+  template <bool slopes>
+  static PYSTN_HD void add(R* to, const R* w, R value, const R* dw, R slope) {
+    add<Low, slopes>(to, w, value, dw, slope);
+    if constexpr (high > 0) add<High, slopes>(to + low, w + low, value, dw + low, slope);
+  }
+
+ private:
+  template <class V, bool slopes>
+  static PYSTN_HD void add(R* to, const R* w, R value, const R* dw, R slope) {
+    V terms, sum;
+    __builtin_memcpy(&terms, w, sizeof terms);
+    terms *= value;
+    if constexpr (slopes) {
+      V more;
+      __builtin_memcpy(&more, dw, sizeof more);
+      terms += more * slope;
+    }
+    __builtin_memcpy(&sum, to, sizeof sum);
+    terms += sum;
+    __builtin_memcpy(to, &terms, sizeof terms);
+  }
+};
 
 template <class R, int S, int ND>
 struct BlockSampler : Sampler<R, R, S, ND> {
@@ -151,6 +178,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   static constexpr int lanes = Vectors<R>::lanes;
   static constexpr bool flat = General::flat;
   static constexpr int products = flat ? power(S, ND) : 1;
+  static constexpr bool has_many_taps = S == 3 || S > 4;  // not so common: no projections, less code
 
   template <class Vector, class Number>
   static PYSTN_HD Vector load(const Number* from) {
@@ -717,7 +745,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   }
 
   static void forward(const SampleJob& job, int64_t chunk) {
-    if constexpr (ND == 3)
+    if constexpr (ND == 3 && !has_many_taps)
       if (projects(job)) return project(job, chunk);
     const int64_t n = chunk / chunks_per_image(job);
     const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
@@ -731,7 +759,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       const Span others = taps.others(span, other);
       if (others.count <= 0) return;
       const int64_t begin = others.column - span.column;
-      sample_others<R, S>(job, n, others, other + begin, taps.run, to.at + begin * to.column, to.column, to.channel);
+      sample_others<R, has_many_taps ? 0 : S>(job, n, others, other + begin, taps.run, to.at + begin * to.column,
+                                              to.column, to.channel);
     });
   }
 
@@ -914,8 +943,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         });
   }
 
-  // A row of taps of one pixel, its weights and slopes on the first axis.
-  typedef R Row __attribute__((vector_size(S * sizeof(R))));
+  // The weights and slopes of a row of taps of one pixel, those on the first axis.
   struct RowWeights {
     alignas(64) R w[strip_columns][S], dw[strip_columns][S];
 
@@ -989,13 +1017,12 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       constexpr int apart = 8;
       for (int j = 0; j < apart && j < count; ++j)
         for (int i = j; i < count; i += apart) {
-          Row terms = load<Row>(row.w[i]) * value[i];
-          if (slopes) terms += load<Row>(row.dw[i]) * slope[0][i];
           if (spots.adjacent(i)) {
-            R* const at = to + spots.first(i);
-            terms += load<Row>(at);
-            __builtin_memcpy(at, &terms, sizeof terms);
+            RowOf<R, S>::template add<slopes>(to + spots.first(i), row.w[i], value[i], row.dw[i],
+                                              slopes ? slope[0][i] : R(0));
           } else if (spots.reads(i)) {
+            R terms[S] = {};
+            RowOf<R, S>::template add<slopes>(terms, row.w[i], value[i], row.dw[i], slopes ? slope[0][i] : R(0));
             scatter_one_by_one(to, spots, i, terms, tap);
           }
         }
@@ -1021,7 +1048,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // The same for one pixel, some of whose taps are not where the others say.
   template <class At>
-  static void scatter_one_by_one(R* to, const At& spots, int i, Row terms, const int (&tap)[ND]) {
+  static void scatter_one_by_one(R* to, const At& spots, int i, const R (&terms)[S], const int (&tap)[ND]) {
     Index offset = spots.first(i);
     for (int a = 1; a < ND; ++a) {
       if (!spots.inside(a, tap[a], i)) return;

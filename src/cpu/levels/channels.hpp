@@ -1,5 +1,5 @@
 // The sampler's second stage with channels in the lanes of vectors, for images whose channels lie next
-// to each other: float32 or float64, two channels and more; 1, 2 or 4 taps on every axis. It is
+// to each other: float32 or float64, two channels and more; 1, 2, 3, 4, 6 or 8 taps on every axis. It is
 // the loop of sampling.hpp over vectors instead of numbers, and gives the same bits, but for the
 // gradient to the coordinates, whose sum over the channels is made in lanes, in an order of its own.
 #pragma once

@@ -1,221 +1,17 @@
-// The chunk bodies of one instruction set. Compiled once per level with PYSTN_LEVEL naming it; the
-// only symbol that leaves is the level's table.
-#include <type_traits>
-
-#include "blocks.hpp"
-#include "channels.hpp"
+// Which body a job has, and the table of a level: the only symbol that leaves. Compiled once per instruction set, with
+// PYSTN_LEVEL naming it.
+#include "bodies.hpp"
 #include "grids.hpp"
-#include "job.hpp"
 #include "linear_grids.hpp"
-#include "masks.hpp"
-#include "sampling.hpp"
 #include "spline_lines.hpp"
-#include "tiles.hpp"
-#include "transposed.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
-SampleChunk footprint_body(Direction direction, const SampleJob& job);  // footprints.cpp
-SampleChunk body_of_pixels(const SampleJob& job);                       // pixels.cpp
-
 namespace {
 
-// Directions that every network runs in every step.
-template <class S>
-SampleChunk frequent(Direction direction) {
-  switch (direction) {
-    case Direction::forward:
-      return S::forward;
-    case Direction::jvp:
-      return S::jvp;
-    case Direction::vjp_input:
-      return S::vjp_input;
-    case Direction::vjp_grid:
-      return S::vjp_grid;
-    default:
-      return nullptr;
-  }
-}
-
-// All directions.
-template <class S>
-SampleChunk any(Direction direction) {
-  switch (direction) {
-    case Direction::vjp_options:
-      return S::vjp_options;
-    case Direction::vjp2_grid:
-      return S::vjp2_grid;
-    case Direction::push:
-      return S::push;
-    case Direction::gradient:
-      return S::gradient;
-    case Direction::gradient_jvp:
-      return S::gradient_jvp;
-    case Direction::gradient_vjp_grid:
-      return S::gradient_vjp_grid;
-    default:
-      return frequent<S>(direction);
-  }
-}
-
-// The number of taps on every axis, or 0 if they differ.
-int taps_of(Direction direction, const SampleJob& job) {
-  const bool slopes = direction == Direction::jvp || direction == Direction::vjp_grid || direction == Direction::vjp ||
-                      direction == Direction::vjp2_grid || direction == Direction::push;
-  int taps = job.kernel[0].taps;
-  for (int a = 0; a < job.ndim; ++a) {
-    if (job.kernel[a].taps != taps) return 0;
-    if (slopes && Mode(job.kernel[a].mode) == Mode::linear && Subgradient(job.subgradient) != Subgradient::right)
-      return 0;
-  }
-  return taps;
-}
-
-#if defined(PYSTN_BLOCKS) || defined(PYSTN_CHANNELS)
-// Directions of blocks and of channels in lanes.
-template <class S>
-SampleChunk vectorized(Direction direction) {
-  switch (direction) {
-    case Direction::vjp2_grid:
-      return S::vjp2_grid;
-    case Direction::push:
-      return S::push;
-    case Direction::vjp:
-      return S::vjp;
-    default:
-      return frequent<S>(direction);
-  }
-}
-#endif
-
-#if defined(PYSTN_BLOCKS)
-// Whether an offset into the input is one into its gradient too.
-bool strides_agree(const SampleJob& job) {
-  for (int a = 0; a < job.ndim; ++a)
-    if (job.input.axis[a] != job.grad_input.axis[a]) return false;
-  return true;
-}
-
-template <class R, int ND>
-SampleChunk with_blocks(Direction direction, const SampleJob& job) {
-  if (!fits_blocks(direction, job) || (direction == Direction::forward && job.output_batch != job.batch))
-    return nullptr;
-  if (direction == Direction::vjp && !strides_agree(job)) return nullptr;
-  const int taps = taps_of(direction, job);
-  // The few samples that a projection chose are added faster one by one, if each has many taps.
-  if (taps == 4 && job.chosen.data && (direction == Direction::vjp_input || direction == Direction::vjp))
-    return nullptr;
-  switch (taps) {
-    case 1:
-      return direction == Direction::vjp ? nullptr : vectorized<BlockSampler<R, 1, ND>>(direction);
-    case 2:
-      return vectorized<BlockSampler<R, 2, ND>>(direction);
-    case 4:
-      return vectorized<BlockSampler<R, 4, ND>>(direction);
-    default:
-      return nullptr;
-  }
-}
-#endif
-
-#if defined(PYSTN_CHANNELS)
-template <class R, int ND>
-SampleChunk with_channels(Direction direction, const SampleJob& job) {
-  if (!fits_channels(direction, job)) return nullptr;
-  switch (taps_of(direction, job)) {
-    case 1:
-      return frequent<ChannelSampler<R, 1, ND>>(direction);
-    case 2:
-      return vectorized<ChannelSampler<R, 2, ND>>(direction);
-    case 4:
-      return vectorized<ChannelSampler<R, 4, ND>>(direction);
-    default:
-      return nullptr;
-  }
-}
-#endif
-
-template <class T, class R, int ND>
-SampleChunk with_taps(Direction direction, const SampleJob& job) {
-#if defined(PYSTN_CHANNELS)
-  if constexpr (std::is_same<T, R>::value)
-    if (const SampleChunk body = with_channels<R, ND>(direction, job)) return body;
-#endif
-#if defined(PYSTN_BLOCKS)
-  if constexpr (std::is_same<T, R>::value)
-    if (const SampleChunk body = with_blocks<R, ND>(direction, job)) return body;
-#endif
-  // Of what is left linear is common enough for loops of its own, and so are frequent directions of one type; the
-  // others look their types up, to the same bits.
-  if (taps_of(direction, job) == 2)
-    if (const SampleChunk body = frequent<Sampler<T, R, 2, ND>>(direction)) return body;
-  if constexpr (std::is_same<T, R>::value)
-    if (const SampleChunk body = frequent<Sampler<T, R, 0, ND>>(direction)) return body;
-  return any<Sampler<Any, R, 0, ND>>(direction);
-}
-
-template <class T, class R>
-SampleChunk with_dimensions(Direction direction, const SampleJob& job) {
-  switch (job.ndim) {
-    case 1:
-      return with_taps<T, R, 1>(direction, job);
-    case 2:
-      return with_taps<T, R, 2>(direction, job);
-    default:
-      return with_taps<T, R, 3>(direction, job);
-  }
-}
-
-// Whether all arrays with channels that a job has are of one type.
-bool all_are(Element type, const SampleJob& job) {
-  const ImageArray* const images[] = {&job.input, &job.d_input, &job.grad_input};
-  for (const ImageArray* image : images)
-    if (image->data && image->type != type) return false;
-  const SampleArray* const samples[] = {&job.output, &job.values, &job.gradient};
-  for (const SampleArray* array : samples)
-    if (array->data && array->type != type) return false;
-  return true;
-}
-
-#if defined(PYSTN_TRANSPOSED)
-template <class R, int ND>
-SampleChunk transposed_by_taps(Direction direction, int taps) {
-  switch (taps) {
-    case 1:
-      return frequent<TransposedSampler<R, 1, ND>>(direction);
-    case 2:
-      return vectorized<TransposedSampler<R, 2, ND>>(direction);
-    case 4:
-      return vectorized<TransposedSampler<R, 4, ND>>(direction);
-    default:
-      return nullptr;
-  }
-}
-
-template <class R>
-SampleChunk transposed(Direction direction, const SampleJob& job) {
-  const int taps = taps_of(direction, job);
-  switch (job.ndim) {
-    case 1:
-      return transposed_by_taps<R, 1>(direction, taps);
-    case 2:
-      return transposed_by_taps<R, 2>(direction, taps);
-    default:
-      return transposed_by_taps<R, 3>(direction, taps);
-  }
-}
-#endif
-
 // Bytes of scratch memory that a task makes use of; those of `job` are not looked at.
-int64_t scratch([[maybe_unused]] Direction direction, [[maybe_unused]] const SampleJob& job) {
-#if defined(PYSTN_TRANSPOSED)
-  if (job.footprint) return 0;
-  const int taps = taps_of(direction, job);
-  if ((taps != 1 && taps != 2 && taps != 4) || !fits_transposed(direction, job)) return 0;
-  if (all_are(Element::f64, job)) return bytes_transposed<double>(direction, job);
-  if (all_are(Element::f32, job) && job.single) return bytes_transposed<float>(direction, job);
-#endif
-  return 0;
+int64_t scratch(Direction direction, const SampleJob& job) {
+  return job.footprint ? 0 : transposed_bytes(direction, job);
 }
 
 SampleChunk sample(Direction direction, const SampleJob& job);
@@ -226,30 +22,29 @@ void masked(const SampleJob& job, int64_t chunk) {
   SampleJob plain = job;
   plain.mask.data = nullptr;
   sample(direction, plain)(plain, chunk);
-  (job.single ? mask_body<float>(direction, job) : mask_body<double>(direction, job))(job, chunk);
+  mask_body(direction, job)(job, chunk);
 }
 
 SampleChunk sample(Direction direction, const SampleJob& job) {
   if (job.footprint) return footprint_body(direction, job);
   if (job.mask.data && direction == Direction::forward) return masked<Direction::forward>;
   if (job.mask.data && direction == Direction::vjp_grid) return masked<Direction::vjp_grid>;
-#if defined(PYSTN_TRANSPOSED)
-  if (job.scratch) return job.single ? transposed<float>(direction, job) : transposed<double>(direction, job);
-#endif
-  if (direction == Direction::reach) return job.single ? find_reach<float> : find_reach<double>;
-#if defined(PYSTN_TILES)
-  if (const SampleChunk special = tiled(direction, job)) return special;
-#endif
-  if (direction == Direction::forward)
-    if (const SampleChunk special = body_of_pixels(job)) return special;
-  if (all_are(Element::f64, job)) return with_dimensions<double, double>(direction, job);
-  if (all_are(Element::f32, job) && job.single) return with_dimensions<float, float>(direction, job);
-  return job.single ? with_dimensions<Any, float>(direction, job) : with_dimensions<Any, double>(direction, job);
+  if (job.scratch) return transposed_body(direction, job);
+  if (direction != Direction::reach) {
+    if (const SampleChunk body = body_of_tiles(direction, job)) return body;
+    if (direction == Direction::forward)
+      if (const SampleChunk body = body_of_pixels(job)) return body;
+    if (is_uniform(job)) {
+      if (const SampleChunk body = body_of_channels(direction, job)) return body;
+      if (const SampleChunk body = body_of_blocks(direction, job)) return body;
+    }
+  }
+  return general_body(direction, job);
 }
 
 // Whether arrays are of other types than the arithmetic's, and no body is made for these.
 bool looks_up(Direction direction, const SampleJob& job) {
-  if (job.footprint || all_are(job.single ? Element::f32 : Element::f64, job)) return false;
+  if (job.footprint || is_uniform(job)) return false;
   SampleJob plain = job;
   plain.mask.data = nullptr;
   return direction != Direction::forward || !body_of_pixels(plain);
@@ -258,13 +53,9 @@ bool looks_up(Direction direction, const SampleJob& job) {
 bool walks_rows(const SampleJob& job) {
   if (job.columns < 16) return false;  // of vectors that rows fill little of
   if (job.channels > 1) return true;
-#if defined(PYSTN_TILES)
   SampleJob plain = job;
   plain.mask.data = nullptr;
-  return job.columns >= strip_columns && tiled(Direction::forward, plain) != nullptr;
-#else
-  return false;
-#endif
+  return job.columns >= 64 && body_of_tiles(Direction::forward, plain) != nullptr;
 }
 
 template <class R>

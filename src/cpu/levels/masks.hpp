@@ -56,17 +56,4 @@ struct MaskSampler {
   }
 };
 
-template <class R>
-SampleChunk mask_body(Direction direction, const SampleJob& job) {
-  const bool forward = direction == Direction::forward;
-  switch (job.ndim) {
-    case 1:
-      return forward ? MaskSampler<R, 1>::forward : MaskSampler<R, 1>::vjp_grid;
-    case 2:
-      return forward ? MaskSampler<R, 2>::forward : MaskSampler<R, 2>::vjp_grid;
-    default:
-      return forward ? MaskSampler<R, 3>::forward : MaskSampler<R, 3>::vjp_grid;
-  }
-}
-
 }  // namespace pystn::PYSTN_LEVEL

@@ -1,5 +1,6 @@
 // The forward pass of images whose pixels are few numbers next to each other: float32 or a small type, one of 8 or 16
-// bits, with two to four channels; and of planes of a small type. Linear or with four taps.
+// bits, with two to four channels; and of planes of a small type. Linear or with four taps, float32 with three, six and
+// eight too.
 //
 // A pixel is four lanes of a vector, its channels and what follows them in memory; a vector has one,
 // two or four output pixels. In planes lanes are output pixels, and so they are for small types on
@@ -721,8 +722,8 @@ struct PixelSampler {
       const Span others = taps.others(strip, other, r);
       if (others.count <= 0) continue;
       const int64_t begin = others.column - strip.column;
-      sample_others<E, (flat || !is_small<T> ? S : 0)>(job, n, others, other + begin, taps.run,
-                                                       out + r * row + begin * step, step, job.output.channel);
+      sample_others<E, (flat || (S == 4 && !is_small<T>) ? S : 0)>(
+          job, n, others, other + begin, taps.run, out + r * row + begin * step, step, job.output.channel);
     }
   }
 
@@ -746,7 +747,15 @@ struct PixelSampler {
 
 template <class T, int C>
 SampleChunk sampled_pixels(const SampleJob& job) {
-  return job.kernel[0].taps == 2 ? PixelSampler<T, 2, C>::forward : PixelSampler<T, 4, C>::forward;
+  const int taps = job.kernel[0].taps;
+  if (taps == 2) return PixelSampler<T, 2, C>::forward;
+  if (taps == 4) return PixelSampler<T, 4, C>::forward;
+  if constexpr (!is_small<T>) {
+    if (taps == 3) return PixelSampler<T, 3, C>::forward;
+    if (taps == 6) return PixelSampler<T, 6, C>::forward;
+    if (taps == 8) return PixelSampler<T, 8, C>::forward;
+  }
+  return nullptr;
 }
 
 template <class T>
@@ -774,7 +783,7 @@ inline SampleChunk pixels(const SampleJob& job) {
   if (job.ndim != 2 || !job.single || job.components != 1 || job.output.type != job.input.type) return nullptr;
   if (job.mask.data || job.projected || job.output_batch != job.batch) return nullptr;
   const int taps = job.kernel[0].taps;
-  if (job.kernel[1].taps != taps || (taps != 2 && taps != 4)) return nullptr;
+  if (job.kernel[1].taps != taps) return nullptr;
   for (int a = 0; a < 2; ++a)
     if (taps == 2 && Mode(job.kernel[a].mode) != Mode::linear) return nullptr;
   int64_t reach = 4;

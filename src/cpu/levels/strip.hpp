@@ -3,10 +3,13 @@
 // kernels and boundaries end here, and what follows sees indices and weights.
 #pragma once
 
+#include <string.h>
+
 #include "coordinates.hpp"
 #include "job.hpp"
 #include "matrix_source.hpp"
 #include "taps.hpp"
+#include "vectors.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -101,8 +104,6 @@ inline int table_columns(int taps) {
   return taps * strip_columns <= table_entries ? strip_columns : table_entries / taps;
 }
 
-using Flag = int;  // as wide as what it is computed with, for loops that vectorise
-
 inline bool all_of(const Flag* flags, int count) {
   Flag all = 1;
   for (int i = 0; i < count; ++i) all &= flags[i];
@@ -117,6 +118,56 @@ constexpr int known_taps(const int*) {
 template <class Kernel>
 constexpr int known_taps(int Kernel::*) {
   return 0;
+}
+
+// Weights of the taps of a run from the phases t, with derivatives up to `order`: of tap k and pixel i at k * step + i.
+template <int order, class R, class Kernel>
+PYSTN_HD void weigh_one_by_one(const Kernel& kernel, int count, const R* __restrict t, R* __restrict w,
+                               R* __restrict dw, R* __restrict d2w, int step) {
+  constexpr int known = known_taps<Kernel>(&Kernel::taps), room = known ? known : max_taps;
+  const int S = known ? known : kernel.taps;
+  for (int i = 0; i < count; ++i) {
+    R v[room], dv[order >= 1 ? room : 1], d2v[order >= 2 ? room : 1];
+    kernel.weights(t[i], v, order >= 1 ? dv : nullptr, order >= 2 ? d2v : nullptr);
+    for (int k = 0; k < S; ++k) {
+      w[k * step + i] = v[k];
+      if (order >= 1) dw[k * step + i] = dv[k];
+      if (order >= 2) d2w[k * step + i] = d2v[k];
+    }
+  }
+}
+
+#if defined(__GNUC__)
+// The same for as many pixels at a time as a vector has lanes.
+template <int order, class R, class Kernel>
+PYSTN_APART void weigh_in_lanes(const Kernel& kernel, int count, const R* t, R* w, R* dw, R* d2w, int step) {
+  using V = typename Vectors<R>::V;
+  constexpr int lanes = Vectors<R>::lanes, room = max_taps;
+  V v[room], dv[order >= 1 ? room : 1], d2v[order >= 2 ? room : 1];
+  for (int i = 0; i < count; i += lanes) {
+    const int some = count - i < lanes ? count - i : lanes;
+    const auto store = [&](R* to, const V* from) __attribute__((always_inline)) {
+      if (some == lanes)
+        for (int k = 0; k < kernel.taps; ++k) memcpy(to + k * step + i, from + k, sizeof(V));
+      else
+        for (int k = 0; k < kernel.taps; ++k) memcpy(to + k * step + i, from + k, some * sizeof(R));
+    };
+    V x{};
+    memcpy(&x, t + i, some * sizeof(R));
+    kernel.weights(x, v, order >= 1 ? dv : nullptr, order >= 2 ? d2v : nullptr);
+    store(w, v);
+    if (order >= 1) store(dw, dv);
+    if (order >= 2) store(d2w, d2v);
+  }
+}
+#endif
+
+template <int order, class R, class Kernel>
+PYSTN_HD void weigh_phases(const Kernel& kernel, int count, const R* t, R* w, R* dw, R* d2w, int step) {
+#if defined(__GNUC__)
+  if constexpr (Kernel::takes_lanes) return weigh_in_lanes<order>(kernel, count, t, w, dw, d2w, step);
+#endif
+  weigh_one_by_one<order>(kernel, count, t, w, dw, d2w, step);
 }
 
 // Whether indices along so many pixels, or beyond them as far as taps go, fit an int.
@@ -168,20 +219,11 @@ struct AxisTable {
 
   template <int order, class Kernel>
   void weigh(const Kernel& kernel, int count, R* __restrict cell) {
-    constexpr int known = known_taps<Kernel>(&Kernel::taps);
-    const int S = known ? known : kernel.taps, step = known ? strip_columns : columns;
-    for (int i = 0; i < count; ++i) {
-      constexpr int room = known ? known : max_taps;
-      R v[room], dv[order >= 1 ? room : 1], d2v[order >= 2 ? room : 1];
-      // A coordinate that is no number is cut off, and its taps are not read.
-      const R p = position[i] == position[i] ? position[i] : R(0);
-      cell[i] = weigh_taps(kernel, p, v, order >= 1 ? dv : nullptr, order >= 2 ? d2v : nullptr);
-      for (int k = 0; k < S; ++k) {
-        w[k * step + i] = v[k];
-        if (order >= 1) dw[k * step + i] = dv[k];
-        if (order >= 2) d2w[k * step + i] = d2v[k];
-      }
-    }
+    alignas(64) R t[strip_columns];
+    // A coordinate that is no number is cut off, and its taps are not read.
+    for (int i = 0; i < count; ++i)
+      cell[i] = cell_and_phase(kernel, position[i] == position[i] ? position[i] : R(0), t[i]);
+    weigh_phases<order>(kernel, count, t, w, dw, d2w, known_taps<Kernel>(&Kernel::taps) ? strip_columns : columns);
   }
 
   template <int order>

@@ -1,11 +1,13 @@
-// The taps of the kernels that most calls have, for values and first derivatives: all axes in one loop, a shorter way
-// than that of Run, to the same bits. It knows pixels whose taps all are in the image, and those that none is; the few
-// others go the way of sampling.hpp.
+// The taps of nearest, linear, and all kernels that do not fold, for values and first derivatives: all axes in one
+// loop, a shorter way than that of Run, to the same bits. It knows pixels whose taps all are in the image, and those
+// that none is; the few others go the way of sampling.hpp.
 #pragma once
 
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
+
+#include <type_traits>
 
 #include "sampling.hpp"
 
@@ -43,6 +45,22 @@ PYSTN_HD void for_each_set_run(Bits bits, Body&& body) {
   }
 }
 
+// Cells and weights of positions that are small numbers, by a kernel that does not fold. Cells less `before`; entry i
+// of tap k is k * step + i. Of pixels that have an idle tap, which may be no number, `busy` is taken away.
+template <int order, class R>
+PYSTN_APART void weigh_positions(const KernelChoice& choice, int count, const R* __restrict position, int before,
+                                 int* __restrict cell, R* w, R* dw, int step, Flag* __restrict busy) {
+  alignas(64) R t[strip_pixels];
+  with_kernel<R>(choice, Subgradient::right, R(0), [&](const auto& kernel) {
+    if constexpr (!std::decay_t<decltype(kernel)>::folds) {
+      for (int i = 0; i < count; ++i) cell[i] = int(kernel.place(position[i], t[i])) - before;
+      weigh_phases<order, R>(kernel, count, t, w, dw, nullptr, step);
+    }
+  });
+  for (int k = 0; k < choice.taps; ++k)
+    for (int i = 0; i < count; ++i) busy[i] &= Flag(!is_idle(w[k * step + i], order ? dw[k * step + i] : R(0), R(0)));
+}
+
 // R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are. With `masks` it is told of each tap
 // whether it is in the image. Of a strip of up to `rows` rows, pixel i of row r is entry r * width + i. Order 1 has
 // slopes too. Of an image of `integers` all are numbers.
@@ -73,6 +91,7 @@ struct UsualTaps {
     constexpr Mode mode = S == 1 ? Mode::nearest : S == 2 ? Mode::linear : Mode::cubic;
     known = Cutoff(job.cutoff) == Cutoff::none &&
             (order == 0 || S != 2 || Subgradient(job.subgradient) == Subgradient::right);
+    usual = S <= 2 || S == 4;
     one_outside = true;
     are_of(job.input, 0, job.size[ND - 1]);
     for (int a = 0; S == 1 && a < axes; ++a)
@@ -80,10 +99,12 @@ struct UsualTaps {
     dropping = !job.fill;
     for (int a = 0; a < ND; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
-      known = known && Mode(job.kernel[a].mode) == mode && (S > 1 || !job.kernel[a].variant) &&
-              (S == 4 || job.boundary[a] == job.boundary[0]);
+      const Mode its = Mode(job.kernel[a].mode);
+      usual = usual && its == mode;
+      known = known && (S > 2 ? !folds(its) : usual) && (S > 1 || !job.kernel[a].variant) &&
+              (S > 2 || job.boundary[a] == job.boundary[0]);
       const bool drops = boundary == Boundary::zeros || boundary == Boundary::constant;
-      const bool fills = boundary == Boundary::constant && adds_to_one(Mode(job.kernel[a].mode));
+      const bool fills = boundary == Boundary::constant && adds_to_one(its);
       one_outside = one_outside && (job.fill ? fills : drops);
       dropping = dropping && known && (S > 2 ? one_outside : after_fold(boundary) == Boundary::zeros);
     }
@@ -134,7 +155,7 @@ struct UsualTaps {
  private:
   const ImageArray* image;
   int last, low, high;
-  bool known, dropping;
+  bool usual, known, dropping;
   bool one_outside;  // all that is outside has one value
 
   static Span row_of(const Span& span, int r) { return Span{span.outer, span.row + r, span.column, 1, span.count}; }
@@ -161,13 +182,14 @@ struct UsualTaps {
           place_all(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<ToTheRight>(job), by, position);
       });
     } else {
-      // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
       const auto position = [](const Clipped& by, R at, R& factor) __attribute__((always_inline)) {
-        const R p = by.normalize(at);
         factor = by.normalize.scale;
-        return by.bounds.reduce(is_finite(p) ? p : outside<R>() - R(S));
+        return by(at);
       };
-      place_all(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<Keys>(job), PerAxis<Clipped>(job), position);
+      if (!usual)
+        place_weighed(job, count, x);
+      else if constexpr (S == 4)
+        place_all(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<Keys>(job), PerAxis<Clipped>(job), position);
     }
     return within;
   }
@@ -200,11 +222,16 @@ struct UsualTaps {
     Keys(const SampleJob& job, int a) : Cubic<R>{R(job.kernel[a].parameter)} {}
   };
 
+  // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
   struct Clipped {
     Normalization<R> normalize;
     DroppedTaps bounds;
     Clipped(const SampleJob& job, int a)
         : normalize(Normalization<R>::of(Coordinates(job.coordinates), job.full[a])), bounds{job.full[a]} {}
+    PYSTN_HD R operator()(R x) const {
+      const R p = normalize(x);
+      return bounds.reduce(is_finite(p) ? p : outside<R>() - R(S));
+    }
   };
 
   // As weigh_taps, for positions that are small numbers if they are folded.
@@ -220,18 +247,26 @@ struct UsualTaps {
     }
   }
 
+  // Where first taps are in the image.
+  struct Room {
+    int before[ND], begin[ND], end[ND];
+    unsigned stride[ND], places[ND];  // of first taps: one before them is a large number
+
+    Room(const UsualTaps& taps, const SampleJob& job) {
+      for (int a = 0; a < ND; ++a) {
+        before[a] = int(job.origin[a]) + (S - 1) / 2;
+        begin[a] = a == ND - 1 ? taps.low : 0;
+        end[a] = a == ND - 1 ? taps.high : int(job.size[a]);
+        stride[a] = unsigned(taps.image->axis[a]);
+        places[a] = end[a] - begin[a] < S ? 0 : unsigned(end[a] - begin[a] - S + 1);
+      }
+    }
+  };
+
   template <class Kernels, class Bys, class Position>
   PYSTN_APART void place_all(const SampleJob& job, int count, const R* __restrict x, const R* __restrict y,
                              const R* __restrict z, const Kernels& kernel, const Bys& by, const Position& position) {
-    int before[ND], begin[ND], end[ND];
-    unsigned stride[ND], places[ND];  // of first taps: one before them is a large number
-    for (int a = 0; a < ND; ++a) {
-      before[a] = int(job.origin[a]) + (S - 1) / 2;
-      begin[a] = a == ND - 1 ? low : 0;
-      end[a] = a == ND - 1 ? high : int(job.size[a]);
-      stride[a] = unsigned(image->axis[a]);
-      places[a] = end[a] - begin[a] < S ? 0 : unsigned(end[a] - begin[a] - S + 1);
-    }
+    const Room room(*this, job);
     const int last_first = last;
     Flag every = 1;
     for (int i = 0; i < count; ++i) {
@@ -242,11 +277,11 @@ struct UsualTaps {
       for (int a = 0; a < ND; ++a) {
         R f;
         const R p = position(by[a], a == 0 ? x[i] : a == 1 ? y[i] : z[i], f);
-        const int at = int(weigh(kernel[a], p, weight[a], order ? slope[a] : nullptr)) - before[a];
+        const int at = int(weigh(kernel[a], p, weight[a], order ? slope[a] : nullptr)) - room.before[a];
         if (order) factor[a][i] = f;
-        offset += unsigned(at) * stride[a];
+        offset += unsigned(at) * room.stride[a];
         cell[a][i] = at;
-        within &= Flag(unsigned(at - begin[a]) < places[a]);
+        within &= Flag(unsigned(at - room.begin[a]) < room.places[a]);
         for (int k = 0; S > 2 && !integers && k < S; ++k)  // what is not read may be no number
           within &= Flag(!is_idle(weight[a][k], order ? slope[a][k] : R(0), R(0)));
         for (int k = 0; S > 2 && order && k < S; ++k) dw[a][k][i] = slope[a][k];
@@ -266,12 +301,47 @@ struct UsualTaps {
       plain[i] = within;
       every &= within;
     }
+    set_outside(every, count, room);
+  }
+
+  // The same of other kernels, whose weights are made before.
+  PYSTN_APART void place_weighed(const SampleJob& job, int count, const R (&x)[ND][capacity]) {
+    const Room room(*this, job);
+    const int last_first = last;
+    alignas(64) R position[capacity];
+    alignas(64) Flag busy[capacity];
+    for (int i = 0; i < count; ++i) busy[i] = 1;
+    for (int a = 0; a < ND; ++a) {
+      const Clipped by(job, a);
+      for (int i = 0; i < count; ++i) position[i] = by(x[a][i]);
+      for (int i = 0; order && i < count; ++i) factor[a][i] = by.normalize.scale;
+      weigh_positions<order>(kernel_of(job, a), count, position, room.before[a], cell[a], w[a][0],
+                             order ? dw[a][0] : nullptr, capacity, busy);
+    }
+    Flag every = 1;
+    for (int i = 0; i < count; ++i) {
+      Flag within = integers ? 1 : busy[i];
+      unsigned offset = 0;  // any bits where taps are outside
+      for (int a = 0; a < ND; ++a) {
+        offset += unsigned(cell[a][i]) * room.stride[a];
+        within &= Flag(unsigned(cell[a][i] - room.begin[a]) < room.places[a]);
+      }
+      within &= Flag(int(offset) <= last_first);
+      first[i] = int(offset);
+      plain[i] = within;
+      every &= within;
+    }
+    set_outside(every, count, room);
+  }
+
+  // What is known of pixels that are not plain.
+  PYSTN_APART void set_outside(Flag every, int count, const Room& room) {
     all = every;
     if (every) return;
     const Flag dims = one_outside;
     for (int i = 0; i < count; ++i) {
       Flag beyond = 0;
-      for (int a = 0; a < ND; ++a) beyond |= Flag(cell[a][i] <= begin[a] - S) | Flag(cell[a][i] >= end[a]);
+      for (int a = 0; a < ND; ++a) beyond |= Flag(cell[a][i] <= room.begin[a] - S) | Flag(cell[a][i] >= room.end[a]);
       dark[i] = dims & beyond;
     }
     if (!drops) {
@@ -281,9 +351,10 @@ struct UsualTaps {
     if constexpr (masks)
       for (int a = 0; a < ND; ++a) {
         alignas(64) Flag any[capacity] = {};
+#pragma GCC unroll 1  // of many taps that would be much code
         for (int k = 0; k < S; ++k)
           for (int i = 0; i < count; ++i) {
-            Flag in = Flag(cell[a][i] + k >= begin[a]) & Flag(cell[a][i] + k < end[a]);
+            Flag in = Flag(cell[a][i] + k >= room.begin[a]) & Flag(cell[a][i] + k < room.end[a]);
             if (S > 2) in &= Flag(!is_idle(w[a][k][i], order ? dw[a][k][i] : R(0), R(0)));
             inside[a][k][i] = in;
             any[i] |= in;
