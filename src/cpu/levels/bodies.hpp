@@ -85,15 +85,16 @@ SampleChunk any(Direction direction) {
   }
 }
 
-// The number of taps on every axis, or 0 if they differ.
+// The number of taps on every axis, or 0 if they differ. Linear has three where its slopes look to the left too.
 inline int taps_of(Direction direction, const SampleJob& job) {
   const bool slopes = direction == Direction::jvp || direction == Direction::vjp_grid || direction == Direction::vjp ||
                       direction == Direction::vjp2_grid || direction == Direction::push;
-  int taps = job.kernel[0].taps;
+  const bool looks_left = slopes && Subgradient(job.subgradient) != Subgradient::right;
+  int taps = 0;
   for (int a = 0; a < job.ndim; ++a) {
-    if (job.kernel[a].taps != taps) return 0;
-    if (slopes && Mode(job.kernel[a].mode) == Mode::linear && Subgradient(job.subgradient) != Subgradient::right)
-      return 0;
+    const int own = looks_left && Mode(job.kernel[a].mode) == Mode::linear ? 3 : job.kernel[a].taps;
+    if (a > 0 && own != taps) return 0;
+    taps = own;
   }
   return taps;
 }
