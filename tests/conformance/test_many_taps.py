@@ -79,7 +79,9 @@ def test_lanczos_is_exact_on_pixels_and_accurate_beside_them(dtype, lobes):
     eps = np.finfo(dtype).eps
     units = np.eye(20, dtype=dtype)[None]
     shifts = np.array([0, 1e-30, 1e-8, 1e-4, 0.1, 0.4999, 0.5, 0.5001, 0.9, 0.9999, 1 - eps / 2]).astype(dtype)
-    values = pystn.grid_sample(np.roll(units, -10, 2), shifts[None, :, None], pystn.Lanczos(lobes), "wrap", coords="pixel")
+    values = pystn.grid_sample(
+        np.roll(units, -10, 2), shifts[None, :, None], pystn.Lanczos(lobes), "wrap", coords="pixel"
+    )
     np.testing.assert_array_equal(values[0, :, 0], np.eye(20)[10])
     d = shifts.astype(np.longdouble) - np.arange(-10, 10)[:, None]
     exact = np.where(np.abs(d) < lobes, np.sinc(d) * np.sinc(d / lobes), 0)
