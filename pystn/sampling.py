@@ -161,8 +161,9 @@ def grid_sample(
     Returns
     -------
     output : ndarray, shape (N, C, ...), or (N, ..., C) if ``channel_axis=-1``
-        dtype of `input`. Arithmetic is in float64 if input or grid are, else in float32; integers
-        are rounded half to even and saturate.
+        dtype of `input`. Coordinates and weights are computed in float64 if input or grid are, else
+        in float32; so are sums, but those of an image of float32 or fewer bits may be in float32,
+        of weights that are rounded to it last. Integers are rounded half to even and saturate.
     mask : ndarray, shape (N, ...), only if `return_mask`
         How much of the sample's weight is on pixels inside the image, in [0, 1], whatever the
         padding; 0 where it is cut off. The real type of `input`, float32 for integers.
@@ -193,9 +194,12 @@ def grid_sample(
     "nearest" and "linear" fold the coordinate into the image, as PyTorch does; wider kernels fold
     the index of every tap, so that border and reflection have no kink in the coordinate.
 
-    Arrays are read where they lie; one that is not aligned to its itemsize is copied first. With
-    ``BSpline(order, prefilter=True)`` the image's coefficients are one array more, of its dtype or,
-    for integers and 16 bits, of float32.
+    Arrays are read where they lie; one that is not aligned to its itemsize is copied first. On the CPU
+    those of other types than the arithmetic's are copied in that type, result included, unless the image
+    is more than four times as large as what is sampled; an image of 8 or 16 bits in two dimensions is not
+    where it is sampled linearly, by four taps or by the nearest pixel. With ``BSpline(order,
+    prefilter=True)`` the image's coefficients are one array more, of its dtype or, for integers and 16
+    bits, of float32.
 
     Examples
     --------

@@ -60,7 +60,8 @@ def size_of(a):
 def test_types(backend, rng, warp, name, coordinate, kernel):
     """Value, mask, gradients and tangent: shape and type, and numbers to one rounding to that type.
 
-    Arithmetic is in double if input or theta are; integers saturate, and their gradients are float32.
+    Arithmetic is in double if input or theta are, but for sums of a float32 or smaller image's samples; integers
+    saturate, and their gradients are float32.
     """
     warp = WARPS[warp]
     channel_axis = 1 if EPS.get(name, 1) < 1e-4 else -1
@@ -79,7 +80,7 @@ def test_types(backend, rng, warp, name, coordinate, kernel):
     options = {"padding_mode": "mirror", "coords": "pixel"}
     theirs = {"mode": theirs, **options}
     double = name in ("float64", "complex128")
-    sums = EPS["float64" if double else "float32"]  # where gradients are added up
+    sums = EPS["float64" if double else "float32"]  # where samples and gradients are added up
     # Coefficients of anything narrower than float64 are float32 whatever the matrix.
     eps = EPS["float64" if double or (coordinate == "float64" and kernel != "prefiltered") else "float32"]
 
@@ -107,7 +108,7 @@ def test_types(backend, rng, warp, name, coordinate, kernel):
     expected = [warp.expected("", part, theta, size, **theirs) for part in parts(input)]
     if name in INTEGERS:
         assert value.dtype == dtype_of(name)
-        limits, error = np.iinfo(name), ROUNDINGS * eps * largest
+        limits, error = np.iinfo(name), ROUNDINGS * max(eps, sums) * largest
         (expected,) = expected
         if error < 0.2:  # of two integers it can be one only
             settled = np.abs(expected - np.floor(expected) - 0.5) > error
@@ -116,7 +117,7 @@ def test_types(backend, rng, warp, name, coordinate, kernel):
             np.testing.assert_array_equal(value[settled], nearest[settled])
         assert np.all(np.abs(value - np.clip(expected, limits.min, limits.max)) <= 0.5 + error)
     else:
-        near("value", value, expected, name, largest, eps)
+        near("value", value, expected, name, largest, max(eps, sums))
 
     found = warp.vjp(array(g), *given, size, **options)
     # A complex image is two real ones, of which both cotangents are known.

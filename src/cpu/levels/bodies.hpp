@@ -85,15 +85,17 @@ SampleChunk any(Direction direction) {
   }
 }
 
-// The number of taps on every axis, or 0 if they differ. Linear has three where its slopes look to the left too.
+// The number of taps on every axis, or 0 if they differ. Linear has three where its slopes look to the left too; not so
+// where these are one of two gradients, of which the other has two.
 inline int taps_of(Direction direction, const SampleJob& job) {
   const bool slopes = direction == Direction::jvp || direction == Direction::vjp_grid || direction == Direction::vjp ||
                       direction == Direction::vjp2_grid || direction == Direction::push;
   const bool looks_left = slopes && Subgradient(job.subgradient) != Subgradient::right;
   int taps = 0;
   for (int a = 0; a < job.ndim; ++a) {
-    const int own = looks_left && Mode(job.kernel[a].mode) == Mode::linear ? 3 : job.kernel[a].taps;
-    if (a > 0 && own != taps) return 0;
+    const bool has_three = looks_left && Mode(job.kernel[a].mode) == Mode::linear;
+    const int own = has_three ? 3 : job.kernel[a].taps;
+    if ((a > 0 && own != taps) || (has_three && direction == Direction::vjp)) return 0;
     taps = own;
   }
   return taps;

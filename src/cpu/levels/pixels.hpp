@@ -513,8 +513,11 @@ inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
 }
 
 // Two taps are summed by the products of their weights, four axis by axis, as in sampling.hpp.
-template <class T, int S>
-using PixelTaps = UsualTaps<float, S, 2, S == 2, false, strip_rows, 0, is_integer<T>>;
+template <int S>
+using PixelTaps = StripTaps<float, S, 2, S == 2, false, strip_rows, 0>;
+// Placed in the arithmetic of R: coordinates and weights of float64 are rounded to float32 last.
+template <class R, class T, int S>
+using PlacedTaps = UsualTaps<R, S, 2, S == 2, false, strip_rows, 0, is_integer<T>, float>;
 
 // The first tap of a pixel whose reading ends with the image.
 template <int S, int C>
@@ -530,7 +533,7 @@ struct PixelSampler {
   static constexpr bool flat = S == 2;
 
   template <int pixels>
-  static PYSTN_HD QuadVector<pixels> value(const T* image, int column, int row, const PixelTaps<T, S>& taps, int i) {
+  static PYSTN_HD QuadVector<pixels> value(const T* image, int column, int row, const PixelTaps<S>& taps, int i) {
     using Q = QuadOf<pixels>;
     using V = QuadVector<pixels>;
     const int* const first = taps.first + i;
@@ -554,7 +557,7 @@ struct PixelSampler {
   }
 
 #if PYSTN_QUADS == 4
-  static PYSTN_HD QuadVector<4> value_of_pairs(const float* image, int row, const PixelTaps<float, 2>& taps, int i) {
+  static PYSTN_HD QuadVector<4> value_of_pairs(const float* image, int row, const PixelTaps<2>& taps, int i) {
     using P = PairsOf<C>;
     using V = QuadVector<4>;
     V upper[2], lower[2];
@@ -569,7 +572,7 @@ struct PixelSampler {
 #endif
 
   // Plain pixels from i to `end` of a run. Apart, or compilers load their constants again for each pixel.
-  static PYSTN_APART void put_plain(const SampleJob& job, const T* image, const PixelTaps<T, S>& taps, int i, int end,
+  static PYSTN_APART void put_plain(const SampleJob& job, const T* image, const PixelTaps<S>& taps, int i, int end,
                                     T* out, Index step) {
     const int column = int(job.input.axis[0]), row = int(job.input.axis[1]);
     if constexpr (C == 1) {
@@ -588,10 +591,10 @@ struct PixelSampler {
   }
 
   // One channel: rows of taps are collected as integers, element after element.
-  static PYSTN_HD void put_plane(const T* image, int row, const PixelTaps<T, S>& taps, int begin, int end, T* out,
+  static PYSTN_HD void put_plane(const T* image, int row, const PixelTaps<S>& taps, int begin, int end, T* out,
                                  Index step) {
     using Row = std::conditional_t<(S * sizeof(T) > 4), uint64_t, uint32_t>;
-    constexpr int capacity = PixelTaps<T, S>::capacity, bits = 8 * int(sizeof(T));
+    constexpr int capacity = PixelTaps<S>::capacity, bits = 8 * int(sizeof(T));
     alignas(64) Row rows[S][capacity];
     alignas(64) T values[capacity];
     for (int j = 0; j < S; ++j)
@@ -625,7 +628,7 @@ struct PixelSampler {
   static PYSTN_HD float tap_of(unsigned bits, Bfloat) { return float_of(bits << 16); }
 
   // One pixel some of whose taps are outside, where they read 0. As sampling.hpp does it, to the same bits.
-  static void put_dropping(const SampleJob& job, const T* image, const PixelTaps<T, S>& taps, int i, T* out) {
+  static void put_dropping(const SampleJob& job, const T* image, const PixelTaps<S>& taps, int i, T* out) {
     const int64_t column = job.input.axis[0], row = job.input.axis[1];
     const auto is_inside = [&](int a, int k) {
       return unsigned(taps.cell[a][i] + k) < unsigned(job.size[a]) && (S == 2 || !is_idle(taps.w[a][k][i], 0.0f, 0.0f));
@@ -655,7 +658,7 @@ struct PixelSampler {
 
   // Asks for what strips to the right will read, twice as far from a strip as its end is from its beginning: in each
   // of its rows for some of it.
-  static void prefetch(const SampleJob& job, const Span& strip, const T* image, const PixelTaps<T, S>& taps) {
+  static void prefetch(const SampleJob& job, const Span& strip, const T* image, const PixelTaps<S>& taps) {
     constexpr int64_t worthwhile = 1 << 18;  // bytes of images that nearer caches do not hold
     if (strip.count < strip_columns || job.size[0] * job.size[1] * C * int64_t(sizeof(T)) < worthwhile) return;
     constexpr int share = strip_columns / strip_rows;
@@ -674,7 +677,7 @@ struct PixelSampler {
   // Row r of a strip, `step` apart. Of what is neither plain nor dark, those of whom the bits are returned are left if
   // taps drop, and all if not.
   static PYSTN_HD Bits put_row(const SampleJob& job, int64_t channel, const Span& strip, int r, const T* image,
-                               const PixelTaps<T, S>& taps, T* out, Index step) {
+                               const PixelTaps<S>& taps, T* out, Index step) {
     const double* const fill = job.fill ? job.fill + channel : nullptr;
     const int first = r * taps.width;
 #if PYSTN_QUADS == 4
@@ -697,7 +700,8 @@ struct PixelSampler {
     return first_bits(strip.count) & ~(plain | dark);
   }
 
-  static void put_strip(const SampleJob& job, int64_t n, const Span& strip, const T* image, PixelTaps<T, S>& taps,
+  template <class R>
+  static void put_strip(const SampleJob& job, int64_t n, const Span& strip, const T* image, PlacedTaps<R, T, S>& taps,
                         T* out, Index row, Index step) {
     taps.place(job, n, strip, 16);
     prefetch(job, strip, image, taps);
@@ -714,26 +718,29 @@ struct PixelSampler {
     if (!taps.all && !taps.drops) put_others(job, n, strip, taps, out, row, step);
   }
 
-  static void put_others(const SampleJob& job, int64_t n, const Span& strip, PixelTaps<T, S>& taps, T* out, Index row,
-                         Index step) {
-    using E = std::conditional_t<is_small<T>, Any, T>;
+  template <class R>
+  static void put_others(const SampleJob& job, int64_t n, const Span& strip, PlacedTaps<R, T, S>& taps, T* out,
+                         Index row, Index step) {
+    constexpr bool typed = std::is_same<T, R>::value;  // as sampling.hpp has it
+    using E = std::conditional_t<typed, T, Any>;
     Flag other[strip_columns];
     for (int r = 0; r < strip.rows; ++r) {
       const Span others = taps.others(strip, other, r);
       if (others.count <= 0) continue;
       const int64_t begin = others.column - strip.column;
-      sample_others<E, (flat || (S == 4 && !is_small<T>) ? S : 0)>(
-          job, n, others, other + begin, taps.run, out + r * row + begin * step, step, job.output.channel);
+      sample_others<E, (flat || (S == 4 && typed) ? S : 0)>(job, n, others, other + begin, taps.run,
+                                                            out + r * row + begin * step, step, job.output.channel);
     }
   }
 
+  template <class R>
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
     const T* const image = static_cast<const T*>(job.input.data) + n * job.input.batch;
     T* const output = static_cast<T*>(job.output.data) + n * job.output.batch;
     const Index step = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
     const bool streams = job.streams && step == C && job.channels == C;
-    PixelTaps<T, S> taps(job, last_first_tap<S, C>(job));
+    PlacedTaps<R, T, S> taps(job, last_first_tap<S, C>(job));
     Stream<T, 1, strip_rows, strip_columns * C> stream(row, 0);
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       T* const there = output + offset_of(job, job.output.axis, strip);
@@ -745,15 +752,20 @@ struct PixelSampler {
   }
 };
 
+template <class Sampler>
+SampleChunk in_arithmetic(const SampleJob& job) {
+  return job.single ? Sampler::template forward<float> : Sampler::template forward<double>;
+}
+
 template <class T, int C>
 SampleChunk sampled_pixels(const SampleJob& job) {
   const int taps = job.kernel[0].taps;
-  if (taps == 2) return PixelSampler<T, 2, C>::forward;
-  if (taps == 4) return PixelSampler<T, 4, C>::forward;
+  if (taps == 2) return in_arithmetic<PixelSampler<T, 2, C>>(job);
+  if (taps == 4) return in_arithmetic<PixelSampler<T, 4, C>>(job);
   if constexpr (!is_small<T>) {
-    if (taps == 3) return PixelSampler<T, 3, C>::forward;
-    if (taps == 6) return PixelSampler<T, 6, C>::forward;
-    if (taps == 8) return PixelSampler<T, 8, C>::forward;
+    if (taps == 3) return in_arithmetic<PixelSampler<T, 3, C>>(job);
+    if (taps == 6) return in_arithmetic<PixelSampler<T, 6, C>>(job);
+    if (taps == 8) return in_arithmetic<PixelSampler<T, 8, C>>(job);
   }
   return nullptr;
 }
@@ -780,7 +792,7 @@ SampleChunk pixels_of(const SampleJob& job) {
 
 // The body for a forward job on such images, or null if the general one has to do it.
 inline SampleChunk pixels(const SampleJob& job) {
-  if (job.ndim != 2 || !job.single || job.components != 1 || job.output.type != job.input.type) return nullptr;
+  if (job.ndim != 2 || job.components != 1 || job.output.type != job.input.type) return nullptr;
   if (job.mask.data || job.projected || job.output_batch != job.batch) return nullptr;
   const int taps = job.kernel[0].taps;
   if (job.kernel[1].taps != taps) return nullptr;

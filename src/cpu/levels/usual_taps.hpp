@@ -61,20 +61,20 @@ PYSTN_APART void weigh_positions(const KernelChoice& choice, int count, const R*
     for (int i = 0; i < count; ++i) busy[i] &= Flag(!is_idle(w[k * step + i], order ? dw[k * step + i] : R(0), R(0)));
 }
 
-// R: of the arithmetic; S taps on each of ND axes; `multiplied`: their weights are. With `masks` it is told of each tap
-// whether it is in the image. Of a strip of up to `rows` rows, pixel i of row r is entry r * width + i. Order 1 has
-// slopes too. Of an image of `integers` all are numbers.
-template <class R, int S, int ND, bool multiplied, bool masks, int rows = 1, int order = 0, bool integers = false>
-struct UsualTaps {
+// What is known of the taps of a strip's pixels: S on each of ND axes, their weights numbers of type W, `multiplied` or
+// not. With `masks` it is told of each tap whether it is in the image. Of up to `rows` rows, pixel i of row r is entry
+// r * width + i. Order 1 has slopes too.
+template <class W, int S, int ND, bool multiplied, bool masks, int rows, int order>
+struct StripTaps {
   static constexpr int capacity = rows * strip_columns;
   static constexpr int tables = multiplied ? power(S, ND) : 1, axes = multiplied ? 1 : ND;
   static constexpr int sloped = order ? ND : 1, changes = order && S > 2 ? S : 1;  // those of linear are -1 and 1
 
   alignas(64) int first[capacity];                           // offset of the first tap
-  alignas(64) R w[axes][multiplied ? 1 : S][capacity];       // weights on the axes
-  alignas(64) R product[tables][multiplied ? capacity : 1];  // of all axes, in their place
-  alignas(64) R dw[sloped][changes][capacity];               // slopes of the weights
-  alignas(64) R factor[sloped][capacity];                    // d position / d coordinate
+  alignas(64) W w[axes][multiplied ? 1 : S][capacity];       // weights on the axes
+  alignas(64) W product[tables][multiplied ? capacity : 1];  // of all axes, in their place
+  alignas(64) W dw[sloped][changes][capacity];               // slopes of the weights
+  alignas(64) W factor[sloped][capacity];                    // d position / d coordinate
   alignas(64) Flag plain[capacity];                          // all that is read is in the image
   alignas(64) Flag dark[capacity];                           // no tap is in the image: 0, or the fill value
   Flag all;                                                  // every pixel is plain
@@ -84,6 +84,50 @@ struct UsualTaps {
   bool drops;
   alignas(64) int cell[ND][capacity];
   alignas(64) Flag inside[masks ? ND : 1][S][capacity];
+
+  const W* factor_of(int a) const { return factor[a]; }
+
+  // The pixels of row r of a span that are plain, dark, or neither.
+  Bits plain_bits(const Span& span, int r = 0) const { return bits_of(plain + r * width, span.count); }
+  Bits dark_bits(const Span& span, int r = 0) const { return bits_of(dark + r * width, span.count); }
+  Bits other_bits(const Span& span, int r = 0) const {
+    return first_bits(span.count) & ~(plain_bits(span, r) | dark_bits(span, r));
+  }
+
+  // Those that are neither; returns the span from the first of them to the last.
+  Span others(const Span& strip, Flag* other, int r = 0) const {
+    const Span span = row_of(strip, r);
+    const Bits bits = other_bits(strip, r);
+    const int begin = bits ? lowest(bits) : 0, end = bits ? 64 - __builtin_clzll(bits) : 0;
+    for (int i = begin; i < end; ++i) other[i] = Flag(bits >> i & 1);
+    return Span{span.outer, span.row, span.column + begin, 1, end - begin};
+  }
+
+  static Span row_of(const Span& span, int r) { return Span{span.outer, span.row + r, span.column, 1, span.count}; }
+};
+
+// The same, to be placed in the arithmetic of R. Of an image of `integers` all are numbers.
+template <class R, int S, int ND, bool multiplied, bool masks, int rows = 1, int order = 0, bool integers = false,
+          class W = R>
+struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
+  using Strip = StripTaps<W, S, ND, multiplied, masks, rows, order>;
+  using Strip::all;
+  using Strip::axes;
+  using Strip::capacity;
+  using Strip::cell;
+  using Strip::dark;
+  using Strip::drops;
+  using Strip::dw;
+  using Strip::factor;
+  using Strip::first;
+  using Strip::inside;
+  using Strip::plain;
+  using Strip::product;
+  using Strip::row_of;
+  using Strip::tables;
+  using Strip::w;
+  using Strip::width;
+
   Run<R, ND> run;
 
   // `last` is the first tap of a pixel whose reading ends with the image.
@@ -95,7 +139,7 @@ struct UsualTaps {
     one_outside = true;
     are_of(job.input, 0, job.size[ND - 1]);
     for (int a = 0; S == 1 && a < axes; ++a)
-      for (int i = 0; i < capacity; ++i) w[a][0][i] = R(1);
+      for (int i = 0; i < capacity; ++i) w[a][0][i] = W(1);
     dropping = !job.fill;
     for (int a = 0; a < ND; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
@@ -134,31 +178,11 @@ struct UsualTaps {
     place_any(job, n, span, lanes);
   }
 
-  const R* factor_of(int a) const { return factor[a]; }
-
-  // The pixels of row r of a span that are plain, dark, or neither.
-  Bits plain_bits(const Span& span, int r = 0) const { return bits_of(plain + r * width, span.count); }
-  Bits dark_bits(const Span& span, int r = 0) const { return bits_of(dark + r * width, span.count); }
-  Bits other_bits(const Span& span, int r = 0) const {
-    return first_bits(span.count) & ~(plain_bits(span, r) | dark_bits(span, r));
-  }
-
-  // Those that are neither; returns the span from the first of them to the last.
-  Span others(const Span& strip, Flag* other, int r = 0) const {
-    const Span span = row_of(strip, r);
-    const Bits bits = other_bits(strip, r);
-    const int begin = bits ? lowest(bits) : 0, end = bits ? 64 - __builtin_clzll(bits) : 0;
-    for (int i = begin; i < end; ++i) other[i] = Flag(bits >> i & 1);
-    return Span{span.outer, span.row, span.column + begin, 1, end - begin};
-  }
-
  private:
   const ImageArray* image;
   int last, low, high;
   bool usual, known, dropping;
   bool one_outside;  // all that is outside has one value
-
-  static Span row_of(const Span& span, int r) { return Span{span.outer, span.row + r, span.column, 1, span.count}; }
 
   bool place_known(const SampleJob& job, int64_t n, const Span& span) {
     alignas(64) R x[ND][capacity];
@@ -291,11 +315,11 @@ struct UsualTaps {
         for (int k = 0; k < tables; ++k) {
           R all_axes = R(1);
           for (int a = 0, rest = k; a < ND; ++a, rest /= S) all_axes *= weight[a][rest % S];
-          product[k][i] = all_axes;
+          product[k][i] = W(all_axes);
         }
       } else if constexpr (S > 1) {
         for (int a = 0; a < ND; ++a)
-          for (int k = 0; k < S; ++k) w[a][k][i] = weight[a][k];
+          for (int k = 0; k < S; ++k) w[a][k][i] = W(weight[a][k]);
       }
       first[i] = int(offset);
       plain[i] = within;
@@ -315,8 +339,17 @@ struct UsualTaps {
       const Clipped by(job, a);
       for (int i = 0; i < count; ++i) position[i] = by(x[a][i]);
       for (int i = 0; order && i < count; ++i) factor[a][i] = by.normalize.scale;
-      weigh_positions<order>(kernel_of(job, a), count, position, room.before[a], cell[a], w[a][0],
-                             order ? dw[a][0] : nullptr, capacity, busy);
+      if constexpr (std::is_same<W, R>::value) {
+        weigh_positions<order>(kernel_of(job, a), count, position, room.before[a], cell[a], w[a][0],
+                               order ? dw[a][0] : nullptr, capacity, busy);
+      } else {
+        static_assert(order == 0);
+        alignas(64) R weight[S * capacity];
+        weigh_positions<0, R>(kernel_of(job, a), count, position, room.before[a], cell[a], weight, nullptr, capacity,
+                              busy);
+        for (int k = 0; k < S; ++k)
+          for (int i = 0; i < count; ++i) w[a][k][i] = W(weight[k * capacity + i]);
+      }
     }
     Flag every = 1;
     for (int i = 0; i < count; ++i) {
@@ -355,7 +388,7 @@ struct UsualTaps {
         for (int k = 0; k < S; ++k)
           for (int i = 0; i < count; ++i) {
             Flag in = Flag(cell[a][i] + k >= room.begin[a]) & Flag(cell[a][i] + k < room.end[a]);
-            if (S > 2) in &= Flag(!is_idle(w[a][k][i], order ? dw[a][k][i] : R(0), R(0)));
+            if (S > 2) in &= Flag(!is_idle(w[a][k][i], order ? dw[a][k][i] : W(0), W(0)));
             inside[a][k][i] = in;
             any[i] |= in;
           }
@@ -383,11 +416,12 @@ struct UsualTaps {
     dark[e] = false;
     const auto weight = [&](int a, int k) { return run.axis[a].w[run.axis[a].entry(i, k)]; };
     for (int k = 0; multiplied && k < tables; ++k) {
-      product[k][e] = R(1);
-      for (int a = 0, rest = k; a < ND; ++a, rest /= S) product[k][e] *= weight(a, rest % S);
+      R all_axes = R(1);
+      for (int a = 0, rest = k; a < ND; ++a, rest /= S) all_axes *= weight(a, rest % S);
+      product[k][e] = W(all_axes);
     }
     for (int a = 0; !multiplied && a < ND; ++a)
-      for (int k = 0; k < S; ++k) w[a][k][e] = weight(a, k);
+      for (int k = 0; k < S; ++k) w[a][k][e] = W(weight(a, k));
   }
 };
 
