@@ -191,8 +191,8 @@ def test_nothing_but_results_is_allocated(name, view, mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype, name", pairs(["float16", "float64", "complex64", "uint8"], OPERATIONS))
 def test_other_types_allocate_what_is_stated(name, dtype, mode):
-    """Of float16 the sums of an image in float32; of all the coefficients, where there is a prefilter; and copies of what
-    is of 8 or 16 bits."""
+    """Of float16 the sums of an image in float32; of all the coefficients, where there is a prefilter; and copies of
+    what is of 8 or 16 bits."""
     if dtype == "uint8" and name.startswith("grid_push"):
         pytest.skip("integers are not pushed")
     call, sums, coefficients = OPERATIONS[name]

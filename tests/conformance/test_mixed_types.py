@@ -1,5 +1,5 @@
-"""Arrays of other types than the arithmetic's, enough samples that the CPU copies them in it: values are those of arrays
-converted by hand, rounded once. And masks, which are made beside the samples."""
+"""Arrays of other types than the arithmetic's, enough samples that the CPU copies them in it: values are those of
+arrays converted by hand, rounded once. And masks, which are made beside the samples."""
 
 import numpy as np
 import pytest
@@ -136,7 +136,9 @@ def test_a_mask_leaves_samples_and_gradients_alone(rng, dtype, channel_axis, mod
     np.testing.assert_array_equal(value, plain)
     ones = np.ones((1, 1, 33, 41), mask.dtype)
     covered = np.clip(pystn.grid_sample(ones, grid, kernel, "zeros")[:, 0], 0, 1)
-    np.testing.assert_allclose(mask, covered, atol=1e-12 if dtype == "float64" else 2e-3 if dtype == "float16" else 1e-6)
+    np.testing.assert_allclose(
+        mask, covered, atol=1e-12 if dtype == "float64" else 2e-3 if dtype == "float16" else 1e-6
+    )
     cotangent = plain.astype("float32" if dtype == "uint8" else dtype)
     grads = pystn.grid_sample_vjp(cotangent, image, grid, **options)
     with_mask = pystn.grid_sample_vjp((cotangent, np.zeros_like(mask)), image, grid, **options, return_mask=True)
