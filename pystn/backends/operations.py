@@ -6,24 +6,22 @@ checked. Arrays are read where they lie, whatever their strides.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
-from math import prod
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from pystn.backends.antialiasing import antialiased
+from pystn.backends.footprints import FootprintOperations
+from pystn.backends.grids import GridOperations
 from pystn.backends.sums import delivered, rounded
 from pystn.coordinates import Coordinates, MatrixCoordinates
-from pystn.options import SamplingOptions, SplineAxis
+from pystn.options import SamplingOptions
 from pystn.perspective import Horizon, divide, divide_jvp, divide_vjp, divide_vjp2
 from pystn.typing import Array
 from pystn.validation import (
     batch_of,
     channels_of,
-    image_shape,
     mask_dtype,
     projected_shape,
     sample_shape,
@@ -34,19 +32,8 @@ from pystn.validation import (
 __all__ = ["Operations"]
 
 
-class Operations:
-    """The operations of the package on one kind of arrays."""
-
-    xp: ModuleType  # numpy, or cupy
-    kernels: Any  # the entry points that pystn/backends/_cpu.pyi lists, of each backend its own
-
-    def run(self, kernel: Callable[..., Any], *arguments: Any) -> Any:
-        """Call an entry point, with what this backend's take beyond the arguments."""
-        raise NotImplementedError
-
-    def groups(self, samples: int) -> int:
-        """How many sums of their own the gradient to options is added up in, which is a matter of the sizes alone."""
-        raise NotImplementedError
+class Operations(FootprintOperations, GridOperations):
+    """The operations of the package on one kind of arrays: the sampler and the warps; footprints, grids."""
 
     # A backend may keep brief calls, to be repeated on arrays of the same kind without the checks they have passed.
 
@@ -69,38 +56,6 @@ class Operations:
     def new_mask(self, input: Array, grid: Coordinates, wanted: bool) -> Array | None:
         shape = (batch_of(input, grid), *grid.shape[1:-1])
         return self.xp.empty(shape, mask_dtype(input.dtype)) if wanted else None
-
-    def coefficients(self, image: Array, options: SamplingOptions) -> Array:
-        """What the kernels sample: the image, or its spline coefficients."""
-        if not options.prefilters:
-            return image
-        axes = options.spline_axes(image.ndim - 2)
-        return self.spline_filter(image, axes, sum_dtype(image.dtype), options.channel_axis, False, None)
-
-    def optional_coefficients(self, image: Array | None, options: SamplingOptions) -> Array | None:
-        return None if image is None else self.coefficients(image, options)
-
-    def added_image(
-        self,
-        fill: Callable[[Array], None],
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        options: SamplingOptions,
-        out: Array | None,
-    ) -> Array:
-        """An image that `fill` adds up, by way of the prefilter's transpose where there is one.
-
-        Sums of float16 and bfloat16 are made in a float32 image, the one array beyond the result.
-        """
-        sums = sum_dtype(dtype)
-        written = out if sums == dtype else None
-        image = self.xp.empty(shape, sums) if written is None else written
-        fill(image)
-        if options.prefilters:
-            image = self.spline_filter(
-                image, options.spline_axes(image.ndim - 2), sums, options.channel_axis, True, image
-            )
-        return image if written is not None else delivered(image, dtype, out)
 
     def grid_sample(
         self, input: Array, grid: Coordinates, options: SamplingOptions, return_mask: bool, out: Array | None
@@ -622,359 +577,7 @@ class Operations:
     # Samples whose kernel is stretched over a footprint. The footprint is of the grid's dtype, and either has a scale
     # for each axis, (N, *shape, ndim) in the order x, y[, z], or a covariance in pixels, (N, *shape, ndim, ndim).
 
-    def footprint_sample(
-        self,
-        input: Array,
-        grid: Array,
-        footprint: Array,
-        options: SamplingOptions,
-        return_mask: bool,
-        out: Array | None,
-    ) -> tuple[Array, Array | None]:
-        r"""Samples whose kernel covers a footprint in the source: anti-aliased.
-
-        Scales s stretch the kernel of each axis. The weight of tap m is k((p - m) / s) / N, with N the sum of k over
-        all taps of the support, those outside of the image among them; these read what the padding mode says. A scale
-        below 1 counts as 1, one above 4 n on an axis of n pixels as 4 n. "nearest" is a box of s pixels.
-
-        Covariances S make an elliptical Gaussian, whatever the mode: weights max(0, exp(-q/2) - exp(-9/2)) / N with
-        q = (m - p)^T S^-1 (m - p), continuous where the ellipse ends, at three standard deviations. These are at most
-        4/3 n on an axis. Where no pixel centre is in the ellipse the nearest pixel is read. Of S its symmetric part
-        counts.
-
-        A sample whose coordinate or footprint is NaN or infinite, or whose covariance is not positive definite, is
-        the fill value, with mask 0 and without gradient.
-
-        The batches of input, grid and footprint are of one size, or 1. `grid` is stored, not made from matrices.
-        Returns the output, (N, C, *shape) or (N, *shape, C), and the mask (N, *shape), the share of the weights on
-        pixels of the image, or None.
-        """
-        output = out
-        if output is None:
-            output = self.xp.empty(footprint_shape(input, grid, footprint, options), input.dtype)
-        mask = self.new_footprint_mask(input, grid, footprint, return_mask)
-        pixels = self.covered(input, grid, footprint, options)
-        self.run(self.kernels.footprint_sample, pixels, grid, footprint, output, mask, options)
-        return output, mask
-
-    def footprint_sample_vjp(
-        self,
-        grad_output: Array,
-        grad_mask: Array | None,
-        input: Array,
-        grid: Array,
-        footprint: Array,
-        options: SamplingOptions,
-        wanted: tuple[bool, ...] = (True, True, True),
-    ) -> tuple[Array | None, Array | None, Array | None]:
-        """Gradients to input, grid and footprint, None where not wanted; that to a covariance is symmetric.
-
-        An array of batch 1 receives the sum over the batch. The gradient to a scale is 0 below 1 and above its
-        limit, that to a covariance where any of its axes is at its limit.
-        """
-        flat = options.flat and not is_covariance(grid, footprint)
-        to_grid = self.xp.empty(grid.shape, grid.dtype) if wanted[1] else None
-        to_footprint = self.xp.empty(footprint.shape, grid.dtype) if wanted[2] else None
-        moving = (wanted[1] or wanted[2]) and not flat
-        pixels = self.covered(input, grid, footprint, options) if moving else input
-        for gradient in (to_grid, to_footprint):
-            if flat and gradient is not None:
-                gradient.fill(0)
-
-        def fill(grad_input: Array | None) -> None:
-            moved = (to_grid, to_footprint) if moving else (None, None)
-            arrays = (grad_output, grad_mask, pixels, grid, footprint, grad_input, *moved)
-            self.run(self.kernels.footprint_sample_vjp, *arrays, options)
-
-        to_input = None
-        if wanted[0]:
-            to_input = self.added_samples(fill, input, grid, footprint, options)
-        elif moving:
-            fill(None)
-        return to_input, to_grid, to_footprint
-
-    def footprint_sample_jvp(
-        self,
-        input: Array,
-        grid: Array,
-        d_input: Array | None,
-        d_grid: Array | None,
-        footprint: Array,
-        d_footprint: Array | None,
-        options: SamplingOptions,
-        return_mask: bool,
-        out: Array | None,
-    ) -> tuple[Array, Array | None]:
-        """Tangents of the output and of the mask, from those of input, grid and footprint, each of which may be None.
-
-        They are of the shapes and dtypes of what they are tangents of, that of an image of integers float32.
-        """
-        output = out
-        if output is None:
-            shape = footprint_shape(input, grid, footprint, options)
-            output = self.xp.empty(shape, tangent_dtype(input.dtype))
-        mask = self.new_footprint_mask(input, grid, footprint, return_mask)
-        if options.flat and not is_covariance(grid, footprint):
-            d_grid = d_footprint = None
-        if d_input is None and d_grid is None and d_footprint is None:
-            output.fill(0)
-            if mask is not None:
-                mask.fill(0)
-            return output, mask
-        d_pixels = None if d_input is None else self.covered(d_input, grid, footprint, options)
-        pixels = self.covered(input, grid, footprint, options)
-        tangents = (d_pixels, d_grid, d_footprint)
-        self.run(self.kernels.footprint_sample_jvp, pixels, grid, footprint, *tangents, output, mask, options)
-        return output, mask
-
-    def footprint_sample_vjp2(
-        self,
-        gg_input: Array | None,
-        gg_grid: Array | None,
-        gg_footprint: Array | None,
-        grad_output: Array,
-        grad_mask: Array | None,
-        input: Array,
-        grid: Array,
-        footprint: Array,
-        options: SamplingOptions,
-        wanted: tuple[bool, ...],
-    ) -> tuple[Array | None, Array | None, Array | None, Array | None, Array | None]:
-        """Gradients to grad_output, grad_mask, input, grid and footprint of what has the cotangents `gg_` of the
-        gradients, each of which may be None; `wanted` names those to grad_output (and the mask), input, grid and
-        footprint.
-        """
-        flat = options.flat and not is_covariance(grid, footprint)
-        if flat:
-            gg_grid = gg_footprint = None
-        to_output, to_mask, to_input, to_grid, to_footprint = None, None, None, None, None
-        if wanted[0]:
-            tangents = (gg_input, gg_grid, footprint, gg_footprint)
-            has_mask = grad_mask is not None
-            to_output, to_mask = self.footprint_sample_jvp(input, grid, *tangents, options, has_mask, None)
-        if wanted[1]:
-            if gg_grid is None and gg_footprint is None:
-                to_input = self.xp.zeros(input.shape, tangent_dtype(input.dtype))
-            else:
-
-                def fill(image: Array) -> None:
-                    along = (grid, gg_grid, footprint, gg_footprint)
-                    self.run(self.kernels.footprint_push, grad_output, *along, image, options)
-
-                to_input = self.added_samples(fill, input, grid, footprint, options)
-        if wanted[2] or wanted[3]:
-            to_grid = self.xp.zeros(grid.shape, grid.dtype) if wanted[2] else None
-            to_footprint = self.xp.zeros(footprint.shape, grid.dtype) if wanted[3] else None
-            if not flat and any(gg is not None for gg in (gg_input, gg_grid, gg_footprint)):
-                gg_pixels = None if gg_input is None else self.covered(gg_input, grid, footprint, options)
-                pixels = self.covered(input, grid, footprint, options)
-                self.run(
-                    self.kernels.footprint_sample_vjp2,
-                    *(gg_pixels, gg_grid, gg_footprint, grad_output, grad_mask),
-                    *(pixels, grid, footprint, to_grid, to_footprint),
-                    options,
-                )
-        return to_output, to_mask, to_input, to_grid, to_footprint
-
-    def new_footprint_mask(self, input: Array, grid: Array, footprint: Array, wanted: bool) -> Array | None:
-        shape = (footprint_batch(input, grid, footprint), *grid.shape[1:-1])
-        return self.xp.empty(shape, mask_dtype(input.dtype)) if wanted else None
-
-    def covered(self, image: Array, grid: Array, footprint: Array, options: SamplingOptions) -> Array:
-        """What the kernels sample: the image itself under a Gaussian, which no prefilter belongs to."""
-        return image if is_covariance(grid, footprint) else self.coefficients(image, options)
-
-    def added_samples(
-        self, fill: Callable[[Array], None], input: Array, grid: Array, footprint: Array, options: SamplingOptions
-    ) -> Array:
-        """The gradient to the input, which `fill` adds up."""
-        dtype = tangent_dtype(input.dtype)
-        if options.prefilters and is_covariance(grid, footprint):
-            image = self.xp.empty(input.shape, sum_dtype(dtype))
-            fill(image)
-            return delivered(image, dtype, None)
-        return self.added_image(fill, input.shape, dtype, options, None)
-
-    def matrix_grid(
-        self, theta: Array, size: tuple[int, ...], out: Array | None, fill: Callable[[Array], None]
-    ) -> Array:
-        """The grid of matrices, which `fill` writes as (M, *size, ndim)."""
-        ndim = len(size)
-        grid = self.xp.empty((*theta.shape[:-2], *size, ndim), theta.dtype) if out is None else out
-        if grid.size == 0:
-            return grid
-        flat = stacked(grid, ndim + 1)
-        in_place = self.xp.may_share_memory(flat, grid)
-        fill(flat)
-        if not in_place:  # leading axes of `out` that are no single stride
-            grid[...] = flat.reshape(grid.shape)
-        return grid
-
-    def matrix_gradient(
-        self,
-        grad_grid: Array,
-        theta: Array,
-        size: tuple[int, ...],
-        out: Array | None,
-        fill: Callable[[Array, Array], None],
-    ) -> Array:
-        """The gradient to matrices, of which `fill` writes partial sums."""
-        grad_theta = self.xp.empty(theta.shape, theta.dtype) if out is None else out
-        if grad_grid.size == 0:
-            grad_theta.fill(0)
-            return grad_theta
-        flat = stacked(grad_grid, len(size) + 1)
-        chunks = self.kernels.lattice_row_chunks(flat)
-        partial = self.xp.empty((flat.shape[0], chunks, *theta.shape[-2:]), np.float64)
-        fill(flat, partial)
-        grad_theta[...] = partial.sum(axis=1).reshape(theta.shape)
-        return grad_theta
-
-    def matrices_of(self, theta: Array) -> Array:
-        """Contiguous (M, rows, columns)."""
-        return self.xp.ascontiguousarray(theta).reshape(-1, *theta.shape[-2:])
-
-    def affine_grid(self, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None) -> Array:
-        def fill(grid: Array) -> None:
-            self.run(self.kernels.affine_grid, self.matrices_of(theta), grid, align_corners)
-
-        return self.matrix_grid(theta, size, out, fill)
-
-    def affine_grid_vjp(
-        self, grad_grid: Array, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None
-    ) -> Array:
-        def fill(grad_grid: Array, partial: Array) -> None:
-            self.run(self.kernels.affine_grid_vjp, grad_grid, partial, align_corners)
-
-        return self.matrix_gradient(grad_grid, theta, size, out, fill)
-
-    def projective_grid(
-        self,
-        theta: Array,
-        d_theta: Array | None,
-        size: tuple[int, ...],
-        align_corners: bool,
-        least_denominator: float,
-        cull_behind: bool,
-        out: Array | None,
-    ) -> Array:
-        """The grid, or its tangent if there is one of theta."""
-
-        def fill(grid: Array) -> None:
-            tangents = None if d_theta is None else self.matrices_of(d_theta)
-            horizon = (least_denominator, cull_behind)
-            self.run(self.kernels.projective_grid, self.matrices_of(theta), tangents, grid, align_corners, *horizon)
-
-        return self.matrix_grid(theta, size, out, fill)
-
-    def projective_grid_vjp(
-        self,
-        grad_grid: Array,
-        theta: Array,
-        gg_theta: Array | None,
-        size: tuple[int, ...],
-        align_corners: bool,
-        least_denominator: float,
-        cull_behind: bool,
-    ) -> Array:
-        """The gradient to theta, or to the theta of what makes that gradient, with the cotangent gg_theta of it."""
-
-        def fill(grad_grid: Array, partial: Array) -> None:
-            cotangents = None if gg_theta is None else self.matrices_of(gg_theta)
-            options = (partial, align_corners, least_denominator, cull_behind)
-            self.run(self.kernels.projective_grid_vjp, grad_grid, self.matrices_of(theta), cotangents, *options)
-
-        return self.matrix_gradient(grad_grid, theta, size, None, fill)
-
-    def linear_grid(self, theta: Array, basis: Array, out: Array | None) -> Array:
-        """theta (N, *K, rows, q) times basis (N, q, *points): a grid (N, *K, *points, rows)."""
-        leading = grids_of(theta, basis)
-        shape = (*leading, *basis.shape[2:], theta.shape[-2])
-        grid = self.xp.empty(shape, theta.dtype) if out is None or not out.flags.c_contiguous else out
-        if grid.size:
-            every = self.xp.broadcast_to(theta, (*leading, *theta.shape[-2:]))
-            matrices = every.reshape(prod(leading), *theta.shape[-2:])
-            flat = grid.reshape(len(matrices), -1, theta.shape[-2])
-            self.run(self.kernels.linear_grid, matrices, self.functions_of(basis), flat)
-        if out is None or out is grid:
-            return grid
-        out[...] = grid
-        return out
-
-    def linear_grid_vjp(self, grad_grid: Array, theta: Array, basis: Array) -> Array:
-        """The gradient to theta, summed over the batch if that shares it; rows are the fastest axis in memory."""
-        if grad_grid.size == 0 or theta.size == 0:
-            return self.xp.zeros(theta.shape, theta.dtype)
-        leading = grids_of(theta, basis)
-        flat = self.xp.ascontiguousarray(grad_grid).reshape(prod(leading), -1, theta.shape[-2])
-        partial = self.run(self.kernels.linear_grid_vjp, flat, self.functions_of(basis))
-        sums = partial.sum(axis=1).reshape(*leading, theta.shape[-1], theta.shape[-2])
-        if theta.shape[0] != leading[0]:
-            sums = sums.sum(axis=0, keepdims=True)
-        grad_theta: Array = sums.astype(theta.dtype, copy=False).swapaxes(-1, -2)
-        return grad_theta
-
-    def functions_of(self, basis: Array) -> Array:
-        """Contiguous (B, q, points)."""
-        return self.xp.ascontiguousarray(basis).reshape(*basis.shape[:2], prod(basis.shape[2:]))
-
-    def spline_filter(
-        self,
-        input: Array,
-        axes: tuple[SplineAxis, ...],
-        dtype: np.dtype[Any],
-        channel_axis: int,
-        transposed: bool,
-        out: Array | None,
-    ) -> Array:
-        output = self.xp.empty(input.shape, dtype) if out is None else out
-        if output.size == 0:
-            return output
-        source = input
-        if not axes or source.dtype != dtype:
-            output[...] = source
-            source = output
-        first = 2 if channel_axis == 1 else 1
-        for along in axes:  # the first reads the input, all write the output
-            self.run(
-                self.kernels.spline_filter,
-                source,
-                output,
-                first + along.axis,
-                along.order,
-                along.boundary,
-                transposed,
-            )
-            source = output
-        return output
-
-
-def is_covariance(grid: Array, footprint: Array) -> bool:
-    """Whether footprints are covariances, not scales."""
-    return bool(footprint.ndim == grid.ndim + 1)
-
-
-def footprint_batch(input: Array, grid: Array, footprint: Array) -> int:
-    sizes = {input.shape[0], grid.shape[0], footprint.shape[0]}
-    return int(max(sizes)) if min(sizes) else 0
-
-
-def footprint_shape(input: Array, grid: Array, footprint: Array, options: SamplingOptions) -> tuple[int, ...]:
-    """Shape of the samples."""
-    batch = footprint_batch(input, grid, footprint)
-    return image_shape(batch, channels_of(input.shape, options), grid.shape[1:-1], options)
-
 
 def depth_dtype(dtype: np.dtype[Any], coordinates: MatrixCoordinates) -> np.dtype[Any]:
     """Of what is reduced along the depth: that of the arithmetic."""
     return np.result_type(sum_dtype(dtype), coordinates.dtype)
-
-
-def stacked(array: Array, trailing: int) -> Array:
-    """(N, *K, trailing...) as (M, trailing...), a view where the strides allow it."""
-    return array.reshape((-1 if array.size else 0, *array.shape[array.ndim - trailing :]))
-
-
-def grids_of(theta: Array, basis: Array) -> tuple[int, ...]:
-    """Leading axes of a linear grid."""
-    return (theta.shape[0] if basis.shape[0] == 1 else basis.shape[0], *theta.shape[1:-2])
