@@ -10,8 +10,9 @@ s of the pixels move it by about sqrt(s); there the root mean square of the diff
 Integers may differ by one level, where their values round to either side: as the coordinate is off
 by eps W and levels by 256 from pixel to pixel, that is allowed for one value in a hundred.
 
-OpenCV has Lanczos' weights for 32 places between two pixels and no others, so that the difference is
-as large as that, of white noise a fifth: it is tested that no more is wrong.
+OpenCV has the weights of images of signed or unsigned 16 bits, and Lanczos' weights, for 32 places between
+two pixels and no others. The difference is as large as that, of white noise a fifth of its root mean
+square or 10 of 256 levels: it is tested that no more is wrong.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bench.cases import Case
 __all__ = ["Agreement", "compare"]
 
 STRAY, ROUNDED = 1e-4, 1e-2
-COARSE = {"lanczos4": 0.3}  # root mean square of the difference
+COARSE, COARSE_LEVELS = 0.3, 10  # root mean square of the difference, or levels at most
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,18 @@ def rms(array: Array) -> float:
     return float(np.sqrt(np.mean(np.square(array), dtype=np.float64))) if array.size else 0.0
 
 
-def compare_levels(ours: Array, theirs: Array) -> Agreement:
+def is_coarse(case: Case) -> bool:
+    sixteen = case.dtype in ("int16", "uint16") and case.mode != "nearest"
+    return "opencv" in case.peers and (case.mode == "lanczos4" or sixteen)
+
+
+def compare_levels(case: Case, ours: Array, theirs: Array) -> Agreement:
     apart = np.abs(ours.astype(np.int64) - theirs)
     unequal = float(np.mean(apart > 0))
+    if is_coarse(case):
+        most, usual = float(apart.max(initial=0)), float(np.mean(apart))
+        problem = f"they disagree by {most:.0f} levels, {usual:.1f} in the mean" if most > COARSE_LEVELS else None
+        return Agreement(most, COARSE_LEVELS, unequal, problem)
     problem = f"{100 * unequal:.2g} % of the levels differ" if unequal > ROUNDED else None
     if apart.max(initial=0) > 1:
         problem = f"they disagree by {apart.max()} levels"
@@ -58,12 +68,12 @@ def compare_arrays(case: Case, ours: Array, theirs: Array, summed: bool) -> Agre
     tolerance = 8 * (1 + quotient) * case.ndim * float(np.finfo(case.coordinates).eps) * max(case.spatial)
     if ours.shape != theirs.shape:
         return Agreement(np.inf, tolerance, problem=f"shapes {ours.shape} and {theirs.shape}")
-    if case.mode in COARSE:
+    if ours.dtype.kind == theirs.dtype.kind and ours.dtype.kind in "iu" and case.mode != "lanczos4":
+        return compare_levels(case, ours, theirs)
+    if is_coarse(case):
         difference = rms(ours.astype(np.float64) - theirs) / (rms(theirs) or 1.0)
-        problem = f"they disagree: {difference:.1e}" if difference > COARSE[case.mode] else None
-        return Agreement(difference, COARSE[case.mode], problem=problem)
-    if ours.dtype.kind == theirs.dtype.kind and ours.dtype.kind in "iu":
-        return compare_levels(ours, theirs)
+        problem = f"they disagree: {difference:.1e}" if difference > COARSE else None
+        return Agreement(difference, COARSE, problem=problem)
     tolerance += 4 * float(np.finfo(ours.dtype).eps)
     apart = np.abs(ours.astype(np.float64) - theirs) / (rms(theirs) or 1.0)
     if summed:

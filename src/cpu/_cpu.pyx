@@ -219,6 +219,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
 cdef int64_t PARALLEL_FROM = 16384
 # Below this many a job takes less than a millisecond or so.
 cdef int64_t BRIEF_BELOW = 1 << 20
+cdef int64_t WIDEN_FROM = 1 << 11  # samples, of types that are not the arithmetic's
 # Pixels of one chunk, about.
 cdef int64_t CHUNK_PIXELS = 8192
 # Sums that the gradient to a matrix is added up in, at most.
@@ -651,7 +652,7 @@ cdef class Call(Holder):
         """Whether an image had better be copied in the type of the arithmetic: if it is not far larger than what is
         sampled."""
         cdef int64_t samples = self.work()
-        return samples >= PARALLEL_FROM and cnp.PyArray_SIZE(image) * self.job.components <= 4 * samples
+        return samples >= WIDEN_FROM and cnp.PyArray_SIZE(image) * self.job.components <= 4 * samples
 
     cdef int64_t chunks(self, int64_t batch) noexcept:
         return batch * (self.job.outer // self.job.planes) * self.job.row_chunks * self.job.column_chunks

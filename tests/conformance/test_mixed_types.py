@@ -46,11 +46,10 @@ def test_small_types_are_float32_rounded_once(rng, dtype, ndim, mode):
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_float64_coordinates_of_a_float32_image(rng, mode, ndim):
-    """Samples are sums in float32; derivatives are made in float64."""
     image, grid = drawn(rng, (2, 3, *SIZES[ndim]), "float32"), points(rng, ndim, "float64")
     wide = image.astype(np.float64)
     value = pystn.grid_sample(image, grid, mode)
-    np.testing.assert_allclose(value, pystn.grid_sample(wide, grid, mode), atol=1e-6 if mode == "linear" else 4e-6)
+    np.testing.assert_array_equal(value, pystn.grid_sample(wide, grid, mode).astype(np.float32))
     tangents = drawn(rng, image.shape, "float32"), drawn(rng, grid.shape, "float64")
     moved = pystn.grid_sample_jvp(image, grid, *tangents, mode)
     expected = pystn.grid_sample_jvp(wide, grid, tangents[0].astype(np.float64), tangents[1], mode)

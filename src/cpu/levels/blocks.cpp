@@ -40,25 +40,12 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
   }
 }
 
-// Of a float32 image and float64 coordinates.
-template <int ND>
-SampleChunk with_wide_coordinates(const SampleJob& job) {
-  if (!fits_blocks(Direction::forward, job) || job.output_batch != job.batch || job.projected) return nullptr;
-  const int taps = taps_of(Direction::forward, job);
-  return taps == 2   ? BlockSampler<float, 2, ND>::forward_wide
-         : taps == 4 ? BlockSampler<float, 4, ND>::forward_wide
-                     : SampleChunk(nullptr);
-}
-
 }  // namespace
 
 SampleChunk body_of_blocks(Direction direction, const SampleJob& job) {
-  const bool wide = !job.single && all_are(Element::f32, job);
-  if (!is_uniform(job) && !(wide && direction == Direction::forward)) return nullptr;
   return with_ndim(job, [&](auto ndim) {
-    return wide         ? with_wide_coordinates<ndim.value>(job)
-           : job.single ? with_blocks<float, ndim.value>(direction, job)
-                        : with_blocks<double, ndim.value>(direction, job);
+    return job.single ? with_blocks<float, ndim.value>(direction, job)
+                      : with_blocks<double, ndim.value>(direction, job);
   });
 }
 #else

@@ -219,12 +219,10 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // or of the usual kernels.
   template <int order>
-  using StripOf = StripTaps<R, S, ND, false, true, 1, order>;
-  template <int order>
   using KnownTaps = UsualTaps<R, S, ND, false, true, 1, order>;
   template <int order>
   struct UsualWeights {
-    const StripOf<order>& taps;
+    const KnownTaps<order>& taps;
 
     PYSTN_HD const R* w(int a, int k) const { return taps.w[a][k]; }
     PYSTN_HD V slope(int a, int k, int i) const { return S == 2 ? V{} + R(2 * k - 1) : load(taps.dw[a][k] + i); }
@@ -547,10 +545,10 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   };
 
   // The value of a block not all of whose pixels are plain, but `any`; those that are not are 0 if taps do not drop.
-  static PYSTN_APART V odd_value(const Plain<StripOf<0>>& at, bool any, const V (&weight)[products]) {
-    const StripOf<0>& taps = at.taps;
+  static PYSTN_APART V odd_value(const Plain<KnownTaps<0>>& at, bool any, const V (&weight)[products]) {
+    const KnownTaps<0>& taps = at.taps;
     const UsualWeights<0> from{taps};
-    if (taps.drops) return value(Lit<StripOf<0>>{at.at, taps, at.stride, at.i, Flags{} + 1}, from, weight);
+    if (taps.drops) return value(Lit<KnownTaps<0>>{at.at, taps, at.stride, at.i, Flags{} + 1}, from, weight);
     // Rows of taps from the first pixel on stand for those of others: where any is plain, there is room for them.
     V x{};
     if (any) x = value(at, from, weight);
@@ -559,14 +557,14 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   }
 
   // output = V(U), for pixels of a run that are plain or dark, and for the others if taps outside drop.
-  static PYSTN_HD void put_values(const SampleJob& job, const Span& span, const Target& to, const StripOf<0>& taps,
+  static PYSTN_HD void put_values(const SampleJob& job, const Span& span, const Target& to, const KnownTaps<0>& taps,
                                   const R* image, const int64_t* stride) {
     for (int i = 0; i < span.count; i += lanes) {
       const Light light(taps, i);
       const UsualWeights<0> from{taps};
       const FlatWeights<false> weights(from, i);
       for (int64_t c = 0; c < job.channels; ++c) {
-        const Plain<StripOf<0>> at{image + c * job.input.channel, taps, stride, i};
+        const Plain<KnownTaps<0>> at{image + c * job.input.channel, taps, stride, i};
         V x{};
         if (light.all)
           x = value(at, from, weights.weight);
@@ -601,21 +599,11 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   static void forward(const SampleJob& job, int64_t chunk) {
     if constexpr (ND == 3 && !has_many_taps)
       if (projects(job)) return project(job, chunk);
-    forward_placed<R>(job, chunk);
-  }
-
-  // Coordinates and weights in float64, whose weights are rounded to the image's float32 last.
-  static void forward_wide(const SampleJob& job, int64_t chunk) { forward_placed<double>(job, chunk); }
-
-  // Placed in the arithmetic of P.
-  template <class P>
-  static PYSTN_HD void forward_placed(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
     const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
     const int64_t* const stride = job.input.axis;
-    UsualTaps<P, S, ND, false, true, 1, 0, false, R> taps(job);
+    KnownTaps<0> taps(job);
     Flag other[strip_columns];
-    using E = std::conditional_t<std::is_same<P, R>::value, R, Any>;
     for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
       taps.place(job, n, span, lanes);
       put_values(job, span, to, taps, image, stride);
@@ -623,7 +611,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       const Span others = taps.others(span, other);
       if (others.count <= 0) return;
       const int64_t begin = others.column - span.column;
-      sample_others<E, has_many_taps ? 0 : S>(job, n, others, other + begin, taps.run, to.at + begin * to.column,
+      sample_others<R, has_many_taps ? 0 : S>(job, n, others, other + begin, taps.run, to.at + begin * to.column,
                                               to.column, to.channel);
     });
   }
@@ -738,7 +726,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // The same sums for taps of usual kernels, of pixels that are plain, dark or masked.
   static PYSTN_HD void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span,
-                                  const StripOf<1>& taps, const int64_t* stride, R (&sums)[ND][strip_columns]) {
+                                  const KnownTaps<1>& taps, const int64_t* stride, R (&sums)[ND][strip_columns]) {
     const Index column = column_stride(job, job.output.axis);
     const UsualWeights<1> from{taps};
     for (int i = 0; i < span.count; i += lanes) {
@@ -753,9 +741,9 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           const V g = load(cotangent + c * job.output.channel, column, span.count - i);
           V slope[ND];
           if (light.all)
-            slopes(Plain<StripOf<1>>{at, taps, stride, i}, from, weights, slope);
+            slopes(Plain<KnownTaps<1>>{at, taps, stride, i}, from, weights, slope);
           else
-            masked_slopes(Lit<StripOf<1>>{at, taps, stride, i, Flags{} + 1}, from, weights, slope);
+            masked_slopes(Lit<KnownTaps<1>>{at, taps, stride, i, Flags{} + 1}, from, weights, slope);
           for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
         }
       }
@@ -765,7 +753,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       }
     }
   }
-  static PYSTN_APART void masked_slopes(const Lit<StripOf<1>>& at, const UsualWeights<1>& from,
+  static PYSTN_APART void masked_slopes(const Lit<KnownTaps<1>>& at, const UsualWeights<1>& from,
                                         const FlatWeights<true>& weights, V (&slope)[ND]) {
     slopes(at, from, weights, slope);
   }
@@ -845,7 +833,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     using UsualWeights<order>::taps;
     const int64_t* strides;
 
-    UsualSpots(const StripOf<order>& taps, const int64_t* strides) : UsualWeights<order>{taps}, strides(strides) {}
+    UsualSpots(const KnownTaps<order>& taps, const int64_t* strides) : UsualWeights<order>{taps}, strides(strides) {}
     PYSTN_HD Index stride(int a) const { return strides[a]; }
     PYSTN_HD Index first(int i) const { return taps.first[i]; }
     PYSTN_HD bool adjacent(int i) const { return taps.plain[i]; }
@@ -925,7 +913,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   // The same for channels of usual taps.
   template <int order>
   static void scatter_usual(const SampleJob& job, const Part& part, int64_t n, const Span& span, R* image,
-                            const StripOf<order>& taps, const int64_t* stride, RowWeights& row) {
+                            const KnownTaps<order>& taps, const int64_t* stride, RowWeights& row) {
     const UsualSpots<order> spots(taps, stride);
     alignas(64) R copy[strip_columns];
     row.template set<false>(spots, span.count);

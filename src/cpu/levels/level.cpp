@@ -34,9 +34,10 @@ SampleChunk sample(Direction direction, const SampleJob& job) {
     if (const SampleChunk body = body_of_tiles(direction, job)) return body;
     if (direction == Direction::forward)
       if (const SampleChunk body = body_of_pixels(job)) return body;
-    if (is_uniform(job))
+    if (is_uniform(job)) {
       if (const SampleChunk body = body_of_channels(direction, job)) return body;
-    if (const SampleChunk body = body_of_blocks(direction, job)) return body;
+      if (const SampleChunk body = body_of_blocks(direction, job)) return body;
+    }
   }
   return general_body(direction, job);
 }
@@ -46,7 +47,7 @@ bool looks_up(Direction direction, const SampleJob& job) {
   if (job.footprint || is_uniform(job)) return false;
   SampleJob plain = job;
   plain.mask.data = nullptr;
-  return direction != Direction::forward || !(body_of_pixels(plain) || body_of_blocks(direction, plain));
+  return direction != Direction::forward || !body_of_pixels(plain);
 }
 
 bool walks_rows(const SampleJob& job) {

@@ -31,7 +31,8 @@ inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
 // Two taps are summed by the products of their weights, four axis by axis, as in sampling.hpp.
 template <int S>
 using PixelTaps = StripTaps<float, S, 2, S == 2, false, strip_rows, 0>;
-// Placed in the arithmetic of R: coordinates and weights of float64 are rounded to float32 last.
+// Placed in the arithmetic of R: weights of float64 are rounded to float32 last. That is enough for elements of fewer
+// bits, whose sums are no larger than float32 either.
 template <class R, class T, int S>
 using PlacedTaps = UsualTaps<R, S, 2, S == 2, false, strip_rows, 0, is_integer<T>, float>;
 
@@ -268,21 +269,23 @@ struct PixelSampler {
   }
 };
 
-template <class Sampler>
-SampleChunk in_arithmetic(const SampleJob& job) {
-  return job.single ? Sampler::template forward<float> : Sampler::template forward<double>;
+template <class R, class T, int C>
+SampleChunk placed_pixels(const SampleJob& job) {
+  const int taps = job.kernel[0].taps;
+  if (taps == 2) return PixelSampler<T, 2, C>::template forward<R>;
+  if (taps == 4) return PixelSampler<T, 4, C>::template forward<R>;
+  if constexpr (!is_small<T>) {
+    if (taps == 3) return PixelSampler<T, 3, C>::template forward<R>;
+    if (taps == 6) return PixelSampler<T, 6, C>::template forward<R>;
+    if (taps == 8) return PixelSampler<T, 8, C>::template forward<R>;
+  }
+  return nullptr;
 }
 
 template <class T, int C>
 SampleChunk sampled_pixels(const SampleJob& job) {
-  const int taps = job.kernel[0].taps;
-  if (taps == 2) return in_arithmetic<PixelSampler<T, 2, C>>(job);
-  if (taps == 4) return in_arithmetic<PixelSampler<T, 4, C>>(job);
-  if constexpr (!is_small<T>) {
-    if (taps == 3) return in_arithmetic<PixelSampler<T, 3, C>>(job);
-    if (taps == 6) return in_arithmetic<PixelSampler<T, 6, C>>(job);
-    if (taps == 8) return in_arithmetic<PixelSampler<T, 8, C>>(job);
-  }
+  if (job.single) return placed_pixels<float, T, C>(job);
+  if constexpr (is_integer<T> || std::is_same<T, Half>::value) return placed_pixels<double, T, C>(job);
   return nullptr;
 }
 
