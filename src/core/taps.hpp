@@ -143,12 +143,18 @@ PYSTN_HD Jet<R, ND> difference(Jet<R, ND> a, const Jet<R, ND>& b) {
   return a;
 }
 
+// A share of the weight as a mask: the weights of some kernels overshoot.
+template <class R>
+PYSTN_HD R clipped_share(R share) {
+  return share < R(0) ? R(0) : share > R(1) ? R(1) : share;
+}
+
 // The mask, from the weight inside the image by positions, with factor(a) = d position / d coordinate.
 template <class R, int ND, class Factor>
 PYSTN_HD Jet<R, ND> coverage_of(Jet<R, ND> share, Factor&& factor) {
-  if (share.value > R(1) || share.value < R(0)) {  // the weights of some kernels overshoot
+  if (share.value > R(1) || share.value < R(0)) {
     Jet<R, ND> clipped;
-    clipped.value = share.value < R(0) ? R(0) : R(1);
+    clipped.value = clipped_share(share.value);
     return clipped;
   }
   for (int a = 0; a < ND; ++a) {

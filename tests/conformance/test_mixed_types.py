@@ -78,14 +78,13 @@ def test_float64_coordinates_are_not_rounded(rng, dtype, channels, channel_axis,
     coarse = pystn.warp_affine(image, theta.astype(np.float32), (9, columns), **options)
     y, x = np.mgrid[:9, :columns]
     grid = np.stack([x, y, np.ones_like(x)], -1) @ theta[0].T
-    tolerance = {"uint8": 1, "uint16": 1, "float16": 4e-3, "float32": 1e-5}[dtype]
     for found in (
         pystn.warp_affine(image, theta, (9, columns), **options),
         pystn.grid_sample(image, grid[None], **options),
     ):
-        assert np.abs(found.astype(np.float64) - expected).max() <= tolerance
-    if mode != "nearest" and dtype == "float32":
-        assert np.abs(coarse - exact).max() > 10 * tolerance
+        assert np.mean(found != expected) < 0.01  # sums in float32 may round to the other side
+    if mode != "nearest":
+        assert np.mean(coarse != expected) > 0.05
 
 
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
@@ -140,6 +139,7 @@ def test_a_mask_leaves_samples_and_gradients_alone(rng, dtype, channel_axis, mod
     )
     cotangent = plain.astype("float32" if dtype == "uint8" else dtype)
     grads = pystn.grid_sample_vjp(cotangent, image, grid, **options)
+    rounding = {"float64": 1e-12, "float16": 1e-3}.get(dtype, 1e-5)
     with_mask = pystn.grid_sample_vjp((cotangent, np.zeros_like(mask)), image, grid, **options, return_mask=True)
     for found, expected in zip(with_mask, grads, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(found, expected, atol=rounding * np.abs(expected).max())

@@ -9,7 +9,7 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-// The body for a job, or null if this file has none. `bytes` are those of scratch memory that a task wants.
+// The body for a job, or null if this file has none. `transposed_bytes` are of scratch memory, what a task wants.
 SampleChunk footprint_body(Direction direction, const SampleJob& job);  // footprints.cpp: stretched kernels
 SampleChunk body_of_tiles(Direction direction, const SampleJob& job);   // tiles.cpp: float32 planes
 SampleChunk body_of_pixels(const SampleJob& job);                       // pixels.cpp: few channels, small types, copies

@@ -17,19 +17,11 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-#if defined(__AVX512F__)
-constexpr int widest_channels = 64;
-#elif defined(__AVX__)
-constexpr int widest_channels = 32;
-#else
-constexpr int widest_channels = 16;
-#endif
-
 // The widest vectors, of channels next to each other in memory.
 template <class R>
 struct WideLanes {
-  typedef R V __attribute__((vector_size(widest_channels)));
-  static constexpr int most = widest_channels / int(sizeof(R));
+  using V = typename Vectors<R>::V;
+  static constexpr int most = Vectors<R>::lanes;
 
   explicit WideLanes(int64_t) {}
   PYSTN_HD V load(const R* from) const {

@@ -30,17 +30,6 @@ struct CopySampler {
     return element_of<T>(job, job.fill && share != R(0) ? R(0) + share * R(job.fill[c]) : R(0));
   }
 
-  // Whether every pixel that is not plain is outside, and reads nothing else than one value there.
-  static bool is_one_outside(const SampleJob& job) {
-    bool zeros = !job.fill, constant = true;
-    for (int a = 0; a < job.ndim; ++a) {
-      const Boundary boundary = Boundary(job.boundary[a]);
-      zeros = zeros && (boundary == Boundary::zeros || boundary == Boundary::constant);
-      constant = constant && boundary == Boundary::constant;
-    }
-    return zeros || constant;
-  }
-
   // The other way: pixels of one row that are not plain may read anything.
   template <class T>
   static PYSTN_APART void copy_others(const SampleJob& job, int64_t n, const Span& row, const Flag* plain, Taps& taps,
@@ -130,7 +119,6 @@ struct CopySampler {
     const T* const image = static_cast<const T*>(job.input.data) + n * job.input.batch;
     T* const output = static_cast<T*>(job.output.data) + n * job.output.batch;
     const Index column = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
-    const bool one_outside = is_one_outside(job);
     T dark[few];
     for (int c = 0; c < few; ++c) dark[c] = c < job.channels ? outside<T>(job, c, R(1)) : T(0);
     Taps taps(job);
@@ -145,7 +133,7 @@ struct CopySampler {
       for (int r = 0; r < strip.rows; ++r) {
         const int first = r * taps.width;
         copy_row<C>(job, image, taps, first, strip.count, dark, here + r * next, column);
-        if (one_outside || taps.all) continue;
+        if (taps.one_outside || taps.all) continue;
         const Span line{strip.outer, strip.row + r, strip.column, 1, strip.count};
         copy_others(job, n, line, taps.plain + first, taps, image, here + r * next, column);
       }

@@ -3,6 +3,7 @@
 #include "bodies.hpp"
 #include "grids.hpp"
 #include "linear_grids.hpp"
+#include "span.hpp"
 #include "spline_lines.hpp"
 
 namespace pystn::PYSTN_LEVEL {
@@ -14,13 +15,17 @@ int64_t scratch(Direction direction, const SampleJob& job) {
   return job.footprint ? 0 : transposed_bytes(direction, job);
 }
 
+SampleJob without_mask(SampleJob job) {
+  job.mask.data = nullptr;
+  return job;
+}
+
 SampleChunk sample(Direction direction, const SampleJob& job);
 
 // A direction without the mask, and then what is the mask's.
 template <Direction direction>
 void masked(const SampleJob& job, int64_t chunk) {
-  SampleJob plain = job;
-  plain.mask.data = nullptr;
+  const SampleJob plain = without_mask(job);
   sample(direction, plain)(plain, chunk);
   mask_body(direction, job)(job, chunk);
 }
@@ -45,17 +50,13 @@ SampleChunk sample(Direction direction, const SampleJob& job) {
 // Whether arrays are of other types than the arithmetic's, and no body is made for these.
 bool looks_up(Direction direction, const SampleJob& job) {
   if (job.footprint || is_uniform(job)) return false;
-  SampleJob plain = job;
-  plain.mask.data = nullptr;
-  return direction != Direction::forward || !body_of_pixels(plain);
+  return direction != Direction::forward || !body_of_pixels(without_mask(job));
 }
 
 bool walks_rows(const SampleJob& job) {
   if (job.columns < 16) return false;  // of vectors that rows fill little of
   if (job.channels > 1) return true;
-  SampleJob plain = job;
-  plain.mask.data = nullptr;
-  return job.columns >= 64 && body_of_tiles(Direction::forward, plain) != nullptr;
+  return job.columns >= strip_columns && body_of_tiles(Direction::forward, without_mask(job)) != nullptr;
 }
 
 template <class R>

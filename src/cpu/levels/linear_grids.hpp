@@ -14,40 +14,14 @@
 
 #include "job.hpp"
 #include "portability.hpp"
+#include "vectors.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
-#if defined(__AVX512F__)
-constexpr int register_bytes = 64;
-#elif defined(__AVX__)
-constexpr int register_bytes = 32;
-#else
-constexpr int register_bytes = 16;
-#endif
-
-// As many numbers as a register has.
-template <class R>
-struct Line;
-#if defined(__GNUC__)
-template <>
-struct Line<float> {
-  typedef float V __attribute__((vector_size(register_bytes)));
-};
-template <>
-struct Line<double> {
-  typedef double V __attribute__((vector_size(register_bytes)));
-};
-#else
-template <class R>
-struct Line {
-  using V = R;
-};
-#endif
-
 template <class R, int ND>
 struct LinearLattice {
-  using V = typename Line<R>::V;
-  static constexpr int lanes = int(sizeof(V) / sizeof(R));
+  using V = typename Vectors<R>::V;
+  static constexpr int lanes = Vectors<R>::lanes;
   // Matrices whose grids are made together, and matrices and functions whose gradients are, as registers have room.
 #if defined(__AVX512F__)
   static constexpr int together = 2, matrices = ND == 1 ? 4 : ND == 2 ? 3 : ND == 3 ? 2 : 1, functions = 4;

@@ -499,10 +499,7 @@ struct Run {
       }
       for (int i = 0; i < count; ++i) mask[i] *= sum[i];
     }
-    for (int i = 0; i < count; ++i) {
-      const R most = mask[i] > R(1) ? R(1) : mask[i];
-      mask[i] = cut[i] || most < R(0) ? R(0) : most;
-    }
+    for (int i = 0; i < count; ++i) mask[i] = cut[i] ? R(0) : clipped_share(mask[i]);
   }
 
   static bool all_finite(int count, const R* __restrict x) {

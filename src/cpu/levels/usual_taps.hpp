@@ -129,6 +129,7 @@ struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
   using Strip::width;
 
   Run<R, ND> run;
+  bool one_outside;  // all that is outside has one value
 
   // `last` is the first tap of a pixel whose reading ends with the image.
   explicit UsualTaps(const SampleJob& job, int last = 0x7fffffff) : last(last) {
@@ -182,7 +183,6 @@ struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
   const ImageArray* image;
   int last, low, high;
   bool usual, known, dropping;
-  bool one_outside;  // all that is outside has one value
 
   bool place_known(const SampleJob& job, int64_t n, const Span& span) {
     alignas(64) R x[ND][capacity];

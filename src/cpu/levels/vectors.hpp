@@ -30,6 +30,12 @@ struct Vectors<double> {
   typedef double V __attribute__((vector_size(vector_bytes)));
   typedef Flag Flags __attribute__((vector_size(vector_bytes / 2)));
 };
+#else
+template <class R>
+struct Vectors {
+  using V = R;
+  static constexpr int lanes = 1;
+};
 #endif
 
 }  // namespace pystn::PYSTN_LEVEL
