@@ -478,7 +478,7 @@ cdef class Call(Holder):
         job.components = 2 if element in "FD" else 1
         job.channels = image_shape[job.ndim + 1 if self.channels_last else 1] * job.components
         job.grid_type = Element.f64 if grid.itemsize == 8 else Element.f32
-        job.single = grid.itemsize == 4 and element not in "dD"
+        job.single = element not in "dD"
         for a in range(job.ndim):
             job.size[a] = image_shape[spatial + job.ndim - 1 - a]
             job.full[a] = job.size[a]
@@ -508,6 +508,11 @@ cdef class Call(Holder):
         if not stored:
             self.matrices(grid)
         return 0
+
+    cdef void sum_as_placed(self) noexcept:
+        """What asks for the positions themselves, which sums of float32 have not if coordinates are of float64, sums in
+        their arithmetic."""
+        self.job.single = self.job.single and self.job.grid_type == Element.f32
 
     cdef int matrices(self, coordinates) except -1:
         """Coordinates made from matrices, which are all read as doubles."""
@@ -1006,6 +1011,8 @@ def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_
         call.job.d_fill = call.doubles(fill_table(d_fill, &call.job))
     for a in range(call.job.ndim):
         call.job.d_kernel[a] = call.doubles(d_kernel[a])
+        if d_kernel[a] is not None:
+            call.sum_as_placed()
     call.samples(&call.job.output, d_output)
     call.samples(&call.job.mask, d_mask, channels=False)
     if level.looks_up(Direction.jvp, call.job) and call.worth_widening(input):
@@ -1074,6 +1081,7 @@ def grid_sample_vjp_options(grad_output, grad_mask, input, grid, partial, option
     call.samples(&call.job.mask, grad_mask, channels=False)
     call.job.partial = <double*> call.doubles(partial)
     call.job.groups, call.job.partial_row = partial.shape
+    call.sum_as_placed()
     call.must_run(Direction.vjp_options, call.job.groups, threads_for(call.work(), threads))
 
 
@@ -1157,6 +1165,7 @@ cdef class FootprintCall(Call):
         self.describe(image_shape, batch, grid, options, element)
         memset(&self.feet, 0, sizeof(FootprintJob))
         self.job.footprint = &self.feet
+        self.sum_as_placed()
         self.feet.covariances = footprint.ndim == grid.ndim + 1
         self.feet.batch = footprint.shape[0]
         if footprint.shape[1:-1 if self.feet.covariances else None] != grid.shape[1:]:

@@ -93,7 +93,7 @@ struct SampleJob {
   int64_t shape[max_rank];
 
   Element grid_type;
-  int single;  // arithmetic in float32
+  int single;  // sums in float32; positions too, unless the grid is of float64
   KernelJob kernel[max_ndim];
   int coordinates;  // core Coordinates
   int boundary[max_ndim];

@@ -60,8 +60,8 @@ def size_of(a):
 def test_types(backend, rng, warp, name, coordinate, kernel):
     """Value, mask, gradients and tangent: shape and type, and numbers to one rounding to that type.
 
-    Arithmetic is in double if input or theta are, but for sums of samples of integers and of float16; integers
-    saturate, and their gradients are float32.
+    Positions are in double if input or theta are, sums if the input is; integers saturate, and their gradients are
+    float32.
     """
     warp = WARPS[warp]
     channel_axis = 1 if EPS.get(name, 1) < 1e-4 else -1
@@ -80,9 +80,7 @@ def test_types(backend, rng, warp, name, coordinate, kernel):
     options = {"padding_mode": "mirror", "coords": "pixel"}
     theirs = {"mode": theirs, **options}
     double = name in ("float64", "complex128")
-    sums = EPS["float64" if double else "float32"]  # where samples and gradients are added up
-    # Coefficients of anything narrower than float64 are float32 whatever the matrix.
-    eps = EPS["float64" if double or (coordinate == "float64" and kernel != "prefiltered") else "float32"]
+    eps = EPS["float64" if double else "float32"]
 
     def array(a):
         return backend.array(np.ascontiguousarray(np.moveaxis(a, 1, channel_axis)))
@@ -108,7 +106,7 @@ def test_types(backend, rng, warp, name, coordinate, kernel):
     expected = [warp.expected("", part, theta, size, **theirs) for part in parts(input)]
     if name in INTEGERS:
         assert value.dtype == dtype_of(name)
-        limits, error = np.iinfo(name), ROUNDINGS * max(eps, sums) * largest
+        limits, error = np.iinfo(name), ROUNDINGS * eps * largest
         (expected,) = expected
         if error < 0.2:  # of two integers it can be one only
             settled = np.abs(expected - np.floor(expected) - 0.5) > error
@@ -117,13 +115,13 @@ def test_types(backend, rng, warp, name, coordinate, kernel):
             np.testing.assert_array_equal(value[settled], nearest[settled])
         assert np.all(np.abs(value - np.clip(expected, limits.min, limits.max)) <= 0.5 + error)
     else:
-        near("value", value, expected, name, largest, max(eps, sums) if name == "float16" else eps)
+        near("value", value, expected, name, largest, eps)
 
     found = warp.vjp(array(g), *given, size, **options)
     # A complex image is two real ones, of which both cotangents are known.
     wanted = [warp.expected("_vjp", a, b, theta, size, **theirs) for a, b in zip(parts(g), parts(input), strict=True)]
     total = sum(np.abs(part).sum() for part in parts(g)) * planes
-    near("grad_input", numpy(found[0]), [w[0] for w in wanted], real_tangent, total * far, sums)
+    near("grad_input", numpy(found[0]), [w[0] for w in wanted], real_tangent, total * far, eps)
     to_theta = backend.numpy(found[1])
     assert to_theta.dtype == dtype_of(coordinate)
     bound = EPS[coordinate] * np.abs(to_theta) + eps * ROUNDINGS * total * 2 * size_of(input) * max(size) * far

@@ -2,10 +2,15 @@
 // the matrix. A row of the lattice at a time; nothing of the grid's size is kept.
 #pragma once
 
+#include <type_traits>
+
 #include "coordinates.hpp"
 #include "span.hpp"
 
 namespace pystn::PYSTN_LEVEL {
+
+// Whether positions are computed in float64: from coordinates of float64, or in an image of it.
+inline bool has_wide_positions(const SampleJob& job) { return !job.single || job.grid_type == Element::f64; }
 
 inline bool is_stored(const SampleJob& job) { return Source(job.source.kind) == Source::stored; }
 inline bool is_projective(const SampleJob& job) { return Source(job.source.kind) == Source::projective; }
@@ -117,6 +122,13 @@ inline double* sums_of(const SampleJob& job, int64_t chunk) {
 template <class R, int ND, int columns>
 PYSTN_APART void add_to_matrix(const SampleJob& job, int64_t n, int64_t chunk, const Span& span,
                                const R (&g)[ND][columns]) {
+  if constexpr (std::is_same<R, float>::value)
+    if (has_wide_positions(job)) {
+      alignas(64) double wide[ND][columns];
+      for (int a = 0; a < ND; ++a)
+        for (int i = 0; i < span.count; ++i) wide[a][i] = g[a][i];
+      return add_to_matrix(job, n, chunk, span, wide);
+    }
   constexpr int lanes = 8;
   alignas(64) R x[columns], through[3][columns];
   const LatticeSpan<R> lattice(job, n, span);

@@ -31,10 +31,8 @@ inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
 // Two taps are summed by the products of their weights, four axis by axis, as in sampling.hpp.
 template <int S>
 using PixelTaps = StripTaps<float, S, 2, S == 2, false, strip_rows, 0>;
-// Placed in the arithmetic of R: weights of float64 are rounded to float32 last. That is enough for elements of fewer
-// bits, whose sums are no larger than float32 either.
-template <class R, class T, int S>
-using PlacedTaps = UsualTaps<R, S, 2, S == 2, false, strip_rows, 0, is_integer<T>, float>;
+template <class T, int S>
+using PlacedTaps = UsualTaps<float, S, 2, S == 2, false, strip_rows, 0, is_integer<T>>;
 
 // The first tap of a pixel whose reading ends with the image.
 template <int S, int C>
@@ -217,8 +215,7 @@ struct PixelSampler {
     return first_bits(strip.count) & ~(plain | dark);
   }
 
-  template <class R>
-  static void put_strip(const SampleJob& job, int64_t n, const Span& strip, const T* image, PlacedTaps<R, T, S>& taps,
+  static void put_strip(const SampleJob& job, int64_t n, const Span& strip, const T* image, PlacedTaps<T, S>& taps,
                         T* out, Index row, Index step) {
     taps.place(job, n, strip, 16);
     prefetch(job, strip, image, taps);
@@ -235,10 +232,9 @@ struct PixelSampler {
     if (!taps.all && !taps.drops) put_others(job, n, strip, taps, out, row, step);
   }
 
-  template <class R>
-  static void put_others(const SampleJob& job, int64_t n, const Span& strip, PlacedTaps<R, T, S>& taps, T* out,
-                         Index row, Index step) {
-    constexpr bool typed = std::is_same<T, R>::value;  // as sampling.hpp has it
+  static void put_others(const SampleJob& job, int64_t n, const Span& strip, PlacedTaps<T, S>& taps, T* out, Index row,
+                         Index step) {
+    constexpr bool typed = std::is_same<T, float>::value;  // as sampling.hpp has it
     using E = std::conditional_t<typed, T, Any>;
     Flag other[strip_columns];
     for (int r = 0; r < strip.rows; ++r) {
@@ -250,14 +246,13 @@ struct PixelSampler {
     }
   }
 
-  template <class R>
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job);
     const T* const image = static_cast<const T*>(job.input.data) + n * job.input.batch;
     T* const output = static_cast<T*>(job.output.data) + n * job.output.batch;
     const Index step = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
     const bool streams = job.streams && step == C && job.channels == C;
-    PlacedTaps<R, T, S> taps(job, last_first_tap<S, C>(job));
+    PlacedTaps<T, S> taps(job, last_first_tap<S, C>(job));
     Stream<T, 1, strip_rows, strip_columns * C> stream(row, 0);
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       T* const there = output + offset_of(job, job.output.axis, strip);
@@ -269,23 +264,16 @@ struct PixelSampler {
   }
 };
 
-template <class R, class T, int C>
-SampleChunk placed_pixels(const SampleJob& job) {
-  const int taps = job.kernel[0].taps;
-  if (taps == 2) return PixelSampler<T, 2, C>::template forward<R>;
-  if (taps == 4) return PixelSampler<T, 4, C>::template forward<R>;
-  if constexpr (!is_small<T>) {
-    if (taps == 3) return PixelSampler<T, 3, C>::template forward<R>;
-    if (taps == 6) return PixelSampler<T, 6, C>::template forward<R>;
-    if (taps == 8) return PixelSampler<T, 8, C>::template forward<R>;
-  }
-  return nullptr;
-}
-
 template <class T, int C>
 SampleChunk sampled_pixels(const SampleJob& job) {
-  if (job.single) return placed_pixels<float, T, C>(job);
-  if constexpr (is_integer<T> || std::is_same<T, Half>::value) return placed_pixels<double, T, C>(job);
+  const int taps = job.kernel[0].taps;
+  if (taps == 2) return PixelSampler<T, 2, C>::forward;
+  if (taps == 4) return PixelSampler<T, 4, C>::forward;
+  if constexpr (!is_small<T>) {
+    if (taps == 3) return PixelSampler<T, 3, C>::forward;
+    if (taps == 6) return PixelSampler<T, 6, C>::forward;
+    if (taps == 8) return PixelSampler<T, 8, C>::forward;
+  }
   return nullptr;
 }
 
@@ -311,7 +299,7 @@ SampleChunk pixels_of(const SampleJob& job) {
 
 // The body for a forward job on such images, or null if the general one has to do it.
 inline SampleChunk pixels(const SampleJob& job) {
-  if (job.ndim != 2 || job.components != 1 || job.output.type != job.input.type) return nullptr;
+  if (!job.single || job.ndim != 2 || job.components != 1 || job.output.type != job.input.type) return nullptr;
   if (job.mask.data || job.projected || job.output_batch != job.batch) return nullptr;
   const int taps = job.kernel[0].taps;
   if (job.kernel[1].taps != taps) return nullptr;

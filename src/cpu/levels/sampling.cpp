@@ -37,12 +37,13 @@ SampleChunk mask_in_arithmetic(Direction direction, const SampleJob& job) {
 }  // namespace
 
 SampleChunk general_body(Direction direction, const SampleJob& job) {
-  if (direction == Direction::reach) return job.single ? find_reach<float> : find_reach<double>;
+  if (direction == Direction::reach) return has_wide_positions(job) ? find_reach<double> : find_reach<float>;
   return job.single ? in_arithmetic<float>(direction, job) : in_arithmetic<double>(direction, job);
 }
 
 SampleChunk mask_body(Direction direction, const SampleJob& job) {
-  return job.single ? mask_in_arithmetic<float>(direction, job) : mask_in_arithmetic<double>(direction, job);
+  return has_wide_positions(job) ? mask_in_arithmetic<double>(direction, job)
+                                 : mask_in_arithmetic<float>(direction, job);
 }
 
 }  // namespace pystn::PYSTN_LEVEL

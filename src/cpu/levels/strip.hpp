@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include <type_traits>
+
 #include "coordinates.hpp"
 #include "job.hpp"
 #include "matrix_source.hpp"
@@ -19,8 +21,8 @@ inline void load_row(const G* __restrict x, int64_t stride, int count, R* __rest
   for (int i = 0; i < count; ++i) to[i] = R(x[i * step]);
 }
 
-template <class R>
-inline void load_pairs(const float* __restrict from, int count, R* __restrict x, R* __restrict y) {
+template <class G, class R>
+inline void load_pairs(const G* __restrict from, int count, R* __restrict x, R* __restrict y) {
   for (int i = 0; i < count; ++i) {
     x[i] = R(from[2 * i]);
     y[i] = R(from[2 * i + 1]);
@@ -49,13 +51,15 @@ inline void load_coordinates(const SampleJob& job, int64_t n, const Span& span, 
 // Those of the rows of a strip, `width` from one to the next: on all axes, and the last of a row again up to there.
 template <class R, int ND, int capacity>
 PYSTN_APART void load_strip(const SampleJob& job, int64_t n, const Span& strip, int width, R (&to)[ND][capacity]) {
-  const bool pairs = ND == 2 && is_stored(job) && job.grid_type == Element::f32 && job.grid.component == 1 &&
-                     column_stride(job, job.grid.axis) == 2;
-  if (pairs) {
-    const float* from =
-        static_cast<const float*>(job.grid.data) + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
+  const bool pairs = ND == 2 && is_stored(job) && job.grid.component == 1 && column_stride(job, job.grid.axis) == 2;
+  const auto load_rows = [&](const auto* grid) {
+    const auto* from = grid + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
     for (int r = 0; r < strip.rows; ++r, from += row_stride(job, job.grid.axis))
       load_pairs(from, strip.count, to[0] + r * width, to[ND - 1] + r * width);
+  };
+  if (pairs) {
+    job.grid_type == Element::f32 ? load_rows(static_cast<const float*>(job.grid.data))
+                                  : load_rows(static_cast<const double*>(job.grid.data));
   } else if (is_stored(job)) {
     for (int a = 0; a < ND; ++a)
       for (int r = 0; r < strip.rows; ++r)
@@ -72,7 +76,15 @@ PYSTN_APART void load_strip(const SampleJob& job, int64_t n, const Span& strip, 
 // Their tangents.
 template <class R>
 inline void load_tangents(const SampleJob& job, int64_t n, const Span& span, int a, R* to) {
-  is_stored(job) ? load_stored(job, job.d_grid, n, span, a, to) : make_tangents(job, n, span, a, to);
+  if (is_stored(job)) return load_stored(job, job.d_grid, n, span, a, to);
+  if constexpr (std::is_same<R, float>::value)
+    if (has_wide_positions(job)) {
+      alignas(64) double wide[strip_columns];
+      make_tangents(job, n, span, a, wide);
+      for (int i = 0; i < span.count; ++i) to[i] = R(wide[i]);
+      return;
+    }
+  make_tangents(job, n, span, a, to);
 }
 
 template <class G, class R>
@@ -384,6 +396,28 @@ struct AxisTable {
     }
   }
 
+  // The same taps, their weights rounded; not the positions, which R does not hold.
+  template <int order>
+  PYSTN_APART void round_from(const AxisTable<double>& table, int count) {
+    taps = table.taps;
+    columns = table.columns;
+    const auto round = [&](R* __restrict to, const double* __restrict from) {
+      for (int k = 0; k < taps; ++k)
+        for (int i = 0; i < count; ++i) to[entry(i, k)] = R(from[entry(i, k)]);
+    };
+    round(w, table.w);
+    if (order >= 1) round(dw, table.dw);
+    if (order >= 2) round(d2w, table.d2w);
+    for (int i = 0; order >= 1 && i < count; ++i) factor[i] = R(table.factor[i]);
+    for (int i = 0; i < count; ++i) {
+      whole[i] = table.whole[i];
+      adjacent[i] = table.adjacent[i];
+      first[i] = table.first[i];
+    }
+    for (int i = 0; i < count; ++i)
+      for (int k = 0; !adjacent[i] && k < taps; ++k) index[entry(i, k)] = table.index[entry(i, k)];
+  }
+
   // Keeps the taps of pixel i with low <= index < high.
   void restrict_to(Index low, Index high, int i) {
     if (adjacent[i] && first[i] >= low && first[i] + taps <= high) return;
@@ -457,6 +491,8 @@ struct Run {
 
   template <int order>
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
+    if constexpr (std::is_same<R, float>::value)
+      if (has_wide_positions(job)) return place_wide<order>(job, n, span, lanes);
     alignas(64) R x[strip_columns];
     placed = (span.count + lanes - 1) / lanes * lanes;
     for (int i = 0; i < placed; ++i) cut[i] = false, whole[i] = true;
@@ -474,6 +510,21 @@ struct Run {
       for (int i = 0; !adjacent && i < placed; ++i) whole[i] &= axis[a].whole[i];
       plain = plain && adjacent && finite;
       if (job.mask.data) cover[a].template set<order>(job, a, Boundary::zeros, placed, x);
+    }
+  }
+
+  // By positions of float64: in their arithmetic, and then rounded.
+  template <int order>
+  PYSTN_APART void place_wide(const SampleJob& job, int64_t n, const Span& span, int lanes) {
+    Run<double, ND> run;
+    run.template place<order>(job, n, span, lanes);
+    placed = run.placed;
+    plain = run.plain;
+    linear = run.linear;
+    for (int i = 0; i < placed; ++i) cut[i] = run.cut[i], whole[i] = run.whole[i];
+    for (int a = 0; a < ND; ++a) {
+      axis[a].template round_from<order>(run.axis[a], placed);
+      if (job.mask.data) cover[a].template round_from<order>(run.cover[a], placed);
     }
   }
 

@@ -108,26 +108,21 @@ struct Tile {
   }
 
   // d loss / d coordinates, into the grid's gradient.
-  PYSTN_INLINE void store_grid(const SampleJob& job, float* to, int64_t row, __m512 gx, __m512 gy) const {
+  template <class G>
+  PYSTN_INLINE void store_grid(const SampleJob& job, G* to, int64_t row, __m512 gx, __m512 gy) const {
     const int64_t column = column_stride(job, job.grad_grid.axis);
     if (job.grad_grid.component == 1 && column == 2) {
       const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
       const __m512 first = _mm512_permutex2var_ps(gx, low, gy);
       const __m512 second = _mm512_permutex2var_ps(gx, _mm512_add_epi32(low, _mm512_set1_epi32(8)), gy);
-      if (TR == 1) {
-        whole ? _mm512_storeu_ps(to, first) : _mm512_mask_storeu_ps(to, __mmask16(pairs(0)), first);
-        whole ? _mm512_storeu_ps(to + lanes, second)
-              : _mm512_mask_storeu_ps(to + lanes, __mmask16(pairs(0) >> lanes), second);
-      } else {
-        const auto part = [&](int r, __m256 eight) PYSTN_INLINED {
-          whole ? _mm256_storeu_ps(to + r * row, eight)
-                : _mm256_mask_storeu_ps(to + r * row, __mmask8(pairs(r)), eight);
-        };
-        part(0, _mm512_castps512_ps256(first));
-        part(1, _mm512_extractf32x8_ps(first, 1));
-        part(2, _mm512_castps512_ps256(second));
-        part(3, _mm512_extractf32x8_ps(second, 1));
-      }
+      const auto put = [&](int part, __m256 pairs_of_four) PYSTN_INLINED {
+        const unsigned exist = TR == 1 ? pairs(0) >> part * 8 : pairs(part);
+        store_pairs(to + (TR == 1 ? part * 8 : part * row), __mmask8(exist), pairs_of_four);
+      };
+      put(0, _mm512_castps512_ps256(first));
+      put(1, _mm512_extractf32x8_ps(first, 1));
+      put(2, _mm512_castps512_ps256(second));
+      put(3, _mm512_extractf32x8_ps(second, 1));
       return;
     }
     alignas(64) float x[lanes], y[lanes];
@@ -139,36 +134,49 @@ struct Tile {
         to[r * row + c * column + job.grad_grid.component] = y[r * TC + c];
       }
   }
+
+ private:
+  PYSTN_INLINE void store_pairs(float* to, __mmask8 exist, __m256 numbers) const {
+    whole ? _mm256_storeu_ps(to, numbers) : _mm256_mask_storeu_ps(to, exist, numbers);
+  }
+  PYSTN_INLINE void store_pairs(double* to, __mmask8 exist, __m256 numbers) const {
+    const __m512d wide = _mm512_cvtps_pd(numbers);
+    whole ? _mm512_storeu_pd(to, wide) : _mm512_mask_storeu_pd(to, exist, wide);
+  }
 };
 
 // Tiles are prepared some at a time: each step is then a loop of independent turns, which the
 // processor overlaps, where tile by tile it would wait for one long chain.
 constexpr int batch_tiles = 16;
 
-// One axis of a batch of tiles: the cell of each lane, the weights of its taps, d position / d coordinate.
+// One axis of a batch of tiles: the cell of each lane, the weights of its taps, d position / d coordinate. Some of the
+// tiles, from `first` on, are projected together.
 struct BatchAxis {
   alignas(64) int cell[batch_tiles * lanes];
   alignas(64) float weight[2][batch_tiles * lanes];
   alignas(64) float factor[batch_tiles * lanes];
 
-  template <bool with_factor, class Projection, class Kernel>
-  PYSTN_INLINE void project(const float* x, int tiles, const Projection& by, const Kernel& kernel) {
+  template <bool with_factor, class P, class Projection, class Kernel>
+  PYSTN_INLINE void project(const P* x, int first, int tiles, const Projection& by, const Kernel& kernel) {
     if constexpr (Projection::Folding::periodic) {
       Flag within = 1;
       for (int l = 0; l < tiles * lanes; ++l) within &= by.fold.within(by.normalize(x[l]));
-      if (!within) return project<with_factor, true>(x, tiles, by, kernel);
+      if (!within) return project_lanes<with_factor, true>(x, first, tiles, by, kernel);
     }
-    project<with_factor, false>(x, tiles, by, kernel);
+    project_lanes<with_factor, false>(x, first, tiles, by, kernel);
   }
 
-  template <bool with_factor, bool divides, class Projection, class Kernel>
-  PYSTN_INLINE void project(const float* __restrict x, int tiles, const Projection& by, const Kernel& kernel) {
+ private:
+  template <bool with_factor, bool divides, class P, class Projection, class Kernel>
+  PYSTN_INLINE void project_lanes(const P* __restrict x, int first, int tiles, const Projection& by,
+                                  const Kernel& kernel) {
+    const int at = first * lanes;
     for (int l = 0; l < tiles * lanes; ++l) {
-      float w[2], f, t;
-      cell[l] = int(kernel.place(by.template operator()<divides>(x[l], f), t));
+      P w[2], f, t;
+      cell[at + l] = int(kernel.place(by.template operator()<divides>(x[l], f), t));
       kernel.weights(t, w, nullptr, nullptr);
-      for (int k = 0; Kernel::taps > 1 && k < Kernel::taps; ++k) weight[k][l] = w[k];  // of one tap it is 1
-      if (with_factor) factor[l] = f;
+      for (int k = 0; Kernel::taps > 1 && k < Kernel::taps; ++k) weight[k][at + l] = float(w[k]);  // of one it is 1
+      if (with_factor) factor[at + l] = float(f);
     }
   }
 };

@@ -21,23 +21,27 @@
 namespace pystn::PYSTN_LEVEL {
 
 // Whether the tiles can do what a job asks for.
-inline bool fits_tiles(const SampleJob& job, const ImageArray& image) {
+inline bool fits_tiles(Direction direction, const SampleJob& job, const ImageArray& image) {
+  const bool is_linear = Mode(job.kernel[0].mode) == Mode::linear;
   if (job.ndim != 2 || image.type != Element::f32 || job.output.type != Element::f32) return false;
-  if (job.grid_type != Element::f32 || job.components != 1) return false;
+  if (job.components != 1 || (has_wide_positions(job) && !is_linear)) return false;
   if (job.kernel[0].mode != job.kernel[1].mode || job.kernel[0].variant != job.kernel[1].variant) return false;
   if (job.projected || job.chosen.data) return false;
-  if (job.fill || job.mask.data || Cutoff(job.cutoff) != Cutoff::none || job.output_batch != job.batch) return false;
+  if (job.fill && !(is_linear && direction == Direction::forward)) return false;
+  if (job.mask.data || Cutoff(job.cutoff) != Cutoff::none || job.output_batch != job.batch) return false;
   if (job.size[0] < window || job.size[1] < window || job.size[0] > 1 << 24 || job.size[1] > 1 << 24) return false;
   const int64_t rows = image.axis[1] < 0 ? -image.axis[1] : image.axis[1];
   return image.axis[0] == 1 && rows * job.size[1] + job.size[0] < int64_t(1) << 31 &&
          job.output.axis[job.rank - 1] == 1;
 }
 
-template <class Kernel, template <class> class Fold, int TR, int TC>
+template <template <class> class KernelBy, template <class> class Fold, int TR, int TC>
 struct TiledSampler {
   using Place = Tile<TR, TC>;
+  using Kernel = KernelBy<float>;
 
-  static Kernel kernel_for(const SampleJob& job) {
+  template <class P = float>
+  static KernelBy<P> kernel_for(const SampleJob& job) {
     if constexpr (Kernel::taps == 1)
       return {job.kernel[0].variant != 0};
     else
@@ -89,6 +93,43 @@ struct TiledSampler {
     PYSTN_INLINE int columns() const { return line.count - start < batch_columns ? line.count - start : batch_columns; }
   };
 
+  // The coordinates of a batch, of a line of the grid or its lattice.
+  static PYSTN_INLINE void load_coordinates(const SampleJob& job, const Lattice& lattice, const float* line,
+                                            Batch& batch) {
+    if (!is_stored(job))
+      return lattice.make(job, batch.line, batch.start, batch.tiles, batch.target, batch.grid_x, batch.grid_y);
+    const int64_t column = column_stride(job, job.grid.axis);
+    for (int t = 0; t < batch.tiles; ++t)
+      batch.tile(t).load_grid(job, line + (batch.start + t * TC) * column, batch.grid_x + t * lanes,
+                              batch.grid_y + t * lanes);
+  }
+
+  // Projects a batch by positions of float64. Coordinates made from a matrix are kept in float32 for its gradient.
+  template <bool with_factor>
+  static PYSTN_APART void project_wide(const SampleJob& job, int64_t n, Batch& batch) {
+    const Span& line = batch.line;
+    constexpr int columns = strip_columns, tiles = columns / TC;
+    for (int first = 0; first < batch.tiles; first += tiles) {
+      const int start = batch.start + first * TC, left = line.count - start;
+      const int count = left < columns ? left : columns, some = (count + TC - 1) / TC;
+      alignas(64) double by_rows[2][TR * columns], x[2][tiles * lanes];
+      load_strip(job, n, Span{line.outer, line.row, line.column + start, line.rows, count}, some * TC, by_rows);
+      for (int a = 0; a < 2; ++a)
+        for (int t = 0; t < some; ++t)
+          for (int r = 0; r < TR; ++r) {
+            const int row = r < line.rows ? r : line.rows - 1;  // rows that do not exist repeat the last
+            for (int c = 0; c < TC; ++c) x[a][t * lanes + r * TC + c] = by_rows[a][(row * some + t) * TC + c];
+          }
+      batch.x.template project<with_factor>(x[0], first, some, Projection<double, Fold>(job, 0),
+                                            kernel_for<double>(job));
+      batch.y.template project<with_factor>(x[1], first, some, Projection<double, Fold>(job, 1),
+                                            kernel_for<double>(job));
+      if (is_stored(job)) continue;
+      target_columns(job, line.column + start, count, batch.target + first * TC);
+      for (int i = count; i < some * TC; ++i) batch.target[first * TC + i] = batch.target[first * TC + count - 1];
+    }
+  }
+
   // Asks for the coordinates of the batch after the next one of a line, or of the line below: rows of a large grid are
   // further apart than what processors foresee.
   static PYSTN_INLINE void prefetch_grid(const SampleJob& job, const float* line, int start, int count) {
@@ -111,25 +152,24 @@ struct TiledSampler {
     const Reach* reach = part && job.reach && TR > 1 ? reaches_of(job, n, chunk) : nullptr;
     const Projection<float, Fold> project_x(job, 0), project_y(job, 1);
     const Kernel kernel = kernel_for(job);
-    const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
-    const int64_t grid_column = column_stride(job, job.grid.axis);
+    const bool wide = has_wide_positions(job);
+    const float* const grid = static_cast<const float*>(job.grid.data);  // unless they are wide
     for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) PYSTN_INLINED {
-      const float* const from = grid + offset_of(job, job.grid.axis, line);
+      const float* const from = wide ? nullptr : grid + n * job.grid.batch + offset_of(job, job.grid.axis, line);
       const At at_line{offset_of(job, job.output.axis, line), offset_of(job, job.grad_grid.axis, line)};
       const Lattice lattice(job, n, line);
       if (sums && !is_stored(job)) sums->begin(lattice);
       for (int start = 0; start < line.count; start += batch_columns) {
         if (reach && !part->meets(*reach++)) continue;
         Batch batch(line, at_line, column_stride(job, job.grad_grid.axis), start);
-        if (is_stored(job)) prefetch_grid(job, from, start, line.count);
-        if (is_stored(job))
-          for (int t = 0; t < batch.tiles; ++t)
-            batch.tile(t).load_grid(job, from + (start + t * TC) * grid_column, batch.grid_x + t * lanes,
-                                    batch.grid_y + t * lanes);
-        else
-          lattice.make(job, line, start, batch.tiles, batch.target, batch.grid_x, batch.grid_y);
-        batch.x.template project<with_factor>(batch.grid_x, batch.tiles, project_x, kernel);
-        batch.y.template project<with_factor>(batch.grid_y, batch.tiles, project_y, kernel);
+        if (wide) {
+          project_wide<with_factor>(job, n, batch);
+        } else {
+          if (is_stored(job)) prefetch_grid(job, from, start, line.count);
+          load_coordinates(job, lattice, from, batch);
+          batch.x.template project<with_factor>(batch.grid_x, 0, batch.tiles, project_x, kernel);
+          batch.y.template project<with_factor>(batch.grid_y, 0, batch.tiles, project_y, kernel);
+        }
         for (int t = 0; t < batch.tiles; ++t) {
           const TileAxis x(batch.x, t), y(batch.y, t);
           if (Kernel::taps == 1)
@@ -185,25 +225,24 @@ struct TiledSampler {
 
   // That of a chunk's first tile: most of its others have the same then.
   static Spread spread_of(const SampleJob& job, int64_t n, int64_t chunk) {
-    const Projection<float, Fold> project_x(job, 0), project_y(job, 1);
-    const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
     bool first = true;
     Spread spread = Spread::near;
     for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) {
       if (!first) return;
       first = false;
-      const Place tile(line.rows, line.count < TC ? line.count : TC);
-      alignas(64) float x[lanes], y[lanes];
-      alignas(64) float target[TC];
-      if (is_stored(job))
-        tile.load_grid(job, grid + offset_of(job, job.grid.axis, line), x, y);
-      else
-        Lattice(job, n, line).make(job, line, 0, 1, target, x, y);
-      BatchAxis batch_x, batch_y;
-      batch_x.template project<false>(x, 1, project_x, kernel_for(job));
-      batch_y.template project<false>(y, 1, project_y, kernel_for(job));
+      const Span corner{line.outer, line.row, line.column, line.rows, line.count < TC ? line.count : TC};
+      const At nowhere{};
+      Batch batch(corner, nowhere, 0, 0);
+      if (has_wide_positions(job)) {
+        project_wide<false>(job, n, batch);
+      } else {
+        const float* const grid = static_cast<const float*>(job.grid.data) + n * job.grid.batch;
+        load_coordinates(job, Lattice(job, n, corner), grid + offset_of(job, job.grid.axis, corner), batch);
+        batch.x.template project<false>(batch.grid_x, 0, 1, Projection<float, Fold>(job, 0), kernel_for(job));
+        batch.y.template project<false>(batch.grid_y, 0, 1, Projection<float, Fold>(job, 1), kernel_for(job));
+      }
       TileTaps taps;
-      const TileAxis axis_x(batch_x, 0), axis_y(batch_y, 0);
+      const TileAxis axis_x(batch.x, 0), axis_y(batch.y, 0);
       taps.template place<true>(axis_x, axis_y, job.size[0], job.size[1], job.input.axis[1], corners());
       if (taps.reading == Reading::nothing || taps.near) return;
       const bool local = is_local(axis_x, job.size[0]) && is_local(axis_y, job.size[1]);
@@ -214,7 +253,7 @@ struct TiledSampler {
 
   // Tiles of one row, which are stored as they are, for what has no windows; what they read is pairs, which few of
   // their windows would hold.
-  using OfOneRow = TiledSampler<Kernel, Fold, 1, lanes>;
+  using OfOneRow = TiledSampler<KernelBy, Fold, 1, lanes>;
 
   static void forward(const SampleJob& job, int64_t chunk) {
     const int64_t n = chunk / chunks_per_image(job), of_image = chunk % chunks_per_image(job);
@@ -295,8 +334,8 @@ struct TiledSampler {
       alignas(64) float at_x[lanes], at_y[lanes];
       tile.load_pairs(from, grid_row, at_x, at_y);
       BatchAxis x, y;
-      x.template project<false>(at_x, 1, project_x, kernel_for(job));
-      y.template project<false>(at_y, 1, project_y, kernel_for(job));
+      x.template project<false>(at_x, 0, 1, project_x, kernel_for(job));
+      y.template project<false>(at_y, 0, 1, project_y, kernel_for(job));
       TileTaps taps;
       taps.place_first(TileAxis(x, 0), TileAxis(y, 0), width, height, image_row);
       const bool any = taps.reading != Reading::nothing;
@@ -316,6 +355,22 @@ struct TiledSampler {
     });
   }
 
+  // The share of each lane's weight on taps outside, as core's share_outside has it: that of all taps less that of
+  // those inside, and of samples that read nothing exactly 1.
+  static PYSTN_INLINE __m512 share_outside(const TileTaps& taps, const TileAxis& x, const TileAxis& y) {
+    const auto sums = [](const TileAxis& axis, __mmask16 in0, __mmask16 in1, __m512& inside) PYSTN_INLINED {
+      const __m512 w0 = _mm512_load_ps(axis.weight[0]), w1 = _mm512_load_ps(axis.weight[1]);
+      inside = _mm512_add_ps(_mm512_maskz_mov_ps(in0, w0), _mm512_maskz_mov_ps(in1, w1));
+      return _mm512_add_ps(w0, w1);
+    };
+    __m512 in_x, in_y;
+    const __m512 all_x = sums(x, taps.inside0 | taps.inside2, taps.inside1 | taps.inside3, in_x);
+    const __m512 all_y = sums(y, taps.inside0 | taps.inside1, taps.inside2 | taps.inside3, in_y);
+    const __mmask16 any = taps.inside0 | taps.inside1 | taps.inside2 | taps.inside3;
+    const __m512 share = _mm512_sub_ps(_mm512_mul_ps(all_x, all_y), _mm512_mul_ps(in_x, in_y));
+    return _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), any, share);
+  }
+
   template <bool streams>
   static void sample_channels(const SampleJob& job, int64_t n, int64_t chunk, int64_t channel0, int64_t channel1) {
     const int64_t image_row = job.input.axis[1], channels = channel1 - channel0;
@@ -323,6 +378,7 @@ struct TiledSampler {
         static_cast<const float*>(job.input.data) + n * job.input.batch + channel0 * job.input.channel;
     float* const output = static_cast<float*>(job.output.data) + n * job.output.batch + channel0 * job.output.channel;
     const int64_t output_row = row_stride(job, job.output.axis), output_channel = job.output.channel;
+    const double* const fill = job.fill ? job.fill + channel0 : nullptr;
     Stream<float, streams ? streamed : 1, streams ? TR : 1, streams ? batch_columns : lanes> stream(output_row,
                                                                                                     output_channel);
     const int64_t row = streams ? stream.row : output_row, channel = streams ? stream.channel : output_channel;
@@ -336,7 +392,8 @@ struct TiledSampler {
         float* const out = here + t * TC;
         prefetch(input, channels, taps, t);
         if (taps.reading == Reading::nothing) {
-          for (int64_t c = 0; c < channels; ++c) tile.store(out + c * channel, row, _mm512_setzero_ps());
+          for (int64_t c = 0; c < channels; ++c)
+            tile.store(out + c * channel, row, _mm512_set1_ps(fill ? float(fill[c]) : 0.0f));
           continue;
         }
         if (Kernel::taps == 1) {
@@ -346,7 +403,10 @@ struct TiledSampler {
         }
         by_reading(taps.reading, [&](auto way) PYSTN_INLINED {
           const TapReader<decltype(way)::value> read(taps, image_row);
+          constexpr bool may_fill = decltype(way)::value == Reading::window || decltype(way)::value == Reading::pairs;
           const TapWeights weight(TileAxis(batch.x, t), TileAxis(batch.y, t));
+          const __m512 outside =
+              may_fill && fill ? share_outside(taps, TileAxis(batch.x, t), TileAxis(batch.y, t)) : _mm512_setzero_ps();
           for (int64_t c = 0; c < channels; ++c) {
             __m512 tap[4];
             read(input + c * job.input.channel, tap);
@@ -354,6 +414,7 @@ struct TiledSampler {
             sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[1], tap[1]));
             sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[2], tap[2]));
             sum = _mm512_add_ps(sum, _mm512_mul_ps(weight.of[3], tap[3]));
+            if (may_fill && fill) sum = _mm512_add_ps(sum, _mm512_mul_ps(outside, _mm512_set1_ps(float(fill[c]))));
             tile.store(out + c * channel, row, sum);
           }
         });
@@ -364,11 +425,39 @@ struct TiledSampler {
     });
   }
 
+  // Where the gradient of a batch goes: to the grid's, or to a stream on its way there; of float32.
+  struct GridTarget {
+    Stream<float, 1, TR, 2 * batch_columns> stream;
+    float* const grid;
+    const int64_t row, column;
+    const bool streams;
+    float *there, *here;
+
+    PYSTN_INLINE GridTarget(const SampleJob& job, int64_t n)
+        : stream(row_stride(job, job.grad_grid.axis), 0),
+          grid(has_wide_positions(job) ? nullptr : static_cast<float*>(job.grad_grid.data) + n * job.grad_grid.batch),
+          row(row_stride(job, job.grad_grid.axis)),
+          column(column_stride(job, job.grad_grid.axis)),
+          streams(job.streams && is_stored(job) && grid && column == 2 && job.grad_grid.component == 1) {}
+    PYSTN_INLINE void begin(const Batch& batch) {
+      if (!grid) return;
+      there = grid + batch.at(0).grad_grid;
+      here = streams ? stream.begin(there) : there;
+    }
+    PYSTN_INLINE float* at(int t) const { return here + t * TC * column; }
+    PYSTN_INLINE int64_t stride() const { return streams ? stream.row : row; }
+    PYSTN_INLINE void end(const Batch& batch) {
+      if (streams)
+        stream.end(there, row, 0, 1, batch.line.rows, 2 * batch.columns(), batch.start == 0,
+                   batch.start + batch_columns >= batch.line.count);
+    }
+  };
+
   // The gradient to the coordinates of one tile, summed over the samples n0 <= n < n1: into the grid's,
   // at `to`, or added to the sums for a matrix.
   static PYSTN_INLINE void put_grad_grid(const SampleJob& job, int64_t n0, int64_t n1, const TileTaps& taps,
                                          const TileAxis& x, const TileAxis& y, const Place& tile, const At& at,
-                                         float* to, int64_t to_row, Sums& sums) {
+                                         const GridTarget& target, int t, Sums& sums) {
     const int64_t image_row = job.input.axis[1], row = row_stride(job, job.output.axis);
     const __m512 wx0 = _mm512_load_ps(x.weight[0]), wx1 = _mm512_load_ps(x.weight[1]);
     const __m512 wy0 = _mm512_load_ps(y.weight[0]), wy1 = _mm512_load_ps(y.weight[1]);
@@ -397,39 +486,15 @@ struct TiledSampler {
     const __mmask16 seen = taps.inside0 | taps.inside1 | taps.inside2 | taps.inside3;
     const __m512 gx = _mm512_maskz_mul_ps(_mm512_mask_cmp_ps_mask(seen, fx, zero, _CMP_NEQ_UQ), sx, fx);
     const __m512 gy = _mm512_maskz_mul_ps(_mm512_mask_cmp_ps_mask(seen, fy, zero, _CMP_NEQ_UQ), sy, fy);
-    if (is_stored(job))
-      tile.store_grid(job, to, to_row, gx, gy);
-    else
+    if (!is_stored(job))
       sums.add(job, _mm512_maskz_mov_ps(tile.exist(), gx), _mm512_maskz_mov_ps(tile.exist(), gy), at.x, at.y,
                at.target);
+    else if (has_wide_positions(job))
+      tile.store_grid(job, static_cast<double*>(job.grad_grid.data) + n0 * job.grad_grid.batch + at.grad_grid,
+                      row_stride(job, job.grad_grid.axis), gx, gy);
+    else
+      tile.store_grid(job, target.at(t), target.stride(), gx, gy);
   }
-
-  // Where the gradient of a batch goes: to the grid's, or to a stream on its way there.
-  struct GridTarget {
-    Stream<float, 1, TR, 2 * batch_columns> stream;
-    float* const grid;
-    const int64_t row, column;
-    const bool streams;
-    float *there, *here;
-
-    PYSTN_INLINE GridTarget(const SampleJob& job, int64_t n)
-        : stream(row_stride(job, job.grad_grid.axis), 0),
-          grid(static_cast<float*>(job.grad_grid.data) + n * job.grad_grid.batch),
-          row(row_stride(job, job.grad_grid.axis)),
-          column(column_stride(job, job.grad_grid.axis)),
-          streams(job.streams && is_stored(job) && column == 2 && job.grad_grid.component == 1) {}
-    PYSTN_INLINE void begin(const Batch& batch) {
-      there = grid + batch.at(0).grad_grid;
-      here = streams ? stream.begin(there) : there;
-    }
-    PYSTN_INLINE float* at(int t) const { return here + t * TC * column; }
-    PYSTN_INLINE int64_t stride() const { return streams ? stream.row : row; }
-    PYSTN_INLINE void end(const Batch& batch) {
-      if (streams)
-        stream.end(there, row, 0, 1, batch.line.rows, 2 * batch.columns(), batch.start == 0,
-                   batch.start + batch_columns >= batch.line.count);
-    }
-  };
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
     if constexpr (TR > 1)
@@ -451,8 +516,7 @@ struct TiledSampler {
                                        prefetch(input, job.channels, batch.taps[t], t);
                                        prefetch.samples(job, cotangent + at.output, t, row);
                                        put_grad_grid(job, n0, n1, batch.taps[t], TileAxis(batch.x, t),
-                                                     TileAxis(batch.y, t), batch.tile(t), at, target.at(t),
-                                                     target.stride(), sums);
+                                                     TileAxis(batch.y, t), batch.tile(t), at, target, t, sums);
                                      }
                                      target.end(batch);
                                    });
@@ -510,23 +574,23 @@ struct TiledSampler {
         Sums sums;
         GridTarget target(job, n);
         Prefetch prefetch(job, job.grad_input, channels), prefetch_input(job, job.input, channels);
-        for_each_batch<grid_too, true>(
-            job, n, chunk, job.grad_input.axis[1], &part, grid_too ? &sums : nullptr,
-            [&](const Batch& batch) PYSTN_INLINED {
-              if (grid_too) target.begin(batch);
-              for (int t = 0; t < batch.tiles; ++t) {
-                const TileTaps& taps = batch.taps[t];
-                const TileAxis x(batch.x, t), y(batch.y, t);
-                const At at = batch.at(t);
-                prefetch(image, channels, taps, t);
-                prefetch.samples(job, cotangent + at.output, t, row);
-                add_grad_input(job, part, n, matrix, window_sums, taps, x, y, batch.tile(t), at);
-                if (!grid_too) continue;
-                prefetch_input(input, job.channels, taps, t);
-                put_grad_grid(job, n, n + 1, taps, x, y, batch.tile(t), at, target.at(t), target.stride(), sums);
-              }
-              if (grid_too) target.end(batch);
-            });
+        for_each_batch<grid_too, true>(job, n, chunk, job.grad_input.axis[1], &part, grid_too ? &sums : nullptr,
+                                       [&](const Batch& batch) PYSTN_INLINED {
+                                         if (grid_too) target.begin(batch);
+                                         for (int t = 0; t < batch.tiles; ++t) {
+                                           const TileTaps& taps = batch.taps[t];
+                                           const TileAxis x(batch.x, t), y(batch.y, t);
+                                           const At at = batch.at(t);
+                                           prefetch(image, channels, taps, t);
+                                           prefetch.samples(job, cotangent + at.output, t, row);
+                                           add_grad_input(job, part, n, matrix, window_sums, taps, x, y, batch.tile(t),
+                                                          at);
+                                           if (!grid_too) continue;
+                                           prefetch_input(input, job.channels, taps, t);
+                                           put_grad_grid(job, n, n + 1, taps, x, y, batch.tile(t), at, target, t, sums);
+                                         }
+                                         if (grid_too) target.end(batch);
+                                       });
         if (grid_too && !is_stored(job)) sums.add_to_matrix(job, n * chunks_per_image(job) + chunk);
       }
     }
@@ -616,9 +680,9 @@ struct TiledSampler {
 
 template <template <class> class Fold>
 SampleChunk tiled_body(Direction direction, const SampleJob& job) {
-  using Wide = TiledSampler<Linear<float>, Fold, 1, 16>;
-  using Square = TiledSampler<Linear<float>, Fold, 4, 4>;
-  using Nearest = TiledSampler<pystn::PYSTN_LEVEL::Nearest<float>, Fold, 4, 4>;
+  using Wide = TiledSampler<Linear, Fold, 1, 16>;
+  using Square = TiledSampler<Linear, Fold, 4, 4>;
+  using Nearest = TiledSampler<pystn::PYSTN_LEVEL::Nearest, Fold, 4, 4>;
   if (Mode(job.kernel[0].mode) == Mode::nearest) {
     if (job.rows < 4) return nullptr;
     return direction == Direction::forward     ? Nearest::forward
@@ -645,10 +709,11 @@ inline SampleChunk tiled(Direction direction, const SampleJob& job) {
   const bool slopes = direction == Direction::vjp_grid || direction == Direction::vjp;
   const bool reads = direction != Direction::vjp_input, writes = !reads || direction == Direction::vjp;
   if (!is_of_training(direction)) return nullptr;
-  if (reads && !fits_tiles(job, job.input)) return nullptr;
-  if (writes && !fits_tiles(job, job.grad_input)) return nullptr;
+  if (reads && !fits_tiles(direction, job, job.input)) return nullptr;
+  if (writes && !fits_tiles(direction, job, job.grad_input)) return nullptr;
   if (reads && writes && job.input.axis[1] != job.grad_input.axis[1]) return nullptr;  // one offset serves both
   if (slopes && Subgradient(job.subgradient) != Subgradient::right) return nullptr;
+  if (slopes && has_wide_positions(job) && is_projective(job)) return nullptr;  // whose denominators would be float32's
   const Mode mode = Mode(job.kernel[0].mode);
   if (job.boundary[0] != job.boundary[1] || (mode != Mode::linear && mode != Mode::nearest)) return nullptr;
   switch (Boundary(job.boundary[0])) {

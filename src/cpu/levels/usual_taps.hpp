@@ -47,34 +47,34 @@ PYSTN_HD void for_each_set_run(Bits bits, Body&& body) {
 
 // Cells and weights of positions that are small numbers, by a kernel that does not fold. Cells less `before`; entry i
 // of tap k is k * step + i. Of pixels that have an idle tap, which may be no number, `busy` is taken away.
-template <int order, class R>
-PYSTN_APART void weigh_positions(const KernelChoice& choice, int count, const R* __restrict position, int before,
-                                 int* __restrict cell, R* w, R* dw, int step, Flag* __restrict busy) {
-  alignas(64) R t[strip_pixels];
-  with_kernel<R>(choice, Subgradient::right, R(0), [&](const auto& kernel) {
+template <int order, class P>
+PYSTN_APART void weigh_positions(const KernelChoice& choice, int count, const P* __restrict position, int before,
+                                 int* __restrict cell, P* w, P* dw, int step, Flag* __restrict busy) {
+  alignas(64) P t[strip_pixels];
+  with_kernel<P>(choice, Subgradient::right, P(0), [&](const auto& kernel) {
     if constexpr (!std::decay_t<decltype(kernel)>::folds) {
       for (int i = 0; i < count; ++i) cell[i] = int(kernel.place(position[i], t[i])) - before;
-      weigh_phases<order, R>(kernel, count, t, w, dw, nullptr, step);
+      weigh_phases<order, P>(kernel, count, t, w, dw, nullptr, step);
     }
   });
   for (int k = 0; k < choice.taps; ++k)
-    for (int i = 0; i < count; ++i) busy[i] &= Flag(!is_idle(w[k * step + i], order ? dw[k * step + i] : R(0), R(0)));
+    for (int i = 0; i < count; ++i) busy[i] &= Flag(!is_idle(w[k * step + i], order ? dw[k * step + i] : P(0), P(0)));
 }
 
-// What is known of the taps of a strip's pixels: S on each of ND axes, their weights numbers of type W, `multiplied` or
+// What is known of the taps of a strip's pixels: S on each of ND axes, their weights numbers of type R, `multiplied` or
 // not. With `masks` it is told of each tap whether it is in the image. Of up to `rows` rows, pixel i of row r is entry
 // r * width + i. Order 1 has slopes too.
-template <class W, int S, int ND, bool multiplied, bool masks, int rows, int order>
+template <class R, int S, int ND, bool multiplied, bool masks, int rows, int order>
 struct StripTaps {
   static constexpr int capacity = rows * strip_columns;
   static constexpr int tables = multiplied ? power(S, ND) : 1, axes = multiplied ? 1 : ND;
   static constexpr int sloped = order ? ND : 1, changes = order && S > 2 ? S : 1;  // those of linear are -1 and 1
 
   alignas(64) int first[capacity];                           // offset of the first tap
-  alignas(64) W w[axes][multiplied ? 1 : S][capacity];       // weights on the axes
-  alignas(64) W product[tables][multiplied ? capacity : 1];  // of all axes, in their place
-  alignas(64) W dw[sloped][changes][capacity];               // slopes of the weights
-  alignas(64) W factor[sloped][capacity];                    // d position / d coordinate
+  alignas(64) R w[axes][multiplied ? 1 : S][capacity];       // weights on the axes
+  alignas(64) R product[tables][multiplied ? capacity : 1];  // of all axes, in their place
+  alignas(64) R dw[sloped][changes][capacity];               // slopes of the weights
+  alignas(64) R factor[sloped][capacity];                    // d position / d coordinate
   alignas(64) Flag plain[capacity];                          // all that is read is in the image
   alignas(64) Flag dark[capacity];                           // no tap is in the image: 0, or the fill value
   Flag all;                                                  // every pixel is plain
@@ -85,7 +85,7 @@ struct StripTaps {
   alignas(64) int cell[ND][capacity];
   alignas(64) Flag inside[masks ? ND : 1][S][capacity];
 
-  const W* factor_of(int a) const { return factor[a]; }
+  const R* factor_of(int a) const { return factor[a]; }
 
   // The pixels of row r of a span that are plain, dark, or neither.
   Bits plain_bits(const Span& span, int r = 0) const { return bits_of(plain + r * width, span.count); }
@@ -106,11 +106,11 @@ struct StripTaps {
   static Span row_of(const Span& span, int r) { return Span{span.outer, span.row + r, span.column, 1, span.count}; }
 };
 
-// The same, to be placed in the arithmetic of R. Of an image of `integers` all are numbers.
-template <class R, int S, int ND, bool multiplied, bool masks, int rows = 1, int order = 0, bool integers = false,
-          class W = R>
-struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
-  using Strip = StripTaps<W, S, ND, multiplied, masks, rows, order>;
+// The same, to be placed: in the arithmetic P of positions, from which weights are rounded to R last. Of an image of
+// `integers` all are numbers.
+template <class R, int S, int ND, bool multiplied, bool masks, int rows = 1, int order = 0, bool integers = false>
+struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
+  using Strip = StripTaps<R, S, ND, multiplied, masks, rows, order>;
   using Strip::all;
   using Strip::axes;
   using Strip::capacity;
@@ -140,7 +140,7 @@ struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
     one_outside = true;
     are_of(job.input, 0, job.size[ND - 1]);
     for (int a = 0; S == 1 && a < axes; ++a)
-      for (int i = 0; i < capacity; ++i) w[a][0][i] = W(1);
+      for (int i = 0; i < capacity; ++i) w[a][0][i] = R(1);
     dropping = !job.fill;
     for (int a = 0; a < ND; ++a) {
       const Boundary boundary = Boundary(job.boundary[a]);
@@ -185,35 +185,43 @@ struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
   bool usual, known, dropping;
 
   bool place_known(const SampleJob& job, int64_t n, const Span& span) {
-    alignas(64) R x[ND][capacity];
+    if constexpr (std::is_same<R, float>::value)
+      if (has_wide_positions(job)) return place_known_by<double>(job, n, span);
+    return place_known_by<R>(job, n, span);
+  }
+
+  template <class P>
+  bool place_known_by(const SampleJob& job, int64_t n, const Span& span) {
+    alignas(64) P x[ND][capacity];
     const int count = span.rows * width;
     load_strip(job, n, span, width, x);
     bool within = true;
     if constexpr (S <= 2) {
       with_fold(Boundary(job.boundary[0]), [&](auto fold) {
-        using By = Projection<R, decltype(fold)::template Fold>;
-        const auto position = [](const By& by, R at, R& factor)
+        using By = Projection<P, decltype(fold)::template Fold>;
+        const auto position = [](const By& by, P at, P& factor)
                                   __attribute__((always_inline)) { return by.template operator()<false>(at, factor); };
         PerAxis<By> by(job);
-        for (int a = 0; a < ND; ++a) by[a].origin = R(0);
+        for (int a = 0; a < ND; ++a) by[a].origin = P(0);
         if constexpr (By::Folding::periodic)
           for (int a = 0; a < ND; ++a)
             for (int i = 0; i < count; ++i) within = within & by[a].fold.within(by[a].normalize(x[a][i]));
         if (!within) return;
         if constexpr (S == 1)
-          place_all(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<TiesToEven>(job), by, position);
+          place_all<P>(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<TiesToEven<P>>(job), by, position);
         else
-          place_all(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<ToTheRight>(job), by, position);
+          place_all<P>(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<ToTheRight<P>>(job), by, position);
       });
     } else {
-      const auto position = [](const Clipped& by, R at, R& factor) __attribute__((always_inline)) {
+      const auto position = [](const Clipped<P>& by, P at, P& factor) __attribute__((always_inline)) {
         factor = by.normalize.scale;
         return by(at);
       };
       if (!usual)
-        place_weighed(job, count, x);
+        place_weighed<P>(job, count, x);
       else if constexpr (S == 4)
-        place_all(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<Keys>(job), PerAxis<Clipped>(job), position);
+        place_all<P>(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<Keys<P>>(job), PerAxis<Clipped<P>>(job),
+                     position);
     }
     return within;
   }
@@ -233,39 +241,43 @@ struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
   };
 
   // The kernels, from a job. A loop that chooses ties does not vectorise.
+  template <class P>
   struct TiesToEven {
     static constexpr bool folds = true;
     TiesToEven(const SampleJob&, int) {}
-    PYSTN_HD R place(R p, R& t) const { return Nearest<R>{false}.place(p, t); }
-    PYSTN_HD void weights(R t, R* w, R* dw, R* d2w) const { Nearest<R>{false}.weights(t, w, dw, d2w); }
+    PYSTN_HD P place(P p, P& t) const { return Nearest<P>{false}.place(p, t); }
+    PYSTN_HD void weights(P t, P* w, P* dw, P* d2w) const { Nearest<P>{false}.weights(t, w, dw, d2w); }
   };
-  struct ToTheRight : Linear<R> {
+  template <class P>
+  struct ToTheRight : Linear<P> {
     ToTheRight(const SampleJob&, int) {}
   };
-  struct Keys : Cubic<R> {
-    Keys(const SampleJob& job, int a) : Cubic<R>{R(job.kernel[a].parameter)} {}
+  template <class P>
+  struct Keys : Cubic<P> {
+    Keys(const SampleJob& job, int a) : Cubic<P>{P(job.kernel[a].parameter)} {}
   };
 
   // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
+  template <class P>
   struct Clipped {
-    Normalization<R> normalize;
+    Normalization<P> normalize;
     DroppedTaps bounds;
     Clipped(const SampleJob& job, int a)
-        : normalize(Normalization<R>::of(Coordinates(job.coordinates), job.full[a])), bounds{job.full[a]} {}
-    PYSTN_HD R operator()(R x) const {
-      const R p = normalize(x);
-      return bounds.reduce(is_finite(p) ? p : outside<R>() - R(S));
+        : normalize(Normalization<P>::of(Coordinates(job.coordinates), job.full[a])), bounds{job.full[a]} {}
+    PYSTN_HD P operator()(P x) const {
+      const P p = normalize(x);
+      return bounds.reduce(is_finite(p) ? p : outside<P>() - P(S));
     }
   };
 
   // As weigh_taps, for positions that are small numbers if they are folded.
-  template <class Kernel>
-  static PYSTN_HD R weigh(const Kernel& kernel, R p, R* w, R* dw) {
+  template <class P, class Kernel>
+  static PYSTN_HD P weigh(const Kernel& kernel, P p, P* w, P* dw) {
     if constexpr (!Kernel::folds) {
-      return weigh_taps<R>(kernel, p, w, dw, nullptr);
+      return weigh_taps<P>(kernel, p, w, dw, nullptr);
     } else {
-      R t;
-      const R cell = kernel.place(p, t);
+      P t;
+      const P cell = kernel.place(p, t);
       kernel.weights(t, w, dw, nullptr);
       return cell;
     }
@@ -287,39 +299,39 @@ struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
     }
   };
 
-  template <class Kernels, class Bys, class Position>
-  PYSTN_APART void place_all(const SampleJob& job, int count, const R* __restrict x, const R* __restrict y,
-                             const R* __restrict z, const Kernels& kernel, const Bys& by, const Position& position) {
+  template <class P, class Kernels, class Bys, class Position>
+  PYSTN_APART void place_all(const SampleJob& job, int count, const P* __restrict x, const P* __restrict y,
+                             const P* __restrict z, const Kernels& kernel, const Bys& by, const Position& position) {
     const Room room(*this, job);
     const int last_first = last;
     Flag every = 1;
     for (int i = 0; i < count; ++i) {
-      R weight[ND][S], slope[ND][S];
+      P weight[ND][S], slope[ND][S];
       Flag within = 1;
       unsigned offset = 0;  // any bits where taps are outside
 #pragma GCC unroll 3        // or the loop over pixels does not vectorise
       for (int a = 0; a < ND; ++a) {
-        R f;
-        const R p = position(by[a], a == 0 ? x[i] : a == 1 ? y[i] : z[i], f);
-        const int at = int(weigh(kernel[a], p, weight[a], order ? slope[a] : nullptr)) - room.before[a];
-        if (order) factor[a][i] = f;
+        P f;
+        const P p = position(by[a], a == 0 ? x[i] : a == 1 ? y[i] : z[i], f);
+        const int at = int(weigh<P>(kernel[a], p, weight[a], order ? slope[a] : nullptr)) - room.before[a];
+        if (order) factor[a][i] = R(f);
         offset += unsigned(at) * room.stride[a];
         cell[a][i] = at;
         within &= Flag(unsigned(at - room.begin[a]) < room.places[a]);
         for (int k = 0; S > 2 && !integers && k < S; ++k)  // what is not read may be no number
-          within &= Flag(!is_idle(weight[a][k], order ? slope[a][k] : R(0), R(0)));
-        for (int k = 0; S > 2 && order && k < S; ++k) dw[a][k][i] = slope[a][k];
+          within &= Flag(!is_idle(weight[a][k], order ? slope[a][k] : P(0), P(0)));
+        for (int k = 0; S > 2 && order && k < S; ++k) dw[a][k][i] = R(slope[a][k]);
       }
       within &= Flag(int(offset) <= last_first);
       if constexpr (multiplied) {
         for (int k = 0; k < tables; ++k) {
-          R all_axes = R(1);
+          P all_axes = P(1);
           for (int a = 0, rest = k; a < ND; ++a, rest /= S) all_axes *= weight[a][rest % S];
-          product[k][i] = W(all_axes);
+          product[k][i] = R(all_axes);
         }
       } else if constexpr (S > 1) {
         for (int a = 0; a < ND; ++a)
-          for (int k = 0; k < S; ++k) w[a][k][i] = W(weight[a][k]);
+          for (int k = 0; k < S; ++k) w[a][k][i] = R(weight[a][k]);
       }
       first[i] = int(offset);
       plain[i] = within;
@@ -329,26 +341,28 @@ struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
   }
 
   // The same of other kernels, whose weights are made before.
-  PYSTN_APART void place_weighed(const SampleJob& job, int count, const R (&x)[ND][capacity]) {
+  template <class P>
+  PYSTN_APART void place_weighed(const SampleJob& job, int count, const P (&x)[ND][capacity]) {
     const Room room(*this, job);
     const int last_first = last;
-    alignas(64) R position[capacity];
+    alignas(64) P position[capacity];
     alignas(64) Flag busy[capacity];
     for (int i = 0; i < count; ++i) busy[i] = 1;
     for (int a = 0; a < ND; ++a) {
-      const Clipped by(job, a);
+      const Clipped<P> by(job, a);
       for (int i = 0; i < count; ++i) position[i] = by(x[a][i]);
-      for (int i = 0; order && i < count; ++i) factor[a][i] = by.normalize.scale;
-      if constexpr (std::is_same<W, R>::value) {
+      for (int i = 0; order && i < count; ++i) factor[a][i] = R(by.normalize.scale);
+      if constexpr (std::is_same<P, R>::value) {
         weigh_positions<order>(kernel_of(job, a), count, position, room.before[a], cell[a], w[a][0],
                                order ? dw[a][0] : nullptr, capacity, busy);
       } else {
-        static_assert(order == 0);
-        alignas(64) R weight[S * capacity];
-        weigh_positions<0, R>(kernel_of(job, a), count, position, room.before[a], cell[a], weight, nullptr, capacity,
-                              busy);
+        alignas(64) P weight[S * capacity], slope[order ? S * capacity : 1];
+        weigh_positions<order>(kernel_of(job, a), count, position, room.before[a], cell[a], weight,
+                               order ? slope : nullptr, capacity, busy);
         for (int k = 0; k < S; ++k)
-          for (int i = 0; i < count; ++i) w[a][k][i] = W(weight[k * capacity + i]);
+          for (int i = 0; i < count; ++i) w[a][k][i] = R(weight[k * capacity + i]);
+        for (int k = 0; order && k < S; ++k)
+          for (int i = 0; i < count; ++i) dw[a][k][i] = R(slope[k * capacity + i]);
       }
     }
     Flag every = 1;
@@ -388,7 +402,7 @@ struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
         for (int k = 0; k < S; ++k)
           for (int i = 0; i < count; ++i) {
             Flag in = Flag(cell[a][i] + k >= room.begin[a]) & Flag(cell[a][i] + k < room.end[a]);
-            if (S > 2) in &= Flag(!is_idle(w[a][k][i], order ? dw[a][k][i] : W(0), W(0)));
+            if (S > 2) in &= Flag(!is_idle(w[a][k][i], order ? dw[a][k][i] : R(0), R(0)));
             inside[a][k][i] = in;
             any[i] |= in;
           }
@@ -418,10 +432,10 @@ struct UsualTaps : StripTaps<W, S, ND, multiplied, masks, rows, order> {
     for (int k = 0; multiplied && k < tables; ++k) {
       R all_axes = R(1);
       for (int a = 0, rest = k; a < ND; ++a, rest /= S) all_axes *= weight(a, rest % S);
-      product[k][e] = W(all_axes);
+      product[k][e] = all_axes;
     }
     for (int a = 0; !multiplied && a < ND; ++a)
-      for (int k = 0; k < S; ++k) w[a][k][e] = W(weight(a, k));
+      for (int k = 0; k < S; ++k) w[a][k][e] = weight(a, k);
   }
 };
 
