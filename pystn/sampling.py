@@ -161,9 +161,9 @@ def grid_sample(
     Returns
     -------
     output : ndarray, shape (N, C, ...), or (N, ..., C) if ``channel_axis=-1``
-        dtype of `input`. Arithmetic is in float64 if input or grid are, else in float32; but sums of
-        integers and of float16 may be in float32 all the same, of weights that are rounded to it last.
-        Integers are rounded half to even and saturate.
+        dtype of `input`. Positions and weights are computed in float64 if input or grid are of it,
+        else in float32; sums are in float64 if `input` is of it, else in float32 at least, of weights
+        that are rounded last. Integers are rounded half to even and saturate.
     mask : ndarray, shape (N, ...), only if `return_mask`
         How much of the sample's weight is on pixels inside the image, in [0, 1], whatever the
         padding; 0 where it is cut off. The real type of `input`, float32 for integers.

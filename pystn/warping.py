@@ -204,7 +204,8 @@ def warp_affine(
     Returns
     -------
     output : ndarray, shape (N, C, ..., *size), or (N, ..., *size, C) if ``channel_axis=-1``
-        dtype of `input`. Arithmetic is in float64 if input or theta are, else in float32.
+        dtype of `input`. Positions and weights are computed in float64 if input or theta are of it, sums
+        if `input` is, else in float32 at least.
     mask : ndarray, shape (N, ..., *size), only if `return_mask`
         As in `grid_sample`.
 
@@ -550,7 +551,8 @@ def warp_projective(
     Returns
     -------
     output : ndarray, shape (N, C, ..., H', W'), or (N, ..., H', W', C) if ``channel_axis=-1``
-        dtype of `input`. Arithmetic is in float64 if input or theta are, else in float32.
+        dtype of `input`. Positions and weights are computed in float64 if input or theta are of it, sums
+        if `input` is, else in float32 at least.
     mask : ndarray, shape (N, ..., H', W'), only if `return_mask`
         As in `grid_sample`.
 
@@ -885,8 +887,8 @@ def warp_project(
     Returns
     -------
     output : ndarray, shape (N, C, ..., H', W'), or (N, ..., H', W', C) if ``channel_axis=-1``
-        dtype of `input`; integers are rounded half to even and saturate. Sums are in float64 if
-        input or theta are, else in float32.
+        dtype of `input`; integers are rounded half to even and saturate. Positions and weights are computed in float64
+        if input or theta are of it, sums if `input` is, else in float32 at least.
 
     Raises
     ------

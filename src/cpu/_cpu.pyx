@@ -175,6 +175,11 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         void* grid
         double* partial
         int64_t chunk_points, point_chunks, chunk_matrices
+    cdef cppclass ConversionJob:
+        Element type
+        int widens
+        void* small
+        void* wide
     cdef cppclass SplineJob:
         Element type
         int order, boundary, transposed
@@ -209,6 +214,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         LinearTask (*linear_grid_vjp)(const LinearJob&) noexcept nogil
         int64_t (*spline_factors)(const SplineJob&) noexcept nogil
         SplineChunk (*spline_filter)(const SplineJob&) noexcept nogil
+        void (*convert)(const ConversionJob&, int64_t, int64_t) noexcept nogil
     const Level* best_level() noexcept
     const Level* find_level(const char*) noexcept
     const char* const* level_names() noexcept
@@ -766,9 +772,49 @@ cdef int threads_for(int64_t work, int threads) noexcept:
     return 1 if work < PARALLEL_FROM else threads
 
 
-cdef object widened(array, number):
+cdef int64_t CONVERSION = 1 << 14  # numbers, of a task
+
+
+cdef bint is_converted(cnp.ndarray small, cnp.ndarray wide, bint widens, int threads):
+    """Copies an array of 8 or 16 bits in one of float32, which has no gaps, or that in it; False if they are not of these
+    types, or their elements not in one order."""
+    cdef ConversionJob job
+    cdef int a
+    cdef int64_t count = cnp.PyArray_SIZE(small), tasks = (count + CONVERSION - 1) // CONVERSION, i
+    job.type = element_of(small)
+    if size_of(job.type) > 2 or cnp.PyArray_TYPE(wide) != cnp.NPY_FLOAT or not is_readable(small):
+        return False
+    for a in range(cnp.PyArray_NDIM(small)):
+        if stride_of(small, a) != stride_of(wide, a):
+            return False
+    job.widens = widens
+    job.small = cnp.PyArray_DATA(small)
+    job.wide = cnp.PyArray_DATA(wide)
+    threads = threads_for(count, threads)
+    with nogil:
+        if threads == 1:
+            level.convert(job, 0, count)
+        else:
+            for i in prange(tasks, schedule="static", num_threads=threads):
+                level.convert(job, i * CONVERSION, min((i + 1) * CONVERSION, count))
+    return True
+
+
+cdef object widened(array, number, int threads):
     """An array in a type that holds all of its own, in the same order in memory; a copy unless it is of it."""
-    return None if array is None else array.astype(number, copy=False)
+    if array is None or array.dtype == number:
+        return array
+    wide = np.empty_like(array, number, subok=False)
+    if not is_converted(array, wide, True, threads):
+        wide[...] = array
+    return wide
+
+
+cdef int put_narrowed(sums, output, int threads) except -1:
+    """Sums, of which nothing is needed later, as the numbers of an output of fewer bits."""
+    if not is_converted(output, sums, False, threads):
+        delivered(rounded(np, sums, output.dtype), output.dtype, output)
+    return 0
 
 
 cdef object fill_table(value, const SampleJob* job):
@@ -789,9 +835,9 @@ def grid_sample(input, grid, output, mask, options, int threads):
     call.samples(&call.job.mask, mask, channels=False)
     call.job.output_batch = output.shape[0]
     if level.looks_up(Direction.forward, call.job) and call.worth_widening(input):
-        sums = np.empty(output.shape, call.arithmetic())
-        grid_sample(widened(input, sums.dtype), grid, sums, mask, options, threads)
-        delivered(rounded(np, sums, output.dtype), output.dtype, output)
+        sums = np.empty_like(output, call.arithmetic())
+        grid_sample(widened(input, sums.dtype, threads), grid, sums, mask, options, threads)
+        put_narrowed(sums, output, threads)
         return call
     if isinstance(grid, np.ndarray) and not level.walks_rows(call.job):
         call.flatten()
@@ -1016,10 +1062,10 @@ def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_
     call.samples(&call.job.output, d_output)
     call.samples(&call.job.mask, d_mask, channels=False)
     if level.looks_up(Direction.jvp, call.job) and call.worth_widening(input):
-        sums = np.empty(d_output.shape, call.arithmetic())
-        grid_sample_jvp(widened(input, sums.dtype), grid, widened(d_input, sums.dtype), d_grid, d_fill, d_kernel, sums,
-                        d_mask, options, threads)
-        delivered(sums, d_output.dtype, d_output)
+        sums = np.empty_like(d_output, call.arithmetic())
+        grid_sample_jvp(widened(input, sums.dtype, threads), grid, widened(d_input, sums.dtype, threads), d_grid, d_fill,
+                        d_kernel, sums, d_mask, options, threads)
+        put_narrowed(sums, d_output, threads)
         return
     call.run_chunks(Direction.jvp, call.job.batch, threads)
 
@@ -1037,11 +1083,11 @@ def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, 
     call.grid(&call.job.grad_grid, grad_grid)
     if level.looks_up(Direction.vjp, call.job) and call.worth_widening(input):
         number = np.dtype(call.arithmetic())
-        sums = grad_input if grad_input is None or grad_input.dtype == number else np.empty(grad_input.shape, number)
-        _, partial = grid_sample_vjp(widened(grad_output, number), grad_mask, widened(input, number), grid, sums,
-                                     grad_grid, to_matrices, options, threads)
+        sums = grad_input if grad_input is None or grad_input.dtype == number else np.empty_like(grad_input, number)
+        _, partial = grid_sample_vjp(widened(grad_output, number, threads), grad_mask, widened(input, number, threads),
+                                     grid, sums, grad_grid, to_matrices, options, threads)
         if sums is not grad_input:
-            delivered(sums, grad_input.dtype, grad_input)
+            put_narrowed(sums, grad_input, threads)
         return call, partial
     partial = call.matrix_sums(grid) if to_matrices else None
     cdef bint to_grid = to_matrices or grad_grid is not None
@@ -1096,8 +1142,8 @@ def grid_sample_vjp2_grid(gg_input, gg_grid, grad_output, grad_mask, input, grid
     call.grid(&call.job.grad_grid, grad_grid)
     if level.looks_up(Direction.vjp2_grid, call.job) and call.worth_widening(input):
         number = call.arithmetic()
-        grid_sample_vjp2_grid(widened(gg_input, number), gg_grid, widened(grad_output, number), grad_mask,
-                              widened(input, number), grid, grad_grid, options, threads)
+        grid_sample_vjp2_grid(widened(gg_input, number, threads), gg_grid, widened(grad_output, number, threads),
+                              grad_mask, widened(input, number, threads), grid, grad_grid, options, threads)
         return
     call.run_chunks(Direction.vjp2_grid, call.job.grid_batch, threads)
 
@@ -1117,11 +1163,11 @@ def grid_push(values, along, gradient, grid, d_grid, image, int64_t batch, optio
     call.grid(&call.job.d_grid, d_grid)
     if level.looks_up(Direction.push, call.job) and call.worth_widening(image):
         number = np.dtype(call.arithmetic())
-        sums = image if image.dtype == number else np.empty(image.shape, number)
-        grid_push(widened(values, number), widened(along, number), widened(gradient, number), grid, d_grid, sums, batch,
-                  options, threads)
+        sums = image if image.dtype == number else np.empty_like(image, number)
+        grid_push(widened(values, number, threads), widened(along, number, threads), widened(gradient, number, threads),
+                  grid, d_grid, sums, batch, options, threads)
         if sums is not image:
-            delivered(sums, image.dtype, image)
+            put_narrowed(sums, image, threads)
         return
     if along is None and gradient is None:
         call.run_parts(Direction.vjp_input, threads)

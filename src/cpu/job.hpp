@@ -221,6 +221,14 @@ struct SplineJob {  // spline_filter along one axis
 };
 using SplineChunk = void (*)(const SplineJob&, int64_t task);
 
+// Numbers of a type of 8 or 16 bits and the same in float32, in one order: which of the two is made.
+struct ConversionJob {
+  Element type;
+  int widens;
+  void* small;
+  void* wide;
+};
+
 // The chunk bodies of one instruction set.
 struct Level {
   const char* name;
@@ -236,6 +244,7 @@ struct Level {
   LinearTask (*linear_grid_vjp)(const LinearJob&);
   int64_t (*spline_factors)(const SplineJob&);  // fills job.factors unless it is null; how many there are
   SplineChunk (*spline_filter)(const SplineJob&);
+  void (*convert)(const ConversionJob&, int64_t first, int64_t last);
 };
 
 // Bytes of an output from which on it had better go past this processor's caches: fewer may still be there for

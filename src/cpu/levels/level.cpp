@@ -1,6 +1,7 @@
 // Which body a job has, and the table of a level: the only symbol that leaves. Compiled once per instruction set, with
 // PYSTN_LEVEL naming it.
 #include "bodies.hpp"
+#include "conversions.hpp"
 #include "grids.hpp"
 #include "linear_grids.hpp"
 #include "span.hpp"
@@ -137,6 +138,7 @@ const Level level = {PYSTN_NAME(PYSTN_LEVEL),
                      linear_grid,
                      linear_grid_vjp,
                      spline_factors,
-                     spline_filter};
+                     spline_filter,
+                     convert};
 
 }  // namespace pystn::PYSTN_LEVEL
