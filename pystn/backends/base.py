@@ -60,7 +60,11 @@ class Base:
             image = self.spline_filter(
                 image, options.spline_axes(image.ndim - 2), sums, options.channel_axis, True, image
             )
-        return image if written is not None else delivered(image, dtype, out)
+        return image if written is not None else self.delivered(image, dtype, out)
+
+    def delivered(self, sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
+        """Sums, of which nothing is needed later, in the dtype of the result, or written into `out`."""
+        return delivered(sums, dtype, out)
 
     def spline_filter(
         self,

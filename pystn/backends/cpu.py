@@ -51,6 +51,10 @@ class Cpu(Operations):
     def run(self, kernel: Callable[..., Any], *arguments: Any) -> Any:
         return kernel(*arguments, threads.get_num_threads())
 
+    def delivered(self, sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
+        result = np.empty_like(sums, dtype) if out is None else out
+        return result if self.run(_cpu.narrow, sums, result) else super().delivered(sums, dtype, out)
+
     def groups(self, samples: int) -> int:
         return max(1, min(64, samples // 8192))
 

@@ -810,6 +810,11 @@ cdef object widened(array, number, int threads):
     return wide
 
 
+def narrow(sums, output, int threads):
+    """Sums of float32 as numbers of fewer bits; False if the arrays are not of these types, or not in one order."""
+    return is_converted(output, sums, False, threads)
+
+
 cdef int put_narrowed(sums, output, int threads) except -1:
     """Sums, of which nothing is needed later, as the numbers of an output of fewer bits."""
     if not is_converted(output, sums, False, threads):

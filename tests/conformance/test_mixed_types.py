@@ -132,6 +132,27 @@ def test_derivatives_of_halves(rng, mode, ndim):
     np.testing.assert_array_equal(pushed, pystn.grid_push(wide_half, grid, image.shape[2:], mode).astype(np.float16))
 
 
+@pytest.mark.parametrize("dtype", SMALL)
+def test_results_of_any_strides_are_rounded_alike(rng, dtype):
+    """Dense in the order of the sums, in another, and with gaps; numbers beyond the type's and none."""
+    image, grid = drawn(rng, (2, 3, *SIZES[3]), dtype), points(rng, 3)
+    image[0, 0, 4:6, 5:7, 6:8] = 60000 if dtype == "float16" else image[0, 0, 4:6, 5:7, 6:8]
+    options = {"mode": "cubic", "padding_mode": "constant", "fill_value": np.nan}
+    expected = pystn.grid_sample(image.astype(np.float32), grid, **options)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = rounded(np.nan_to_num(expected) if "int" in dtype else expected, dtype)
+    assert dtype != "float16" or (np.isnan(expected).any() and np.isinf(expected).any())
+    outputs = (
+        np.empty(expected.shape, dtype),
+        np.empty(expected.shape[::-1], dtype).T,
+        np.empty((*expected.shape, 2), dtype)[..., 1],
+        np.empty(expected.shape, dtype)[..., ::-1],
+    )
+    for out in outputs:
+        assert pystn.grid_sample(image, grid, **options, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
 def test_an_image_far_larger_than_its_samples_is_not_copied(rng):
     """Types are looked up for every element then: values are the same."""
     image, grid = drawn(rng, (1, 1, 60, 70, 80), "int16"), points(rng, 3, count=2500)[:1]
