@@ -91,6 +91,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         const double* d_theta
         int64_t batch
         int64_t* size
+        const void* columns
         double least_denominator
         int cull_behind
         double* partial
@@ -203,6 +204,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
     cdef struct Level:
         const char* name
         SampleChunk (*sample)(Direction, const SampleJob&) noexcept nogil
+        void (*target_columns)(const SampleJob&, void*) noexcept nogil
         int64_t (*scratch)(Direction, const SampleJob&) noexcept nogil
         bint (*walks_rows)(const SampleJob&) noexcept nogil
         bint (*looks_up)(Direction, const SampleJob&) noexcept nogil
@@ -526,6 +528,7 @@ cdef class Call(Holder):
         cdef MatrixSource* source = &job.source
         cdef int a
         cdef int64_t count = 1
+        cdef cnp.ndarray columns
         source.kind = 2 if coordinates.projective else 1
         source.theta = self.doubles(np.ascontiguousarray(coordinates.theta, np.float64))
         source.least_denominator = coordinates.min_denominator
@@ -537,6 +540,11 @@ cdef class Call(Holder):
         source.batch = 0 if job.grid_batch == 1 else count
         source.chunks_per_matrix = max(1, job.outer // job.planes * job.row_chunks * job.column_chunks // max(1, count))
         source.chunks_per_group = (source.chunks_per_matrix + GROUPS - 1) // GROUPS
+        if self.pixels() >= PARALLEL_FROM and job.rows >= 16:  # each column often, whose coordinate is a quotient
+            wide = not job.single or job.grid_type == Element.f64
+            columns = self.hold(np.empty(source.size[0], np.float64 if wide else np.float32))
+            level.target_columns(job[0], cnp.PyArray_DATA(columns))
+            source.columns = cnp.PyArray_DATA(columns)
         return 0
 
     cdef int steps(self, grid, d_grid) except -1:

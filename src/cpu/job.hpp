@@ -44,6 +44,7 @@ struct MatrixSource {
   const double* d_theta;   // its tangent, or null
   int64_t batch;           // matrices from one sample of the batch to the next; 0 if they share theirs
   int64_t size[max_ndim];  // of the output, x first
+  const void* columns;     // target coordinates of its columns, in the arithmetic of positions; or null
   double least_denominator;
   int cull_behind;
   // Sums for the gradient to theta: (matrices, groups, rows, ndim + 1). The chunks of a matrix are
@@ -233,6 +234,7 @@ struct ConversionJob {
 struct Level {
   const char* name;
   SampleChunk (*sample)(Direction, const SampleJob&);  // null for a vjp that has to be done in two
+  void (*target_columns)(const SampleJob&, void* to);  // source.columns
   int64_t (*scratch)(Direction, const SampleJob&);     // bytes of scratch memory that a task wants
   bool (*walks_rows)(const SampleJob&);                // whether reading is faster if rows are not merged into one
   bool (*looks_up)(Direction, const SampleJob&);       // whether types are looked up for every element

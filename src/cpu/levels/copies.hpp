@@ -52,12 +52,23 @@ struct CopySampler {
     }
   }
 
-  // Element by element: of memcpy some compilers make vectors that have to be aligned.
+  // Bytes as the fewest numbers, of any alignment: of memcpy some compilers make vectors that have to be aligned.
+  template <class Number>
+  struct __attribute__((packed, may_alias)) Unaligned {
+    Number number;
+  };
+  template <int bytes>
+  static PYSTN_HD void copy_bytes(const char* __restrict from, char* __restrict to) {
+    using Number = std::conditional_t<
+        (bytes >= 8), uint64_t,
+        std::conditional_t<(bytes >= 4), uint32_t, std::conditional_t<(bytes >= 2), uint16_t, uint8_t>>>;
+    constexpr int some = sizeof(Number);
+    reinterpret_cast<Unaligned<Number>*>(to)->number = reinterpret_cast<const Unaligned<Number>*>(from)->number;
+    if constexpr (bytes > some) copy_bytes<bytes - some>(from + some, to + some);
+  }
   template <int C, class T>
   static PYSTN_HD void copy_pixel(const T* __restrict from, T* __restrict to) {
-    T pixel[C];
-    for (int c = 0; c < C; ++c) pixel[c] = from[c];
-    for (int c = 0; c < C; ++c) to[c] = pixel[c];
+    copy_bytes<C* int(sizeof(T))>(reinterpret_cast<const char*>(from), reinterpret_cast<char*>(to));
   }
 
   // Pixels of one row, of C channels next to each other on both sides. Apart, and so are those below: what is read here
@@ -88,10 +99,12 @@ struct CopySampler {
   static PYSTN_APART void copy_channel(const T* __restrict image, const int* __restrict first,
                                        const Flag* __restrict plain, bool all, int count, T dark, T* __restrict out,
                                        Index column) {
-    if (all && column == 1)
+    if (all && column == 1) {
+#pragma GCC unroll 8
       for (int i = 0; i < count; ++i) out[i] = image[first[i]];
-    else
+    } else {
       for (int i = 0; i < count; ++i) out[i * column] = plain[i] ? image[first[i]] : dark;
+    }
   }
 
   static constexpr int few = 4;    // channels whose fill values are elements already

@@ -4,7 +4,7 @@
 #include "conversions.hpp"
 #include "grids.hpp"
 #include "linear_grids.hpp"
-#include "span.hpp"
+#include "matrix_source.hpp"
 #include "spline_lines.hpp"
 
 namespace pystn::PYSTN_LEVEL {
@@ -46,6 +46,11 @@ SampleChunk sample(Direction direction, const SampleJob& job) {
     }
   }
   return general_body(direction, job);
+}
+
+void all_target_columns(const SampleJob& job, void* to) {
+  has_wide_positions(job) ? target_columns(job, 0, job.source.size[0], static_cast<double*>(to))
+                          : target_columns(job, 0, job.source.size[0], static_cast<float*>(to));
 }
 
 // Whether arrays are of other types than the arithmetic's, and no body is made for these.
@@ -128,6 +133,7 @@ SplineChunk spline_filter(const SplineJob& job) {
 extern const Level level;
 const Level level = {PYSTN_NAME(PYSTN_LEVEL),
                      sample,
+                     all_target_columns,
                      scratch,
                      walks_rows,
                      looks_up,

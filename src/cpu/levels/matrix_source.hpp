@@ -47,9 +47,14 @@ struct LatticeSpan {
 
 // Target coordinates on x of the pixels of a span.
 template <class R>
-inline void target_columns(const SampleJob& job, int64_t column, int count, R* __restrict to) {
+inline void target_columns(const SampleJob& job, int64_t column, int64_t count, R* __restrict to) {
+  if (job.source.columns && has_wide_positions(job) == std::is_same<R, double>::value) {
+    const R* const columns = static_cast<const R*>(job.source.columns) + column;
+    for (int64_t i = 0; i < count; ++i) to[i] = columns[i];
+    return;
+  }
   const Coordinates convention = Coordinates(job.coordinates);
-  for (int i = 0; i < count; ++i) to[i] = target_coordinate<R>(convention, column + i, job.source.size[0]);
+  for (int64_t i = 0; i < count; ++i) to[i] = target_coordinate<R>(convention, column + i, job.source.size[0]);
 }
 
 // Source coordinates of a run on axis a. What the horizon hides is infinite.
