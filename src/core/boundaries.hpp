@@ -12,7 +12,8 @@
 //
 // A boundary that is `periodic` takes off whole periods by a division, which loops over many
 // positions do not vectorise with and few positions need: where all are `within` its reach, the
-// template argument `divides` leaves it out, to the same bits.
+// template argument `divides` leaves it out, to the same bits; and so does `nearby_tap` for taps of cells
+// within a period, in images longer than these are many.
 #pragma once
 
 #include "portability.hpp"
@@ -76,7 +77,11 @@ struct DroppedTaps {
   PYSTN_HD R reduce(R cell) const {
     return nearby(cell, n);
   }
-  PYSTN_HD Index operator()(Index i) const { return i >= 0 && i < n ? i : outside_image; }
+  PYSTN_HD Index operator()(Index i) const { return nearby_tap(i); }
+  template <class Int>
+  PYSTN_HD Int nearby_tap(Int i) const {
+    return i >= 0 && i < Int(n) ? i : Int(outside_image);
+  }
 };
 
 // ---- border: the nearest pixel of the image
@@ -102,7 +107,12 @@ struct ClippedTaps {
   PYSTN_HD R reduce(R cell) const {
     return nearby(cell, n);
   }
-  PYSTN_HD Index operator()(Index i) const { return i < 0 ? 0 : i < n ? i : n - 1; }
+  PYSTN_HD Index operator()(Index i) const { return nearby_tap(i); }
+  template <class Int>
+  PYSTN_HD Int nearby_tap(Int i) const {
+    const Int below = i < Int(n) ? i : Int(n) - 1;
+    return below < 0 ? 0 : below;
+  }
 };
 
 // ---- mirror: about the centres of the outermost pixels, which are not repeated; period 2 (n - 1)
@@ -162,6 +172,11 @@ struct MirroredTaps {
     const Index r = modulo(i, period());
     return r < n ? r : period() - r;
   }
+  template <class Int>
+  PYSTN_HD Int nearby_tap(Int i) const {
+    const Int away = i < 0 ? -i : i, back = away < Int(n) ? away : Int(period()) - away;
+    return back < 0 ? -back : back;
+  }
 };
 
 template <class R>
@@ -183,6 +198,11 @@ struct SymmetricTaps {
     const Index r = modulo(i, period());
     return r < n ? r : period() - 1 - r;
   }
+  template <class Int>
+  PYSTN_HD Int nearby_tap(Int i) const {
+    const Int away = i < 0 ? -1 - i : i, back = away < Int(n) ? away : Int(period()) - 1 - away;
+    return back < 0 ? -1 - back : back;
+  }
 };
 
 // ---- wrap: the image repeated, period n
@@ -199,13 +219,13 @@ struct Wrap {
   template <bool divides = true>
   PYSTN_HD R operator()(R p, R& factor) const {
     factor = R(1);
-    if (p >= R(0) && p < period) return p;
-    const R bound = Limits<R>::quarter_of_largest;
-    if (divides)
-      p = remainder_of(between(-bound, p, bound), period);
-    else
+    if constexpr (divides) {
+      const R bound = Limits<R>::quarter_of_largest;
+      if (!(p >= R(0) && p < period)) p = remainder_of(between(-bound, p, bound), period);
+    } else {
       p = p < period ? p : p - period;
-    if (p < R(0)) p += period;
+    }
+    p = p < R(0) ? p + period : p;
     return p < period ? p : R(0);
   }
 };
@@ -220,6 +240,14 @@ struct WrappedTaps {
     return within_a_period(cell, period());
   }
   PYSTN_HD Index operator()(Index i) const { return i >= 0 && i < n ? i : modulo(i, n); }
+  template <class Int>
+  PYSTN_HD Int nearby_tap(Int i) const {
+    for (int twice = 0; twice < 2; ++twice) {
+      i = i < 0 ? i + Int(n) : i;
+      i = i >= Int(n) ? i - Int(n) : i;
+    }
+    return i;
+  }
 };
 
 // ---- the boundary of a name: for a fold of type Fold<R>, and for a map of taps

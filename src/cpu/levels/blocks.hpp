@@ -65,14 +65,17 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       adjacent = all_of(neighbours, count);
       nothing = false;
       if (adjacent) return;
-      for_each_apart(count, [&](int i) {
-        reads[i] = !run.cut[i];
-        for (int a = 0; a < ND; ++a) {
-          Flag any = 0;
-          for (int k = 0; k < S; ++k) any |= inside[a][k][i] = run.axis[a].index_of(i, k) >= 0;
-          reads[i] &= any;
+      for (int i = 0; i < count; ++i) reads[i] = !run.cut[i];
+      for (int a = 0; a < ND; ++a) {
+        alignas(64) Flag some[strip_columns] = {};
+        for (int k = 0; k < S; ++k) {
+          alignas(64) int at[strip_columns];
+          run.axis[a].indices(k, count, at);
+          Flag* __restrict const in = inside[a][k];
+          for (int i = 0; i < count; ++i) some[i] |= in[i] = Flag(at[i] >= 0);
         }
-      });
+        for (int i = 0; i < count; ++i) reads[i] &= some[i];
+      }
       Flag any = 0;
       for (int i = 0; i < count; ++i) any |= reads[i];
       nothing = !any;
@@ -90,16 +93,6 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       }
       adjacent = false;
       return any;
-    }
-
-    // Calls body(i) for the pixels of blocks that are not adjacent.
-    template <class Body>
-    void for_each_apart(int count, Body&& body) const {
-      for (int i = 0; !adjacent && i < count; i += lanes) {
-        const int end = i + lanes < count ? i + lanes : count;
-        if (all_of(neighbours + i, end - i)) continue;
-        for (int l = i; l < end; ++l) body(l);
-      }
     }
 
     PYSTN_HD Reading reading(int i) const {
@@ -129,17 +122,18 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         for (int a = 0; a < ND; ++a) offset += unsigned(run.axis[a].first[i]) * unsigned(stride[a]);
         first[i] = int(offset);
       }
-      blocks.for_each_apart(count, [&](int i) {
-        for (int a = 0; a < ND; ++a)
-          for (int k = 0; k < S; ++k) {
-            const Index index = run.axis[a].index_of(i, k);
-            along[a][k][i] = index < 0 ? 0 : int(index * stride[a]);
-          }
-        if (!blocks.neighbours[i]) first[i] = 0;  // its row of taps is another
-        if (S > 1) return;
-        first[i] = 0;
-        for (int a = 0; a < ND; ++a) first[i] += along[a][0][i];
-      });
+      if (blocks.adjacent) return;
+      for (int a = 0; a < ND; ++a)
+        for (int k = 0; k < S; ++k) {
+          alignas(64) int at[strip_columns];
+          run.axis[a].indices(k, count, at);
+          const int step = int(stride[a]);
+          int* __restrict const to = along[a][k];
+          for (int i = 0; i < count; ++i) to[i] = at[i] < 0 ? 0 : at[i] * step;
+        }
+      for (int i = 0; i < count; ++i) first[i] = blocks.neighbours[i] ? first[i] : 0;  // its row of taps is another
+      for (int a = 0; S == 1 && a < ND; ++a)
+        for (int i = 0; i < count; ++i) first[i] = a == 0 ? along[0][0][i] : first[i] + along[a][0][i];
     }
   };
 
@@ -466,11 +460,12 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     end_streams();
   }
 
-  // output_c = values(way, c, i, weights), for the blocks of a run.
+  // output_c = values(way, c, i, weights), for the blocks of a run that have pixels which are wanted.
   template <bool slopes, class Values>
   static PYSTN_HD void put_blocks(const SampleJob& job, int64_t n, const Span& span, const Target& to,
-                                  const Run<R, ND>& run, const Blocks& blocks, Values&& values) {
+                                  const Run<R, ND>& run, const Blocks& blocks, Bits wanted, Values&& values) {
     for (int i = 0; i < span.count; i += lanes) {
+      if (!(wanted >> i & first_bits(lanes))) continue;
       const Reading reading = blocks.reading(i);
       if (reading == Reading::nothing) {
         for (int64_t c = 0; c < job.channels; ++c) put(job, n, span, to, c, i, V{});
@@ -590,10 +585,31 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       if constexpr (S == 1)
         put_pixels(job, n, span, to, places, blocks);
       else
-        put_blocks<false>(job, n, span, to, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
-          return value(typename decltype(way)::Cursor(places, blocks, i, n, c), Weights{run}, weights.weight);
-        });
+        put_blocks<false>(job, n, span, to, run, blocks, ~Bits(0), BlockValues{run, places, blocks, n});
     });
+  }
+
+  // The values of a block, whatever it reads.
+  struct BlockValues {
+    const Run<R, ND>& run;
+    const Places& places;
+    const Blocks& blocks;
+    int64_t n;
+
+    template <class Way, class Products>
+    PYSTN_HD V operator()(Way, int64_t c, int i, const Products& weights) const {
+      return value(typename Way::Cursor(places, blocks, i, n, c), Weights{run}, weights.weight);
+    }
+  };
+
+  // Blocks of a run with pixels that are neither plain nor dark.
+  static PYSTN_APART void put_others(const SampleJob& job, int64_t n, const Span& span, const Target& to,
+                                     KnownTaps<0>& taps, Blocks& blocks, Places& places) {
+    Run<R, ND>& run = taps.run;
+    run.template place<0>(job, n, span, lanes);
+    blocks.set(run, run.placed);
+    places.set(run, run.placed, blocks);
+    put_blocks<false>(job, n, span, to, run, blocks, taps.other_bits(span), BlockValues{run, places, blocks, n});
   }
 
   static void forward(const SampleJob& job, int64_t chunk) {
@@ -603,16 +619,18 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
     const int64_t* const stride = job.input.axis;
     KnownTaps<0> taps(job);
+    Blocks blocks;
+    Places places(job.input);
     Flag other[strip_columns];
     for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
       taps.place(job, n, span, lanes);
       put_values(job, span, to, taps, image, stride);
       if (taps.all || taps.drops) return;
+      if (!job.fill) return put_others(job, n, span, to, taps, blocks, places);
       const Span others = taps.others(span, other);
       if (others.count <= 0) return;
       const int64_t begin = others.column - span.column;
-      sample_others<R, has_many_taps ? 0 : S>(job, n, others, other + begin, taps.run, to.at + begin * to.column,
-                                              to.column, to.channel);
+      sample_others<S>(job, n, others, other + begin, taps.run, to.at + begin * to.column, to.column, to.channel);
     });
   }
 
@@ -633,7 +651,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       } else {
         run.turn(job, n, span);
         if (turns) places.set(run, run.placed, blocks);
-        put_blocks<true>(job, n, span, to, run, blocks, [&](auto way, int64_t c, int i, const auto& weights) {
+        put_blocks<true>(job, n, span, to, run, blocks, ~Bits(0), [&](auto way, int64_t c, int i, const auto& weights) {
           using Cursor = typename decltype(way)::Cursor;
           V d = {};
           if (job.d_input.data) d = value(Cursor(tangents, blocks, i, n, c), Weights{run}, weights.weight);

@@ -234,15 +234,12 @@ struct PixelSampler {
 
   static void put_others(const SampleJob& job, int64_t n, const Span& strip, PlacedTaps<T, S>& taps, T* out, Index row,
                          Index step) {
-    constexpr bool typed = std::is_same<T, float>::value;  // as sampling.hpp has it
-    using E = std::conditional_t<typed, T, Any>;
     Flag other[strip_columns];
     for (int r = 0; r < strip.rows; ++r) {
       const Span others = taps.others(strip, other, r);
       if (others.count <= 0) continue;
       const int64_t begin = others.column - strip.column;
-      sample_others<E, (flat || (S == 4 && typed) ? S : 0)>(job, n, others, other + begin, taps.run,
-                                                            out + r * row + begin * step, step, job.output.channel);
+      sample_others<S>(job, n, others, other + begin, taps.run, out + r * row + begin * step, step, job.output.channel);
     }
   }
 

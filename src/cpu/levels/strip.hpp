@@ -200,6 +200,16 @@ struct AxisTable {
   int entry(int i, int k) const { return k * columns + i; }
   Index index_of(int i, int k) const { return adjacent[i] ? first[i] + k : index[entry(i, k)]; }
 
+  // Those of tap k of all pixels, of an axis whose indices fit an int.
+  void indices(int k, int count, int* to) const { choose(adjacent, first, k, index + entry(0, k), count, to); }
+  static PYSTN_APART void choose(const Flag* __restrict adjacent, const int* __restrict first, int k,
+                                 const Index* __restrict listed, int count, int* __restrict to) {
+    for (int i = 0; i < count; ++i) {
+      const int other = int(listed[i]);  // read in any case, or the loop does not vectorise
+      to[i] = adjacent[i] ? first[i] + k : other;
+    }
+  }
+
   template <bool divides, class Projection>
   void project(const Projection& by, int count, const R* __restrict x) {
     for (int i = 0; i < count; ++i) position[i] = by.template operator()<divides>(x[i], factor[i]);
@@ -256,13 +266,7 @@ struct AxisTable {
                       [&](const auto& map) {
                         if (narrow) set_first(job, a, map, count, cell);
                         for (int i = 0; i < count; ++i) whole[i] = adjacent[i];
-                        constexpr int some = 16;
-                        for (int i = 0; i < count; i += some) {
-                          const int end = i + some < count ? i + some : count;
-                          if (all_of(adjacent + i, end - i)) continue;
-                          for (int l = i; l < end; ++l)
-                            if (!adjacent[l]) list_taps<order>(job, a, map, l, cell[l]);
-                        }
+                        if (!all_of(adjacent, count)) list<order>(job, a, map, count, cell);
                       });
   }
 
@@ -342,10 +346,7 @@ struct AxisTable {
       all &= plain;
     }
     if (all) return true;
-    with_tap_boundary(boundary, job.full[a], [&](const auto& map) {
-      for (int i = 0; i < count; ++i)
-        if (!adjacent[i]) list_taps<order>(job, a, map, i, cells[i]);
-    });
+    with_tap_boundary(boundary, job.full[a], [&](const auto& map) { list<order>(job, a, map, count, cells); });
     return false;
   }
 
@@ -382,6 +383,52 @@ struct AxisTable {
       }
     }
     for (int i = 0; i < count; ++i) set(i, map.reduce(cell[i]));
+  }
+
+  // Lists the taps of pixels whose taps are not adjacent: of all together, if no index needs a division.
+  template <int order, class Map>
+  void list(const SampleJob& job, int a, const Map& map, int count, const R* __restrict cell) {
+    Flag within = is_narrow(map.n);
+    if constexpr (Map::periodic) {
+      const R period = R(map.period());
+      within &= Flag(map.n > max_taps);
+      for (int i = 0; i < count; ++i) within &= Flag(absolute(cell[i]) <= period);
+    }
+    if (within) return list_all<order>(job, a, map, count, cell);
+    for (int i = 0; i < count; ++i)
+      if (!adjacent[i]) list_taps<order>(job, a, map, i, cell[i]);
+  }
+
+  template <int order, class Map>
+  void list_all(const SampleJob& job, int a, const Map& map, int count, const R* __restrict cell) {
+    alignas(64) int from[strip_columns];
+    alignas(64) Flag reads[strip_columns];
+    for (int i = 0; i < count; ++i) {
+      from[i] = first_tap<int>(Map::periodic ? cell[i] : map.reduce(cell[i]), taps, Index(0));
+      whole[i] = reads[i] = true;
+    }
+    for (int k = 0; k < taps; ++k) {
+      const int at = entry(0, k);
+      if (taps > 2) find_busy<order>(count, w + at, dw + at, d2w + at, reads);
+      list_tap(map, int(job.origin[a]), int(job.size[a]), k, count, from, reads, index + at, whole);
+    }
+  }
+
+  // Loops of their own, without anything else that they could write to, or they do not vectorise.
+  template <int order>
+  static PYSTN_APART void find_busy(int count, const R* __restrict w, const R* __restrict dw, const R* __restrict d2w,
+                                    Flag* __restrict busy) {
+    for (int i = 0; i < count; ++i) busy[i] = !is_idle(w[i], order >= 1 ? dw[i] : R(0), order >= 2 ? d2w[i] : R(0));
+  }
+  template <class Map>
+  static PYSTN_APART void list_tap(const Map map, int origin, int size, int k, int count, const int* __restrict from,
+                                   const Flag* __restrict reads, Index* __restrict to, Flag* __restrict whole) {
+    for (int i = 0; i < count; ++i) {
+      const int mapped = map.nearby_tap(from[i] + k), at = mapped - origin;
+      const Flag in = reads[i] & Flag(mapped >= 0) & Flag(at >= 0) & Flag(at < size);
+      to[i] = in ? Index(at) : outside_image;
+      whole[i] &= in;
+    }
   }
 
   template <int order, class Map>

@@ -195,7 +195,7 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
     alignas(64) P x[ND][capacity];
     const int count = span.rows * width;
     load_strip(job, n, span, width, x);
-    bool within = true;
+    Flag within = 1;
     if constexpr (S <= 2) {
       with_fold(Boundary(job.boundary[0]), [&](auto fold) {
         using By = Projection<P, decltype(fold)::template Fold>;
@@ -204,8 +204,7 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
         PerAxis<By> by(job);
         for (int a = 0; a < ND; ++a) by[a].origin = P(0);
         if constexpr (By::Folding::periodic)
-          for (int a = 0; a < ND; ++a)
-            for (int i = 0; i < count; ++i) within = within & by[a].fold.within(by[a].normalize(x[a][i]));
+          for (int a = 0; a < ND; ++a) within &= all_within(by[a], x[a], count);
         if (!within) return;
         if constexpr (S == 1)
           place_all<P>(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<TiesToEven<P>>(job), by, position);
@@ -224,6 +223,14 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
                      position);
     }
     return within;
+  }
+
+  // A loop of its own, or it does not vectorise.
+  template <class By, class P>
+  static PYSTN_HD Flag all_within(const By& by, const P* __restrict x, int count) {
+    Flag all = 1;
+    for (int i = 0; i < count; ++i) all &= Flag(by.fold.within(by.normalize(x[i])));
+    return all;
   }
 
   // One for each axis.
@@ -439,27 +446,93 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
   }
 };
 
-// The general way, for some pixels of a run: borders, the fill value, the end of the image. E and S as
-// there: for Any no number of taps is known, and each channel sums axis by axis.
-template <class E, int S, class R, int ND, class T>
+// Taps of a run's pixels, up to eight on an axis, wherever they are: of each its offset, and whether it reads anything.
+template <class R, int ND>
+struct ListedTaps {
+  static constexpr int most = 8;
+  alignas(64) Index along[ND][most][strip_columns];
+  alignas(64) Flag inside[ND][most][strip_columns];
+
+  ListedTaps(const SampleJob& job, const Run<R, ND>& run, int count) {
+    for (int a = 0; a < ND; ++a)
+      for (int k = 0; k < run.axis[a].taps; ++k) {
+        alignas(64) int at[strip_columns];
+        run.axis[a].indices(k, count, at);
+        for (int i = 0; i < count; ++i) {
+          inside[a][k][i] = Flag(at[i] >= 0);
+          along[a][k][i] = at[i] < 0 ? 0 : at[i] * job.input.axis[a];
+        }
+      }
+  }
+
+  // The sums over the taps on the first L axes, of pixels at `from` that are `lit`: in the order of sampling.hpp, but
+  // tap by tap for all pixels, so that no sum waits for its own last term.
+  template <int L, class T>
+  PYSTN_APART void add_up(const Run<R, ND>& run, int count, const T* image, const Index* __restrict from,
+                          const Flag* __restrict lit, R* __restrict sum) const {
+    const AxisTable<R>& table = run.axis[L - 1];
+    for (int i = 0; i < count; ++i) sum[i] = R(0);
+    for (int k = 0; k < table.taps; ++k) {
+      const Index* const step = along[L - 1][k];
+      const Flag* const in = inside[L - 1][k];
+      const R* const w = table.w + table.entry(0, k);
+      if constexpr (L == 1) {
+        alignas(64) R tap[strip_columns];
+        for (int i = 0; i < count; ++i) {
+          Index at = lit[i] & in[i] ? from[i] + step[i] : 0;
+          __asm__("" : "+r"(at));  // a vector of these would be gathered, which is slower
+          tap[i] = R(number_of(image[at]));
+        }
+        for (int i = 0; i < count; ++i) sum[i] += (lit[i] & in[i] ? tap[i] : R(0)) * w[i];
+      } else {
+        alignas(64) Index there[strip_columns];
+        alignas(64) Flag both[strip_columns];
+        alignas(64) R inner[strip_columns];
+        for (int i = 0; i < count; ++i) there[i] = from[i] + step[i], both[i] = lit[i] & in[i];
+        add_up<L - 1>(run, count, image, there, both, inner);
+        for (int i = 0; i < count; ++i) sum[i] += inner[i] * w[i];
+      }
+    }
+  }
+};
+
+// The general way, for some pixels of a run: borders, the fill value, the end of the image. S taps on every axis, T the
+// type of the image's and of the output's elements.
+template <int S, class R, int ND, class T>
 PYSTN_APART void sample_others(const SampleJob& job, int64_t n, const Span& span, const Flag* other, Run<R, ND>& run,
                                T* out, Index step, Index channel) {
-  using General = Sampler<E, R, S, ND>;
-  const typename General::Image image = General::image_of(job.input, n);
-  typename General::template FlatTaps<false> products;
   run.template place<0>(job, n, span);
-  for (int i = 0; i < span.count; ++i) {
-    if (!other[i]) continue;
-    const R filled = !job.fill ? R(0) : run.cut[i] ? R(1) : run.outside(job, i, 0).value;
-    if (General::flat) products.place(run, i, image.stride);
+  alignas(64) R filled[strip_columns], value[strip_columns];
+  for (int i = 0; i < span.count; ++i)
+    filled[i] = !job.fill || !other[i] ? R(0) : run.cut[i] ? R(1) : run.outside(job, i, 0).value;
+  const T* const image = static_cast<const T*>(job.input.data) + n * job.input.batch;
+  const auto put = [&](int64_t c) {
+    for (int i = 0; i < span.count; ++i) {
+      if (!other[i]) continue;
+      const R more = filled[i] != R(0) ? filled[i] * R(job.fill[c]) : R(0);
+      assign(out[i * step + c * channel], filled[i] != R(0) ? value[i] + more : value[i]);
+    }
+  };
+  if constexpr (S <= 2) {
+    using General = Sampler<T, R, S, ND>;
+    typename General::template FlatTaps<false> products[strip_columns];
+    for (int i = 0; i < span.count; ++i)
+      if (other[i]) products[i].place(run, i, job.input.axis);
     for (int64_t c = 0; c < job.channels; ++c) {
-      const Index at = c * image.channel;
-      R value = R(0);
-      if (!run.cut[i])
-        value = General::flat ? products.gather(image, at, products.weight)
-                              : General::template jet<0>(image, run, i, at).value;
-      if (filled != R(0)) value += filled * R(job.fill[c]);
-      General::E::template store<R>(out, type_of(job.output.type), i * step + c * channel, value);
+      const typename General::Image pixels = General::image_of(job.input, n);
+      for (int i = 0; i < span.count; ++i)
+        value[i] = !other[i] || run.cut[i] ? R(0) : products[i].gather(pixels, c * pixels.channel, products[i].weight);
+      put(c);
+    }
+  } else {
+    const ListedTaps<R, ND> taps(job, run, span.count);
+    alignas(64) Index from[strip_columns];
+    alignas(64) Flag lit[strip_columns];
+    for (int i = 0; i < span.count; ++i) lit[i] = other[i] & Flag(!run.cut[i]);
+    for (int64_t c = 0; c < job.channels; ++c) {
+      for (int i = 0; i < span.count; ++i) from[i] = c * job.input.channel;
+      taps.template add_up<ND>(run, span.count, image, from, lit, value);
+      put(c);
     }
   }
 }
