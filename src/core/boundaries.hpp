@@ -214,7 +214,7 @@ struct Wrap {
 
   PYSTN_HD Wrap(Index n, R /*tolerance*/) : period(R(n)) {}
 
-  PYSTN_HD bool within(R p) const { return p > -period && p < period + period; }
+  PYSTN_HD bool within(R p) const { return (p > -period) & (p < period + period); }
 
   template <bool divides = true>
   PYSTN_HD R operator()(R p, R& factor) const {

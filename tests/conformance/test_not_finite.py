@@ -43,6 +43,39 @@ def test_a_coordinate_that_is_not_finite_is_outside(backend, cell, rng, dtype, s
         assert not np.moveaxis(tangent, layout, 1)[:, :, lost].any(), what
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("mode", ["cubic", "lanczos3", "lanczos4"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "constant", "border", "mirror", "wrap"])
+@pytest.mark.parametrize("channels, layout", [(1, 1), (3, 1), (3, -1), (5, -1)])
+def test_taps_of_weight_zero_are_not_read(backend, rng, dtype, mode, padding_mode, channels, layout):
+    """On the centres of pixels a sample is the pixel, whatever is beside it: moved by whole pixels, and in part by a
+    half, where taps on one axis are idle."""
+    kernel = mode if mode == "cubic" else pystn.Lanczos(int(mode[-1]))
+    image = rng.standard_normal((1, channels, 70, 90)).astype(dtype)
+    image[:, :, ::7, ::9], image[:, :, 3::11, 4::13], image[0, 0, 20] = np.nan, np.inf, -np.inf
+    options = {"mode": kernel, "padding_mode": padding_mode, "coords": "pixel", "channel_axis": layout}
+    given = backend.array(np.moveaxis(image, 1, layout).copy())
+
+    def sampled(x, y):
+        grid = np.stack(np.broadcast_arrays(x, y[:, None]), -1)[None].astype(np.float32)
+        return np.moveaxis(backend.numpy(pystn.grid_sample(given, backend.array(grid), **options)), layout, 1)
+
+    x, y = np.arange(80), np.arange(60)
+    np.testing.assert_array_equal(sampled(x + 10, y + 10), image[:, :, 10:, 10:])
+    # Between two columns, on rows: what other rows hold is not seen.
+    between = sampled(x + 5.5, y + 5)
+    alone = np.array(image)
+    for row in range(5, 65):
+        alone[:] = 0
+        alone[:, :, row] = image[:, :, row]
+        only = pystn.grid_sample(
+            backend.array(np.moveaxis(alone, 1, layout).copy()),
+            backend.array(np.stack([x + 5.5, np.full(80, row)], -1)[None, None].astype(np.float32)),
+            **options,
+        )
+        np.testing.assert_array_equal(between[:, :, row - 5], np.moveaxis(backend.numpy(only), layout, 1)[:, :, 0])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_huge_and_tiny_coordinates_are_finite_work(backend, cell, rng, dtype, size):

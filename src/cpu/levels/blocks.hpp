@@ -612,19 +612,32 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     put_blocks<false>(job, n, span, to, run, blocks, taps.other_bits(span), BlockValues{run, places, blocks, n});
   }
 
+  // Whether a sample is no number in any channel.
+  static bool has_none(const SampleJob& job, const Target& to, int i) {
+    bool any = false;
+    for (int64_t c = 0; c < job.channels; ++c) {
+      const R value = to.at[i * to.column + c * to.channel];
+      any = any || value != value;
+    }
+    return any;
+  }
+
   static void forward(const SampleJob& job, int64_t chunk) {
     if constexpr (ND == 3 && !has_many_taps)
       if (projects(job)) return project(job, chunk);
     const int64_t n = chunk / chunks_per_image(job);
     const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
     const int64_t* const stride = job.input.axis;
-    KnownTaps<0> taps(job);
+    KnownTaps<0> taps(job, 0x7fffffff, true);
     Blocks blocks;
     Places places(job.input);
     Flag other[strip_columns];
     for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
       taps.place(job, n, span, lanes);
       put_values(job, span, to, taps, image, stride);
+      if constexpr (S > 2)
+        if (taps.doubtful && taps.withdraw(job, span.count, [&](int i) { return has_none(job, to, i); }))
+          put_values(job, span, to, taps, image, stride);
       if (taps.all || taps.drops) return;
       if (!job.fill) return put_others(job, n, span, to, taps, blocks, places);
       const Span others = taps.others(span, other);

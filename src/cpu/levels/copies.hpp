@@ -135,6 +135,7 @@ struct CopySampler {
     T dark[few];
     for (int c = 0; c < few; ++c) dark[c] = c < job.channels ? outside<T>(job, c, R(1)) : T(0);
     Taps taps(job);
+    Flag other[strip_columns];
     constexpr int width = C > 0 ? C : 1;  // elements of a pixel that are streamed
     const bool streams = job.streams && column == width && (C > 0 || job.channels == 1);
     Stream<T, 1, strip_rows, strip_columns * width> stream(row, 0);
@@ -147,8 +148,10 @@ struct CopySampler {
         const int first = r * taps.width;
         copy_row<C>(job, image, taps, first, strip.count, dark, here + r * next, column);
         if (taps.one_outside || taps.all) continue;
-        const Span line{strip.outer, strip.row + r, strip.column, 1, strip.count};
-        copy_others(job, n, line, taps.plain + first, taps, image, here + r * next, column);
+        const Span others = taps.others(strip, other, r);
+        if (others.count <= 0) continue;
+        const int64_t begin = others.column - strip.column;
+        copy_others(job, n, others, taps.plain + first + begin, taps, image, here + r * next + begin * column, column);
       }
       if (streams)
         stream.end(there, row, 0, 1, strip.rows, strip.count * width, is_first(job, strip), is_last(job, strip));

@@ -219,6 +219,28 @@ struct PixelSampler {
                         T* out, Index row, Index step) {
     taps.place(job, n, strip, 16);
     prefetch(job, strip, image, taps);
+    put_rows(job, strip, image, taps, out, row, step);
+    if constexpr (PlacedTaps<T, S>::may_trust)
+      if (taps.doubtful && taps.withdraw(job, strip.rows * taps.width, [&](int i) {
+            const int column = i % taps.width;
+            return column < strip.count && has_none(job, out + i / taps.width * row + column * step);
+          }))
+        put_rows(job, strip, image, taps, out, row, step);
+    if (!taps.all && !taps.drops) put_others(job, n, strip, taps, out, row, step);
+  }
+
+  // Whether a sample is no number in any channel.
+  static bool has_none(const SampleJob& job, const T* sample) {
+    bool any = false;
+    for (int64_t c = 0; c < job.channels; ++c) {
+      const float value = number_of(sample[c * job.output.channel]);
+      any = any || value != value;
+    }
+    return any;
+  }
+
+  static PYSTN_HD void put_rows(const SampleJob& job, const Span& strip, const T* image, const PixelTaps<S>& taps,
+                                T* out, Index row, Index step) {
     for (int64_t c = 0; c < job.channels; c += C) {
       const T* const from = image + c * job.input.channel;
       T* const to = out + c * job.output.channel;
@@ -229,7 +251,6 @@ struct PixelSampler {
           put_dropping(job, from, taps, r * taps.width + i, to + r * row + i * step);
         }
     }
-    if (!taps.all && !taps.drops) put_others(job, n, strip, taps, out, row, step);
   }
 
   static void put_others(const SampleJob& job, int64_t n, const Span& strip, PlacedTaps<T, S>& taps, T* out, Index row,
@@ -249,7 +270,7 @@ struct PixelSampler {
     T* const output = static_cast<T*>(job.output.data) + n * job.output.batch;
     const Index step = column_stride(job, job.output.axis), row = row_stride(job, job.output.axis);
     const bool streams = job.streams && step == C && job.channels == C;
-    PlacedTaps<T, S> taps(job, last_first_tap<S, C>(job));
+    PlacedTaps<T, S> taps(job, last_first_tap<S, C>(job), true);
     Stream<T, 1, strip_rows, strip_columns * C> stream(row, 0);
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       T* const there = output + offset_of(job, job.output.axis, strip);

@@ -106,8 +106,11 @@ struct StripTaps {
   static Span row_of(const Span& span, int r) { return Span{span.outer, span.row + r, span.column, 1, span.count}; }
 };
 
-// The same, to be placed: in the arithmetic P of positions, from which weights are rounded to R last. Of an image of
-// `integers` all are numbers.
+// The same, to be placed: in the arithmetic P of positions, from which weights are rounded to R last.
+//
+// An idle tap, of weight 0, is not read, for it may be no number: its pixel is not plain. But an image of `integers`
+// has no such, and values may be made as if there were none, if those that come out as no numbers are made again: where
+// taps are `trusting`, pixels with idle taps are plain too, until they are withdrawn.
 template <class R, int S, int ND, bool multiplied, bool masks, int rows = 1, int order = 0, bool integers = false>
 struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
   using Strip = StripTaps<R, S, ND, multiplied, masks, rows, order>;
@@ -128,11 +131,14 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
   using Strip::w;
   using Strip::width;
 
+  static constexpr bool may_trust = S > 2 && order == 0 && !integers;
   Run<R, ND> run;
   bool one_outside;  // all that is outside has one value
+  bool doubtful;     // plain pixels with idle taps are among those placed
 
   // `last` is the first tap of a pixel whose reading ends with the image.
-  explicit UsualTaps(const SampleJob& job, int last = 0x7fffffff) : last(last) {
+  explicit UsualTaps(const SampleJob& job, int last = 0x7fffffff, bool trusting = false)
+      : doubtful(false), last(last), trusting(may_trust && trusting) {
     constexpr Mode mode = S == 1 ? Mode::nearest : S == 2 ? Mode::linear : Mode::cubic;
     known = Cutoff(job.cutoff) == Cutoff::none &&
             (order == 0 || S != 2 || Subgradient(job.subgradient) == Subgradient::right);
@@ -174,15 +180,30 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
   PYSTN_APART void place(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
     width = (span.count + lanes - 1) / lanes * lanes;
     drops = dropping;
+    doubtful = false;
     if (known && place_known(job, n, span)) return;
-    drops = false;
+    drops = doubtful = false;
     place_any(job, n, span, lanes);
+  }
+
+  // Withdraws the plain pixels with idle taps whose values are no numbers; whether there are any.
+  template <class IsNone>
+  PYSTN_APART bool withdraw(const SampleJob& job, int count, IsNone&& is_none) {
+    bool any = false;
+    for (int i = 0; i < count; ++i)
+      if (plain[i] && idle[i] && is_none(i)) {
+        plain[i] = false;
+        any = true;
+      }
+    if (any) set_outside(false, count, Room(*this, job));
+    return any;
   }
 
  private:
   const ImageArray* image;
   int last, low, high;
-  bool usual, known, dropping;
+  bool usual, known, dropping, trusting;
+  alignas(64) Flag idle[may_trust ? capacity : 1];
 
   bool place_known(const SampleJob& job, int64_t n, const Span& span) {
     if constexpr (std::is_same<R, float>::value)
@@ -311,10 +332,11 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
                              const P* __restrict z, const Kernels& kernel, const Bys& by, const Position& position) {
     const Room room(*this, job);
     const int last_first = last;
-    Flag every = 1;
+    const Flag trusts = trusting;
+    Flag every = 1, doubts = 0;
     for (int i = 0; i < count; ++i) {
       P weight[ND][S], slope[ND][S];
-      Flag within = 1;
+      Flag within = 1, busy = 1;
       unsigned offset = 0;  // any bits where taps are outside
 #pragma GCC unroll 3        // or the loop over pixels does not vectorise
       for (int a = 0; a < ND; ++a) {
@@ -325,11 +347,15 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
         offset += unsigned(at) * room.stride[a];
         cell[a][i] = at;
         within &= Flag(unsigned(at - room.begin[a]) < room.places[a]);
-        for (int k = 0; S > 2 && !integers && k < S; ++k)  // what is not read may be no number
-          within &= Flag(!is_idle(weight[a][k], order ? slope[a][k] : P(0), P(0)));
+        for (int k = 0; S > 2 && !integers && k < S; ++k)
+          busy &= Flag(!is_idle(weight[a][k], order ? slope[a][k] : P(0), P(0)));
         for (int k = 0; S > 2 && order && k < S; ++k) dw[a][k][i] = R(slope[a][k]);
       }
-      within &= Flag(int(offset) <= last_first);
+      within &= Flag(int(offset) <= last_first) & (busy | trusts);
+      if constexpr (may_trust) {
+        idle[i] = !busy;
+        doubts |= within & Flag(!busy);
+      }
       if constexpr (multiplied) {
         for (int k = 0; k < tables; ++k) {
           P all_axes = P(1);
@@ -344,6 +370,7 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
       plain[i] = within;
       every &= within;
     }
+    doubtful = doubts;
     set_outside(every, count, room);
   }
 
@@ -372,19 +399,25 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
           for (int i = 0; i < count; ++i) dw[a][k][i] = R(slope[k * capacity + i]);
       }
     }
-    Flag every = 1;
+    const Flag trusts = trusting || integers;
+    Flag every = 1, doubts = 0;
     for (int i = 0; i < count; ++i) {
-      Flag within = integers ? 1 : busy[i];
+      Flag within = busy[i] | trusts;
       unsigned offset = 0;  // any bits where taps are outside
       for (int a = 0; a < ND; ++a) {
         offset += unsigned(cell[a][i]) * room.stride[a];
         within &= Flag(unsigned(cell[a][i] - room.begin[a]) < room.places[a]);
       }
       within &= Flag(int(offset) <= last_first);
+      if constexpr (may_trust) {
+        idle[i] = !busy[i];
+        doubts |= within & Flag(!busy[i]);
+      }
       first[i] = int(offset);
       plain[i] = within;
       every &= within;
     }
+    doubtful = doubts;
     set_outside(every, count, room);
   }
 
