@@ -52,8 +52,11 @@ class Cpu(Operations):
         return kernel(*arguments, threads.get_num_threads())
 
     def delivered(self, sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
-        result = np.empty_like(sums, dtype) if out is None else out
-        return result if self.run(_cpu.narrow, sums, result) else super().delivered(sums, dtype, out)
+        if sums.dtype != dtype:
+            result = np.empty_like(sums, dtype) if out is None else out
+            if self.run(_cpu.narrow, sums, result):
+                return result
+        return super().delivered(sums, dtype, out)
 
     def groups(self, samples: int) -> int:
         return max(1, min(64, samples // 8192))
