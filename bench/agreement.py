@@ -65,7 +65,8 @@ def compare_levels(case: Case, ours: Array, theirs: Array) -> Agreement:
 
 def compare_arrays(case: Case, ours: Array, theirs: Array, summed: bool) -> Agreement:
     quotient = "projective" in case.operation
-    tolerance = 8 * (1 + quotient) * case.ndim * float(np.finfo(case.coordinates).eps) * max(case.spatial)
+    positions = "float32" if "opencv" in case.peers else case.coordinates  # whose matrix may be of float64
+    tolerance = 8 * (1 + quotient) * case.ndim * float(np.finfo(positions).eps) * max(case.spatial)
     if ours.shape != theirs.shape:
         return Agreement(np.inf, tolerance, problem=f"shapes {ours.shape} and {theirs.shape}")
     if ours.dtype.kind == theirs.dtype.kind and ours.dtype.kind in "iu" and case.mode != "lanczos4":

@@ -159,7 +159,7 @@ OTHERS = (("nearest", "zeros"), CUBIC, ("linear", "border"), ("linear", "reflect
 
 FILLED = (("linear", "constant"), ("nearest", "constant"))
 WIDE = (("lanczos4", "zeros"),)
-BORDERS = (("linear", "border"), ("linear", "mirror"))
+BORDERS = (("linear", "border"), ("linear", "mirror"), ("linear", "wrap"), ("cubic", "border"), ("cubic", "mirror"))
 
 # What the libraries for images are asked for. scikit-image has cubics of its own, SciPy only splines.
 PIXELS: dict[str, Any] = {"channels": "last", "coords": "pixel"}
@@ -222,6 +222,8 @@ TABLE = (
     Block("labels, HWC", REMAP, GREY + COLOUR, TURNED, kernels=OTHERS[:1], **SIXTEEN),
     Block("other borders, HWC", BY_MATRIX, (FULL_HD,), TURNED, kernels=FILLED[:1], **OPENCV, quick=True),
     Block("other borders, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=FILLED[:1] + BORDERS, **OPENCV),
+    Block("matrix of float64, HWC", BY_MATRIX, (FULL_HD,), TURNED, wide_grid=True, **OPENCV, quick=True),
+    Block("matrix of float64, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=(LINEAR, CUBIC), wide_grid=True, **OPENCV),
     Block("wide kernels, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=WIDE, **OPENCV),
     Block("halves", BOTH, (RGB, FEATURES), TURNED, dtypes=("float16",)),
 )

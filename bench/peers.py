@@ -348,6 +348,7 @@ class OpenCV(Peer):
             "constant": cv2.BORDER_CONSTANT,
             "border": cv2.BORDER_REPLICATE,
             "mirror": cv2.BORDER_REFLECT_101,
+            "wrap": cv2.BORDER_WRAP,
         }
 
     def set_threads(self, n: int) -> None:

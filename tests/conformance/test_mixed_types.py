@@ -81,6 +81,36 @@ def test_float64_coordinates_of_a_float32_image(rng, mode, ndim):
             assert np.abs(rough - exact).max() > 100 * bound
 
 
+@pytest.mark.parametrize("warp", ["affine", "projective"])
+@pytest.mark.parametrize("channels, channel_axis", [(1, 1), (3, 1), (3, -1), (20, 1), (20, -1)])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "mirror", "wrap"])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_matrices_of_float64_warp_float32_images(rng, warp, channels, channel_axis, padding_mode, mode):
+    """Of a size that rows and tiles of pixels fit in, and some left over: as an image in float64, to rounding."""
+    forward, vjp, jvp = (getattr(pystn, f"warp_{warp}{suffix}") for suffix in ("", "_vjp", "_jvp"))
+    theta = np.array([[[0.913, -0.324, 0.1], [0.321, 0.887, -0.1], [0.04, -0.07, 1.0]]] * 2)
+    theta = (theta + rng.uniform(-0.02, 0.02, theta.shape))[:, : 3 if warp == "projective" else 2]
+    d_theta = rng.standard_normal(theta.shape)
+    shape, size = (2, channels, 37, 45), (34, 69)
+    image, d_image = drawn(rng, shape, "float32"), drawn(rng, shape, "float32")
+    cotangent = drawn(rng, (2, channels, *size), "float32")
+    image, d_image, cotangent = (np.moveaxis(a, 1, channel_axis).copy() for a in (image, d_image, cotangent))
+    options = {"mode": mode, "padding_mode": padding_mode, "channel_axis": channel_axis}
+
+    def results(dtype):
+        x, d_x, g = (a.astype(dtype) for a in (image, d_image, cotangent))
+        return [
+            forward(x, theta, size, **options),
+            *vjp(g, x, theta, size, **options),
+            jvp(x, theta, d_x, d_theta, size, **options),
+        ]
+
+    found = results("float32")
+    assert [a.dtype for a in found] == ["float32", "float32", "float64", "float32"]
+    for ours, exact in zip(found, results("float64"), strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=3e-6 * np.abs(exact).max())
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("channel_axis", [1, -1])
