@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 # Helpers whose assertions show both sides where they fail, as those of test modules do.
-pytest.register_assert_rewrite("warps")
+pytest.register_assert_rewrite("torch_cases", "warps")
 
 
 class Cpu:
