@@ -10,6 +10,9 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+# Helpers whose assertions show both sides where they fail, as those of test modules do.
+pytest.register_assert_rewrite("torch_cases", "warps")
+
 
 class Cpu:
     """A backend under test: arrays of its own kind from NumPy's, and back."""

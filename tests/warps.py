@@ -1,4 +1,4 @@
-"""The warps under test: how pystn and the oracle are asked for them, and matrices that suit a test."""
+"""The warps under test: how pystn and the oracle are asked for them, matrices that suit a test, layouts."""
 
 from dataclasses import dataclass
 
@@ -63,6 +63,27 @@ WARPS = {
     "projective": PROJECTIVE,
     **{f"project-{reduce}": warp for reduce, warp in PROJECTIONS.items()},
 }
+NAMES_OF_UNREDUCED = [name for name, warp in WARPS.items() if warp.reduce is None]
+UNREDUCED = [WARPS[name] for name in NAMES_OF_UNREDUCED]
+
+
+class Layout:
+    """Arrays of the backend with the channels where `axis` says, and back."""
+
+    def __init__(self, backend, axis):
+        self.backend, self.axis = backend, axis
+
+    def array(self, a):
+        return self.backend.array(np.ascontiguousarray(np.moveaxis(a, 1, self.axis)))
+
+    def numpy(self, a):
+        return np.moveaxis(self.backend.numpy(a), self.axis, 1)
+
+
+def same(actual, expected, tolerance=1e-12, what=""):
+    assert actual.shape == expected.shape, what
+    bound = tolerance * max(1.0, np.abs(expected).max(initial=0))
+    assert np.abs(actual - expected).max(initial=0) <= bound, what
 
 
 def homogeneous(theta):
