@@ -223,7 +223,9 @@ TABLE = (
     Block("other borders, HWC", BY_MATRIX, (FULL_HD,), TURNED, kernels=FILLED[:1], **OPENCV, quick=True),
     Block("other borders, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=FILLED[:1] + BORDERS, **OPENCV),
     Block("matrix of float64, HWC", BY_MATRIX, (FULL_HD,), TURNED, wide_grid=True, **OPENCV, quick=True),
-    Block("matrix of float64, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=(LINEAR, CUBIC), wide_grid=True, **OPENCV),
+    Block(
+        "matrix of float64, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=(LINEAR, CUBIC), wide_grid=True, **OPENCV
+    ),
     Block("wide kernels, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=WIDE, **OPENCV),
     Block("halves", BOTH, (RGB, FEATURES), TURNED, dtypes=("float16",)),
 )
