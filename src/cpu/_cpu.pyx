@@ -784,8 +784,8 @@ cdef int64_t CONVERSION = 1 << 14  # numbers, of a task
 
 
 cdef bint is_converted(cnp.ndarray small, cnp.ndarray wide, bint widens, int threads):
-    """Copies an array of 8 or 16 bits in one of float32, which has no gaps, or that in it; False if they are not of these
-    types, or their elements not in one order."""
+    """Copies an array of 8 or 16 bits in one of float32, which has no gaps, or that in it; False if they are not of
+    these types, or their elements not in one order."""
     cdef ConversionJob job
     cdef int a
     cdef int64_t count = cnp.PyArray_SIZE(small), tasks = (count + CONVERSION - 1) // CONVERSION, i
@@ -1076,8 +1076,8 @@ def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_
     call.samples(&call.job.mask, d_mask, channels=False)
     if level.looks_up(Direction.jvp, call.job) and call.worth_widening(input):
         sums = np.empty_like(d_output, call.arithmetic())
-        grid_sample_jvp(widened(input, sums.dtype, threads), grid, widened(d_input, sums.dtype, threads), d_grid, d_fill,
-                        d_kernel, sums, d_mask, options, threads)
+        grid_sample_jvp(widened(input, sums.dtype, threads), grid, widened(d_input, sums.dtype, threads), d_grid,
+                        d_fill, d_kernel, sums, d_mask, options, threads)
         put_narrowed(sums, d_output, threads)
         return
     call.run_chunks(Direction.jvp, call.job.batch, threads)
