@@ -195,7 +195,7 @@ def grid_sample(
     the index of every tap, so that border and reflection have no kink in the coordinate.
 
     Arrays are read where they lie; one that is not aligned to its itemsize is copied first. On the CPU
-    those of other types than the arithmetic's are copied in that type, result included, unless the image
+    those of fewer bits than their sums are copied in the type of these, result included, unless the image
     is more than four times as large as what is sampled; an image of 8 or 16 bits in two dimensions is not
     where it is sampled linearly, by four taps or by the nearest pixel. With ``BSpline(order,
     prefilter=True)`` the image's coefficients are one array more, of its dtype or, for integers and 16

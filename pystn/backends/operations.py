@@ -579,5 +579,5 @@ class Operations(FootprintOperations, GridOperations):
 
 
 def depth_dtype(dtype: np.dtype[Any], coordinates: MatrixCoordinates) -> np.dtype[Any]:
-    """Of what is reduced along the depth: that of the arithmetic."""
+    """Of what is reduced along the depth: that of sums, or of positions if it has more bits."""
     return np.result_type(sum_dtype(dtype), coordinates.dtype)
