@@ -639,7 +639,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         if (taps.doubtful && taps.withdraw(job, span.count, [&](int i) { return has_none(job, to, i); }))
           put_values(job, span, to, taps, image, stride);
       if (taps.all || taps.drops) return;
-      if (!job.fill) return put_others(job, n, span, to, taps, blocks, places);
+      if constexpr (!has_many_taps)
+        if (!job.fill) return put_others(job, n, span, to, taps, blocks, places);
       const Span others = taps.others(span, other);
       if (others.count <= 0) return;
       const int64_t begin = others.column - span.column;
