@@ -1,4 +1,4 @@
-"""What the tests of the warps share: one warp, boundary, convention or layout after the other."""
+"""What tests of all that samples share: one warp, boundary, convention or layout after the other."""
 
 import pytest
 from conftest import CONVENTIONS, EVERY_PADDING_MODE

@@ -38,11 +38,6 @@ def coordinate(request):
     return request.param
 
 
-@pytest.fixture(params=[1, -1], ids=["channels-first", "channels-last"])
-def channel_axis(request):
-    return request.param
-
-
 def drawn(rng, shape, name):
     """Numbers of a type: all that an integer can be, normally distributed others."""
     dtype = dtype_of(name)

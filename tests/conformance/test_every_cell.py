@@ -56,16 +56,6 @@ def kernel(request):
     return request.param
 
 
-@pytest.fixture(params=EVERY_PADDING_MODE)
-def padding_mode(request):
-    return request.param
-
-
-@pytest.fixture(params=CONVENTIONS, ids=lambda c: "pixel" if c[1] == "pixel" else f"align={c[0]}")
-def convention(request):
-    return request.param
-
-
 class Asked:
     """What one case asks: arrays, channels first, and the options of both sides."""
 

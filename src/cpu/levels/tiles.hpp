@@ -453,8 +453,8 @@ struct TiledSampler {
     }
   };
 
-  // The gradient to the coordinates of one tile, summed over the samples n0 <= n < n1: into the grid's,
-  // at `to`, or added to the sums for a matrix.
+  // The gradient to the coordinates of tile t, summed over the samples n0 <= n < n1: into the grid's, or added to the
+  // sums for a matrix.
   static PYSTN_INLINE void put_grad_grid(const SampleJob& job, int64_t n0, int64_t n1, const TileTaps& taps,
                                          const TileAxis& x, const TileAxis& y, const Place& tile, const At& at,
                                          const GridTarget& target, int t, Sums& sums) {
