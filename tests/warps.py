@@ -79,6 +79,13 @@ class Layout:
     def numpy(self, a):
         return np.moveaxis(self.backend.numpy(a), self.axis, 1)
 
+    def slopes(self, a):
+        """To (N, ..., C, ndim) from (N, C, ..., ndim)."""
+        return self.backend.array(np.ascontiguousarray(np.moveaxis(a, 1, 1 if self.axis == 1 else -2)))
+
+    def slopes_numpy(self, a):
+        return np.moveaxis(self.backend.numpy(a), 1 if self.axis == 1 else -2, 1)
+
 
 def same(actual, expected, tolerance=1e-12, what=""):
     assert actual.shape == expected.shape, what

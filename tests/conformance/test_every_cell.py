@@ -19,6 +19,7 @@ from conftest import (
     kernel_for,
     parameters_for,
 )
+from warps import Layout
 
 import pystn
 
@@ -104,26 +105,6 @@ class Asked:
         assert actual.dtype == (dtype or self.dtype), what
         bound = TOLERANCE[self.dtype] * max(1.0, np.abs(expected).max(initial=0))
         assert np.abs(actual - expected).max(initial=0) <= bound, f"{what} of {self.case}"
-
-
-class Layout:
-    """Arrays of the backend with the channels where `axis` says, and back."""
-
-    def __init__(self, backend, axis):
-        self.backend, self.axis = backend, axis
-
-    def array(self, a):
-        return self.backend.array(np.ascontiguousarray(np.moveaxis(a, 1, self.axis)))
-
-    def numpy(self, a):
-        return np.moveaxis(self.backend.numpy(a), self.axis, 1)
-
-    def slopes(self, a):
-        """To (N, ..., C, ndim) from (N, C, ..., ndim)."""
-        return self.backend.array(np.ascontiguousarray(np.moveaxis(a, 1, 1 if self.axis == 1 else -2)))
-
-    def slopes_numpy(self, a):
-        return np.moveaxis(self.backend.numpy(a), 1 if self.axis == 1 else -2, 1)
 
 
 def inner(*pairs):
