@@ -171,6 +171,12 @@ from pystn.metrics import (
 )
 from pystn.multisampling import linearized_grid_sample, linearized_grid_sample_jvp, linearized_grid_sample_vjp
 from pystn.ops import jvp, vjp
+from pystn.projection import (
+    warp_project,
+    warp_project_jvp,
+    warp_project_vjp,
+    warp_project_vjp2,
+)
 from pystn.sampling import (
     grid_gradient,
     grid_gradient_jvp,
@@ -210,10 +216,6 @@ from pystn.warping import (
     warp_affine_jvp,
     warp_affine_vjp,
     warp_affine_vjp2,
-    warp_project,
-    warp_project_jvp,
-    warp_project_vjp,
-    warp_project_vjp2,
     warp_projective,
     warp_projective_jvp,
     warp_projective_vjp,
