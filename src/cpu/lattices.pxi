@@ -1,0 +1,158 @@
+"""Entry points of grids: of matrices, and of parameters times a basis."""
+
+
+cdef void run_lattice(LatticeChunk body, const LatticeJob* job, int64_t count, int threads) noexcept nogil:
+    """Its chunks are all alike: dealt out once."""
+    cdef int64_t i
+    if threads <= 1 or count <= 1:
+        for i in range(count):
+            body(job[0], i)
+    else:
+        for i in prange(count, schedule="static", num_threads=threads):
+            body(job[0], i)
+
+
+cdef class LatticeCall(Holder):
+    cdef LatticeJob job
+
+    cdef int describe(self, array, bint align_corners) except -1:
+        """A grid (M, *size, ndim)."""
+        cdef LatticeJob* job = &self.job
+        cdef cnp.ndarray grid = self.hold(array)
+        cdef int a
+        job.ndim = cnp.PyArray_NDIM(grid) - 2
+        job.count = cnp.PyArray_DIM(grid, 0)
+        job.type = element_of(grid)
+        job.align_corners = align_corners
+        job.grid = cnp.PyArray_DATA(grid)
+        job.grid_matrix = stride_of(grid, 0)
+        job.grid_component = stride_of(grid, job.ndim + 1)
+        job.rows = 1
+        for a in range(job.ndim):
+            job.size[a] = cnp.PyArray_DIM(grid, job.ndim - a)
+            job.full[a] = job.size[a]
+            job.origin[a] = 0
+            job.grid_axis[a] = stride_of(grid, job.ndim - a)
+            if a:
+                job.rows *= job.size[a]
+        job.chunk_rows = max(1, min(job.rows, 2 * CHUNK_PIXELS // max(1, job.size[0])))
+        job.row_chunks = (job.rows + job.chunk_rows - 1) // job.chunk_rows
+        return 0
+
+    cdef int matrices(self, theta, d_theta) except -1:
+        self.job.theta = cnp.PyArray_DATA(self.hold(theta))
+        self.job.d_theta = NULL if d_theta is None else cnp.PyArray_DATA(self.hold(d_theta))
+        return 0
+
+    cdef void horizon(self, double least_denominator, bint cull_behind) noexcept:
+        self.job.least_denominator = least_denominator
+        self.job.cull_behind = cull_behind
+
+    cdef void run(self, LatticeChunk body, int threads) noexcept:
+        cdef const LatticeJob* job = &self.job
+        cdef int used = threads_for(job.count * job.rows * job.size[0], threads)
+        with nogil:
+            run_lattice(body, job, job.count * job.row_chunks, used)
+
+
+def affine_grid(theta, grid, bint align_corners, int threads):
+    """theta (M, ndim, ndim + 1) contiguous -> grid (M, *size, ndim)"""
+    cdef LatticeCall call = LatticeCall()
+    call.describe(grid, align_corners)
+    call.job.theta = cnp.PyArray_DATA(call.hold(theta))
+    call.run(level.affine_grid(call.job), threads)
+
+
+def lattice_row_chunks(grid):
+    """How many partial sums the gradients to a matrix of a grid (M, *size, ndim) are."""
+    cdef LatticeCall call = LatticeCall()
+    call.describe(grid, False)
+    return call.job.row_chunks
+
+
+def affine_grid_vjp(grad_grid, partial, bint align_corners, int threads):
+    """partial (M, row_chunks, ndim, ndim + 1), double: to be summed over its second axis."""
+    cdef LatticeCall call = LatticeCall()
+    call.describe(grad_grid, align_corners)
+    call.job.partial = <double*> call.doubles(partial)
+    call.run(level.affine_grid_vjp(call.job), threads)
+
+
+def projective_grid(theta, d_theta, grid, bint align_corners, double least_denominator, bint cull_behind, int threads):
+    """theta (M, 3, 3) contiguous -> grid (M, *size, 2); its tangent if d_theta is not None."""
+    cdef LatticeCall call = LatticeCall()
+    call.describe(grid, align_corners)
+    call.matrices(theta, d_theta)
+    call.horizon(least_denominator, cull_behind)
+    call.run(level.projective_grid(call.job), threads)
+
+
+def projective_grid_vjp(grad_grid, theta, gg_theta, partial, bint align_corners, double least_denominator,
+                        bint cull_behind, int threads):
+    """partial (M, row_chunks, 3, 3), double: to be summed over its second axis. The gradient to theta, or of what
+    has the cotangent gg_theta if that is not None."""
+    cdef LatticeCall call = LatticeCall()
+    call.describe(grad_grid, align_corners)
+    call.matrices(theta, gg_theta)
+    call.horizon(least_denominator, cull_behind)
+    call.job.partial = <double*> call.doubles(partial)
+    call.run(level.projective_grid_vjp(call.job), threads)
+
+
+cdef class LinearCall(Holder):
+    cdef LinearJob job
+
+    cdef int describe(self, basis, grid) except -1:
+        """basis (B, functions, points), grid (M, points, rows), both contiguous."""
+        cdef LinearJob* job = &self.job
+        cdef cnp.ndarray values = self.hold(basis)
+        job.count, job.points, job.rows = grid.shape
+        job.functions = cnp.PyArray_DIM(values, 1)
+        job.per_basis = job.count // cnp.PyArray_DIM(values, 0)
+        job.type = element_of(values)
+        job.basis = cnp.PyArray_DATA(values)
+        job.grid = cnp.PyArray_DATA(self.hold(grid))
+        # Chunks of about one size, in whole vectors.
+        cdef int64_t most = linear_bytes // cnp.PyArray_ITEMSIZE(values)
+        cdef int64_t chunks = max(1, (job.points + most - 1) // most)
+        job.chunk_points = max(16, ((job.points + chunks - 1) // chunks + 15) // 16 * 16)
+        job.point_chunks = (job.points + job.chunk_points - 1) // job.chunk_points
+        job.chunk_matrices = 32  # so many read a piece of the basis while it is in a near cache
+        return 0
+
+    cdef void run(self, LinearTask body, int threads) noexcept:
+        cdef const LinearJob* job = &self.job
+        cdef int64_t bases = job.count // job.per_basis
+        cdef int64_t blocks = (job.per_basis + job.chunk_matrices - 1) // job.chunk_matrices
+        cdef int64_t tasks = bases * blocks * job.point_chunks, i
+        cdef int used = threads_for(job.count * job.points * job.functions // 4, threads)
+        with nogil:
+            if used == 1:
+                for i in range(tasks):
+                    body(job[0], i)
+            else:
+                for i in prange(tasks, schedule="dynamic", num_threads=used):
+                    body(job[0], i)
+
+
+def linear_grid(theta, basis, grid, int threads):
+    """theta (M, rows, functions), of any strides."""
+    cdef LinearCall call = LinearCall()
+    call.describe(basis, grid)
+    cdef cnp.ndarray matrices = call.hold(theta)
+    call.job.theta = cnp.PyArray_DATA(matrices)
+    call.job.theta_matrix = stride_of(matrices, 0)
+    call.job.theta_row = stride_of(matrices, 1)
+    call.job.theta_function = stride_of(matrices, 2)
+    call.run(level.linear_grid(call.job), threads)
+
+
+def linear_grid_vjp(grad_grid, basis, int threads):
+    """Partial sums (M, chunks, functions, rows), double, of the gradient to theta: to be summed over their second
+    axis."""
+    cdef LinearCall call = LinearCall()
+    call.describe(basis, grad_grid)
+    partial = np.empty((call.job.count, call.job.point_chunks, call.job.functions, call.job.rows))
+    call.job.partial = <double*> call.doubles(partial)
+    call.run(level.linear_grid_vjp(call.job), threads)
+    return partial

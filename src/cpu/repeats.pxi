@@ -1,0 +1,149 @@
+"""Brief calls, done again: of small arrays, where looking at shapes and options takes longer than sampling."""
+
+cdef int MAX_AXES = 8  # of the arrays of calls that are repeated
+cdef int MAX_ENTRIES = 256  # of their matrices
+
+
+cdef bint is_packed(cnp.ndarray array) noexcept:
+    if not cnp.PyArray_CheckExact(array) or cnp.PyArray_NDIM(array) > MAX_AXES:
+        return False
+    return cnp.PyArray_ISCARRAY_RO(array)
+
+
+cdef struct Kind:
+    int ndim, type
+    cnp.npy_intp shape[8]
+
+
+cdef void note(Kind* kind, cnp.ndarray array) noexcept:
+    cdef int a
+    kind.ndim = cnp.PyArray_NDIM(array)
+    kind.type = cnp.PyArray_TYPE(array)
+    for a in range(kind.ndim):
+        kind.shape[a] = cnp.PyArray_DIM(array, a)
+
+
+cdef bint is_of(const Kind* kind, object array) noexcept:
+    """Whether an array is packed and of a type and shape noted before."""
+    cdef int a
+    if not cnp.PyArray_CheckExact(array):
+        return False
+    if cnp.PyArray_NDIM(array) != kind.ndim or cnp.PyArray_TYPE(array) != kind.type:
+        return False
+    for a in range(kind.ndim):
+        if cnp.PyArray_DIM(array, a) != kind.shape[a]:
+            return False
+    return cnp.PyArray_ISCARRAY_RO(array)
+
+
+cdef object fresh(const Kind* kind):
+    return cnp.PyArray_EMPTY(kind.ndim, kind.shape, kind.type, 0)
+
+
+cdef class Repeat:
+    """A brief call, to be done again on other arrays of the same kinds: what depends on their types and
+    shapes has been checked and resolved. Arrays of another kind get None for an answer."""
+    cdef const Level* level
+    cdef list passes
+    cdef Kind input, source, samples
+    cdef object size, tables
+
+    @classmethod
+    def of(cls, Call call, input, source, size, samples, *written):
+        """`source` is the grid, or the matrices for samples of a `size`. None if the call is of a kind
+        that is not repeated."""
+        cdef Repeat self
+        if not call.passes or cnp.PyArray_SIZE(source) > MAX_ENTRIES and size is not None:
+            return None
+        if not (is_packed(input) and is_packed(source) and is_packed(samples)) or element_of(samples) == Element.bf16:
+            return None
+        self = cls()
+        self.level = level
+        self.passes = call.passes
+        note(&self.input, input)
+        note(&self.source, source)
+        note(&self.samples, samples)
+        self.size = size
+        arrays = {id(array) for array in (input, source, samples, *written)}
+        self.tables = [held for held in call.held if id(held) not in arrays]
+        return self
+
+    def __call__(self, input, source, size):
+        if not self.takes(input, source, size):
+            return None
+        output = fresh(&self.samples)
+        with cython.critical_section(self):  # nobody else changes the jobs before they are done
+            self.run(input, source, output, None, None)
+        return output
+
+    cdef bint takes(self, input, source, size) except -1:
+        if self.level != level or not is_of(&self.input, input) or not is_of(&self.source, source):
+            return False
+        return size is None and self.size is None or type(size) is tuple and self.size == size
+
+    cdef void run(self, cnp.ndarray input, cnp.ndarray source, cnp.ndarray samples, cnp.ndarray grad_input,
+                  cnp.ndarray grad_source) noexcept:
+        """Passes see the arrays that they saw the first time."""
+        cdef double matrices[256]
+        cdef double sums[256]
+        cdef int64_t i, entries = cnp.PyArray_SIZE(source)
+        cdef bint made = self.size is not None
+        cdef Pass one
+        cdef SampleJob* job
+        if made:
+            for i in range(entries):
+                sums[i] = 0
+                if self.source.type == cnp.NPY_DOUBLE:
+                    matrices[i] = (<double*> cnp.PyArray_DATA(source))[i]
+                else:
+                    matrices[i] = (<float*> cnp.PyArray_DATA(source))[i]
+        for one in self.passes:
+            job = &one.job
+            job.output.data = cnp.PyArray_DATA(samples)
+            if job.input.data != NULL:
+                job.input.data = cnp.PyArray_DATA(input)
+            if job.grad_input.data != NULL:
+                job.grad_input.data = cnp.PyArray_DATA(grad_input)
+            if made:
+                job.source.theta = matrices
+                if job.source.partial != NULL:
+                    job.source.partial = sums
+            else:
+                job.grid.data = cnp.PyArray_DATA(source)
+                if job.grad_grid.data != NULL:
+                    job.grad_grid.data = cnp.PyArray_DATA(grad_source)
+            for i in range(one.count):
+                one.body(job[0], i)
+        if made and grad_source is not None:
+            for i in range(entries):
+                if self.source.type == cnp.NPY_DOUBLE:
+                    (<double*> cnp.PyArray_DATA(grad_source))[i] = sums[i]
+                else:
+                    (<float*> cnp.PyArray_DATA(grad_source))[i] = <float> sums[i]
+
+
+cdef class RepeatVjp(Repeat):
+    """The same of gradients to the input and to the source, None where not wanted."""
+    cdef bint to_input, to_source
+
+    @classmethod
+    def of(cls, Call call, input, source, size, grad_output, grad_input, grad_source):
+        cdef RepeatVjp self
+        if cnp.PyArray_TYPE(input) != cnp.NPY_FLOAT and cnp.PyArray_TYPE(input) != cnp.NPY_DOUBLE:
+            return None
+        if size is not None and grad_source is not None and call.groups_per_matrix() != 1:
+            return None  # there are sums of sums
+        self = super().of(call, input, source, size, grad_output, grad_input, grad_source)
+        if self is not None:
+            self.to_input = grad_input is not None
+            self.to_source = grad_source is not None
+        return self
+
+    def __call__(self, grad_output, input, source, size):
+        if not self.takes(input, source, size) or not is_of(&self.samples, grad_output):
+            return None
+        grad_input = fresh(&self.input) if self.to_input else None
+        grad_source = fresh(&self.source) if self.to_source else None
+        with cython.critical_section(self):
+            self.run(input, source, grad_output, grad_input, grad_source)
+        return grad_input, grad_source
