@@ -14,6 +14,14 @@ bool strides_agree(const SampleJob& job) {
   return true;
 }
 
+// What copies do not do.
+template <class S, int ND>
+SampleChunk of_one_tap(Direction direction, const SampleJob& job) {
+  if constexpr (ND == 3)
+    if (direction == Direction::forward && job.projected) return S::project;
+  return direction == Direction::vjp_input ? S::vjp_input : nullptr;
+}
+
 template <class R, int ND>
 SampleChunk with_blocks(Direction direction, const SampleJob& job) {
   if (!fits_blocks(direction, job) || (direction == Direction::forward && job.output_batch != job.batch))
@@ -24,7 +32,7 @@ SampleChunk with_blocks(Direction direction, const SampleJob& job) {
   if (taps > 2 && job.chosen.data && (direction == Direction::vjp_input || direction == Direction::vjp)) return nullptr;
   switch (taps) {
     case 1:
-      return direction == Direction::vjp ? nullptr : vectorized<BlockSampler<R, 1, ND>>(direction);
+      return of_one_tap<BlockSampler<R, 1, ND>, ND>(direction, job);
     case 2:
       return vectorized<BlockSampler<R, 2, ND>>(direction);
     case 4:

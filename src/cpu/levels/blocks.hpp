@@ -432,19 +432,24 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         lanes);
   }
 
-  // Calls body(span, target) for the runs of a chunk, whose samples are written.
+  // Calls body(span, target) for the runs of a chunk, whose samples are written,
+  template <class Body>
+  static PYSTN_HD void for_each_unstreamed(const SampleJob& job, int64_t n, int64_t chunk, Body&& body) {
+    const Index column = column_stride(job, job.output.axis), channel = job.output.channel;
+    for_each_strip(job, chunk, [&](const Span& strip) {
+      for_each_run(job, strip, [&](const Span& span) {
+        const bool adds = projects(job) && General::depth_of(job, span) != 0;
+        body(span, Target{samples_of(job, job.output, n, span), column, channel, adds});
+      });
+    });
+  }
+
+  // past the caches where that pays. The body is called from both, and better not inlined.
   template <class Body>
   static void for_each_written(const SampleJob& job, int64_t n, int64_t chunk, Body&& body) {
     const Index column = column_stride(job, job.output.axis), channel = job.output.channel;
-    if (!job.streams || projects(job) || column != 1 || job.channels > streamed) {
-      for_each_strip(job, chunk, [&](const Span& strip) {
-        for_each_run(job, strip, [&](const Span& span) {
-          const bool adds = projects(job) && General::depth_of(job, span) != 0;
-          body(span, Target{samples_of(job, job.output, n, span), column, channel, adds});
-        });
-      });
-      return;
-    }
+    if (!job.streams || projects(job) || column != 1 || job.channels > streamed)
+      return for_each_unstreamed(job, n, chunk, body);
     const Index row = row_stride(job, job.output.axis);
     Stream<R, streamed, strip_rows, strip_columns> stream(row, channel);
     for_each_strip(job, chunk, [&](const Span& strip) {
@@ -462,8 +467,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // output_c = values(way, c, i, weights), for the blocks of a run that have pixels which are wanted.
   template <bool slopes, class Values>
-  static PYSTN_HD void put_blocks(const SampleJob& job, int64_t n, const Span& span, const Target& to,
-                                  const Run<R, ND>& run, const Blocks& blocks, Bits wanted, Values&& values) {
+  static PYSTN_APART void put_blocks(const SampleJob& job, int64_t n, const Span& span, const Target& to,
+                                     const Run<R, ND>& run, const Blocks& blocks, Bits wanted, Values&& values) {
     for (int i = 0; i < span.count; i += lanes) {
       if (!(wanted >> i & first_bits(lanes))) continue;
       const Reading reading = blocks.reading(i);
@@ -552,8 +557,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   }
 
   // output = V(U), for pixels of a run that are plain or dark, and for the others if taps outside drop.
-  static PYSTN_HD void put_values(const SampleJob& job, const Span& span, const Target& to, const KnownTaps<0>& taps,
-                                  const R* image, const int64_t* stride) {
+  static PYSTN_APART void put_values(const SampleJob& job, const Span& span, const Target& to, const KnownTaps<0>& taps,
+                                     const R* image, const int64_t* stride) {
     for (int i = 0; i < span.count; i += lanes) {
       const Light light(taps, i);
       const UsualWeights<0> from{taps};
@@ -578,7 +583,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Run<R, ND> run;
     Blocks blocks;
     Places places(job.input);
-    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
+    for_each_unstreamed(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
       run.template place<0>(job, n, span, lanes);
       blocks.set(run, run.placed);
       places.set(run, run.placed, blocks);
@@ -632,7 +637,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Blocks blocks;
     Places places(job.input);
     Flag other[strip_columns];
-    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
+    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) PYSTN_APART {
       taps.place(job, n, span, lanes);
       put_values(job, span, to, taps, image, stride);
       if constexpr (S > 2)
@@ -656,30 +661,26 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Run<R, ND> run;
     Blocks blocks;
     Places places(job.input), tangents(job.d_input);
-    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
+    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) PYSTN_APART {
       run.template place<1>(job, n, span, lanes);
       blocks.set(run, run.placed);
       if (job.d_input.data) tangents.set(run, run.placed, blocks);
-      if constexpr (S == 1) {
-        put_pixels(job, n, span, to, tangents, blocks);
-      } else {
-        run.turn(job, n, span);
-        if (turns) places.set(run, run.placed, blocks);
-        put_blocks<true>(job, n, span, to, run, blocks, ~Bits(0), [&](auto way, int64_t c, int i, const auto& weights) {
-          using Cursor = typename decltype(way)::Cursor;
-          V d = {};
-          if (job.d_input.data) d = value(Cursor(tangents, blocks, i, n, c), Weights{run}, weights.weight);
-          if (!turns) return d;
-          const Cursor at(places, blocks, i, n, c);
-          if constexpr (flat) {
-            d += value(at, Weights{run}, weights.along);
-          } else {
-            const Jet<V, ND> moved = gather<1, ND>(at, Weights{run});
-            for (int a = 0; a < ND; ++a) d += moved.slope[a];
-          }
-          return d;
-        });
-      }
+      run.turn(job, n, span);
+      if (turns) places.set(run, run.placed, blocks);
+      put_blocks<true>(job, n, span, to, run, blocks, ~Bits(0), [&](auto way, int64_t c, int i, const auto& weights) {
+        using Cursor = typename decltype(way)::Cursor;
+        V d = {};
+        if (job.d_input.data) d = value(Cursor(tangents, blocks, i, n, c), Weights{run}, weights.weight);
+        if (!turns) return d;
+        const Cursor at(places, blocks, i, n, c);
+        if constexpr (flat) {
+          d += value(at, Weights{run}, weights.along);
+        } else {
+          const Jet<V, ND> moved = gather<1, ND>(at, Weights{run});
+          for (int a = 0; a < ND; ++a) d += moved.slope[a];
+        }
+        return d;
+      });
     });
   }
 
@@ -693,7 +694,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     alignas(64) R sums[ND][strip_columns] = {};
     const int64_t* const stride = job.input.axis;
     KnownTaps<1> usual(job);
-    const bool may_be_usual = order == 1 && S > 1 && !chooses(job);
+    const bool may_be_usual = order == 1 && !chooses(job);
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       for_each_run(job, strip, [&](const Span& span) {
         if (may_be_usual && usual.place_all_or_none(job, n0, span, lanes)) {
@@ -702,10 +703,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         }
         run.template place<order>(job, n0, span, lanes);
         blocks.set(run, run.placed);
-        if constexpr (S > 1) {  // nearest has no slope
-          place(n0, span);
-          sum_slopes(job, n0, n1, span, run, blocks, slopes, sums);
-        }
+        place(n0, span);
+        sum_slopes(job, n0, n1, span, run, blocks, slopes, sums);
         put_grad_grid<R, ND>(job, n0, chunk, span, run, sums);
       });
     });
@@ -713,8 +712,9 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // The sums of one run, over the samples n0 <= n < n1.
   template <class Slopes>
-  static PYSTN_HD void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span, const Run<R, ND>& run,
-                                  const Blocks& blocks, Slopes&& slopes, R (&sums)[ND][strip_columns]) {
+  static PYSTN_APART void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span,
+                                     const Run<R, ND>& run, const Blocks& blocks, Slopes&& slopes,
+                                     R (&sums)[ND][strip_columns]) {
     const Index column = column_stride(job, job.output.axis);
     for (int i = 0; i < span.count; i += lanes) {
       V sum[ND] = {};
@@ -757,8 +757,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   };
 
   // The same sums for taps of usual kernels, of pixels that are plain, dark or masked.
-  static PYSTN_HD void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span,
-                                  const KnownTaps<1>& taps, const int64_t* stride, R (&sums)[ND][strip_columns]) {
+  static PYSTN_APART void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span,
+                                     const KnownTaps<1>& taps, const int64_t* stride, R (&sums)[ND][strip_columns]) {
     const Index column = column_stride(job, job.output.axis);
     const UsualWeights<1> from{taps};
     for (int i = 0; i < span.count; i += lanes) {
@@ -1025,7 +1025,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     alignas(64) R sums[ND][strip_columns], value[strip_columns];
     const int64_t* const stride = job.input.axis;
     KnownTaps<1> usual(job);
-    const bool may_be_usual = S > 1 && !chooses(job);
+    const bool may_be_usual = !chooses(job);
     General::for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t chunk) {
       if (may_be_usual && usual.place_all_or_none(job, n, span, lanes)) {
         sum_slopes(job, n, n + 1, span, usual, stride, sums);

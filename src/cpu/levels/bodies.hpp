@@ -47,14 +47,12 @@ inline auto with_ndim(const SampleJob& job, Body&& body) {
   }
 }
 
-// Directions that every network runs in every step.
+// Values, and their gradients one by one.
 template <class S>
-SampleChunk frequent(Direction direction) {
+SampleChunk first_order(Direction direction) {
   switch (direction) {
     case Direction::forward:
       return S::forward;
-    case Direction::jvp:
-      return S::jvp;
     case Direction::vjp_input:
       return S::vjp_input;
     case Direction::vjp_grid:
@@ -62,6 +60,12 @@ SampleChunk frequent(Direction direction) {
     default:
       return nullptr;
   }
+}
+
+// Those, and tangents.
+template <class S>
+SampleChunk frequent(Direction direction) {
+  return direction == Direction::jvp ? S::jvp : first_order<S>(direction);
 }
 
 // All directions.
@@ -121,6 +125,13 @@ template <class S, int ND>
 SampleChunk of_many_taps(Direction direction, const SampleJob& job) {
   if constexpr (ND == 2) return direction == Direction::vjp ? S::vjp : frequent<S>(direction);
   return direction == Direction::forward && !job.projected ? S::forward : nullptr;
+}
+
+// Of the nearest pixel nothing is left to do but to add to images: its values are copies, and its slopes none.
+inline bool all_are_nearest(const SampleJob& job) {
+  for (int a = 0; a < job.ndim; ++a)
+    if (Mode(job.kernel[a].mode) != Mode::nearest) return false;
+  return true;
 }
 
 }  // namespace pystn::PYSTN_LEVEL

@@ -13,7 +13,7 @@ SampleChunk with_channels(Direction direction, const SampleJob& job) {
   const int taps = taps_of(direction, job);
   switch (taps) {
     case 1:
-      return frequent<ChannelSampler<R, 1, ND>>(direction);
+      return direction == Direction::vjp_input ? ChannelSampler<R, 1, ND>::vjp_input : nullptr;
     case 2:
       return vectorized<ChannelSampler<R, 2, ND>>(direction);
     case 4:

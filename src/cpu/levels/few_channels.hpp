@@ -3,7 +3,7 @@
 // which give the bits of its other lanes.
 #pragma once
 
-#include "strip.hpp"
+#include "run.hpp"
 
 #if defined(__AVX2__)
 #define PYSTN_FEW_CHANNELS 1

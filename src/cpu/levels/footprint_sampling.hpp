@@ -9,7 +9,8 @@
 #include "elements.hpp"
 #include "footprints.hpp"
 #include "parts.hpp"
-#include "strip.hpp"
+#include "reach.hpp"
+#include "run.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 

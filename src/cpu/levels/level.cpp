@@ -5,6 +5,7 @@
 #include "grids.hpp"
 #include "linear_grids.hpp"
 #include "matrix_source.hpp"
+#include "run.hpp"
 #include "spline_lines.hpp"
 
 namespace pystn::PYSTN_LEVEL {
@@ -31,10 +32,25 @@ void masked(const SampleJob& job, int64_t chunk) {
   mask_body(direction, job)(job, chunk);
 }
 
+// The gradient to coordinates that samples do not move with: none.
+template <int ND>
+void no_slopes(const SampleJob& job, int64_t chunk) {
+  if (!is_stored(job)) return;
+  alignas(64) constexpr float nothing[ND][strip_columns] = {};
+  for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
+    for (int r = 0; r < strip.rows; ++r) {
+      const Span row{strip.outer, strip.row + r, strip.column, 1, strip.count};
+      store_grad_grid(job, chunk / chunks_per_image(job), row, nothing);
+    }
+  });
+}
+
 SampleChunk sample(Direction direction, const SampleJob& job) {
   if (job.footprint) return footprint_body(direction, job);
   if (job.mask.data && direction == Direction::forward) return masked<Direction::forward>;
   if (job.mask.data && direction == Direction::vjp_grid) return masked<Direction::vjp_grid>;
+  if (direction == Direction::vjp_grid && all_are_nearest(job))
+    return with_ndim(job, [](auto ndim) -> SampleChunk { return no_slopes<ndim.value>; });
   if (job.scratch) return transposed_body(direction, job);
   if (direction != Direction::reach) {
     if (const SampleChunk body = body_of_tiles(direction, job)) return body;

@@ -4,7 +4,7 @@
 
 #include "elements.hpp"
 #include "parts.hpp"
-#include "strip.hpp"
+#include "run.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 

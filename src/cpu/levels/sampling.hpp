@@ -7,7 +7,8 @@
 
 #include "elements.hpp"
 #include "parts.hpp"
-#include "strip.hpp"
+#include "reach.hpp"
+#include "run.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 

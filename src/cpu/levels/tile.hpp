@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "strip.hpp"
+#include "run.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 

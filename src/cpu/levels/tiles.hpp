@@ -14,6 +14,7 @@
 #define PYSTN_TILES 1
 
 #include "parts.hpp"
+#include "reach.hpp"
 #include "stream.hpp"
 #include "tile_lattice.hpp"
 #include "window_sums.hpp"

@@ -45,22 +45,6 @@ PYSTN_HD void for_each_set_run(Bits bits, Body&& body) {
   }
 }
 
-// Cells and weights of positions that are small numbers, by a kernel that does not fold. Cells less `before`; entry i
-// of tap k is k * step + i. Of pixels that have an idle tap, which may be no number, `busy` is taken away.
-template <int order, class P>
-PYSTN_APART void weigh_positions(const KernelChoice& choice, int count, const P* __restrict position, int before,
-                                 int* __restrict cell, P* w, P* dw, int step, Flag* __restrict busy) {
-  alignas(64) P t[strip_pixels];
-  with_kernel<P>(choice, Subgradient::right, P(0), [&](const auto& kernel) {
-    if constexpr (!std::decay_t<decltype(kernel)>::folds) {
-      for (int i = 0; i < count; ++i) cell[i] = int(kernel.place(position[i], t[i])) - before;
-      weigh_phases<order, P>(kernel, count, t, w, dw, nullptr, step);
-    }
-  });
-  for (int k = 0; k < choice.taps; ++k)
-    for (int i = 0; i < count; ++i) busy[i] &= Flag(!is_idle(w[k * step + i], order ? dw[k * step + i] : P(0), P(0)));
-}
-
 // What is known of the taps of a strip's pixels: S on each of ND axes, their weights numbers of type R, `multiplied` or
 // not. With `masks` it is told of each tap whether it is in the image. Of up to `rows` rows, pixel i of row r is entry
 // r * width + i. Order 1 has slopes too.
