@@ -1,5 +1,4 @@
-// The rows of the image that each strip of the output reaches, so that a task that owns a band of them may pass others
-// by.
+// The rows of the image that each strip of the output reaches: a task that owns a band of rows passes other strips by.
 #pragma once
 
 #include "strip.hpp"

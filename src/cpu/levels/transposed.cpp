@@ -45,7 +45,7 @@ SampleChunk transposed_body(Direction direction, const SampleJob& job) {
 
 int64_t transposed_bytes(Direction direction, const SampleJob& job) {
   const int taps = taps_of(direction, job);
-  if (taps == 1 && direction == Direction::vjp_grid) return 0;
+  if (taps == 1 && direction == Direction::vjp_grid) return 0;  // slopes are none: level.cpp
   if ((taps != 1 && taps != 2 && taps != 4) || !fits_transposed(direction, job) || !is_uniform(job)) return 0;
   return job.single ? bytes_transposed<float>(direction, job) : bytes_transposed<double>(direction, job);
 }
