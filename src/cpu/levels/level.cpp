@@ -45,12 +45,24 @@ void no_slopes(const SampleJob& job, int64_t chunk) {
   });
 }
 
+// The tangent of samples that move with the image and the fill value alone: those of their tangents.
+void sample_tangents(const SampleJob& job, int64_t chunk) {
+  SampleJob tangents = job;
+  tangents.input = job.d_input;
+  tangents.fill = job.d_fill;
+  tangents.d_input.data = nullptr;
+  tangents.d_fill = nullptr;
+  sample(Direction::forward, tangents)(tangents, chunk);
+}
+
 SampleChunk sample(Direction direction, const SampleJob& job) {
   if (job.footprint) return footprint_body(direction, job);
   if (job.mask.data && direction == Direction::forward) return masked<Direction::forward>;
   if (job.mask.data && direction == Direction::vjp_grid) return masked<Direction::vjp_grid>;
   if (direction == Direction::vjp_grid && all_are_nearest(job))
     return with_ndim(job, [](auto ndim) -> SampleChunk { return no_slopes<ndim.value>; });
+  if (direction == Direction::jvp && all_are_nearest(job) && job.d_input.data && !job.mask.data && !job.projected)
+    return sample_tangents;
   if (job.scratch) return transposed_body(direction, job);
   if (direction != Direction::reach) {
     if (const SampleChunk body = body_of_tiles(direction, job)) return body;
