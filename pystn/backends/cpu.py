@@ -14,8 +14,6 @@ import numpy as np
 
 from pystn import threads
 from pystn.backends.operations import Operations
-from pystn.coordinates import Coordinates, MatrixCoordinates
-from pystn.options import SamplingOptions
 from pystn.typing import Array
 
 try:
@@ -32,8 +30,6 @@ __all__ = ["backend", "current_level", "levels", "max_threads", "openmp_version"
 current_level, levels = _cpu.current_level, _cpu.levels
 max_threads, openmp_version = _cpu.max_threads, _cpu.openmp_version
 
-REPEATS = 4  # calls that are remembered per set of options
-
 LEVEL_VARIABLE = "PYSTN_CPU_LEVEL"
 if os.environ.get(LEVEL_VARIABLE):
     try:
@@ -47,6 +43,7 @@ class Cpu(Operations):
 
     xp: ModuleType = np
     kernels = _cpu
+    remembered = 4
 
     def run(self, kernel: Callable[..., Any], *arguments: Any) -> Any:
         return kernel(*arguments, threads.get_num_threads())
@@ -60,37 +57,6 @@ class Cpu(Operations):
 
     def groups(self, samples: int) -> int:
         return max(1, min(64, samples // 8192))
-
-    def remember_sample(
-        self, options: SamplingOptions, call: Any, input: Array, grid: Coordinates, output: Array
-    ) -> None:
-        remember(options.repeats, _cpu.Repeat, call, input, grid, output)
-
-    def remember_vjp(
-        self,
-        options: SamplingOptions,
-        wanted: tuple[bool, ...],
-        call: Any,
-        input: Array,
-        grid: Coordinates,
-        grad_output: Array,
-        grad_input: Array | None,
-        grad_source: Array | None,
-    ) -> None:
-        repeats = options.repeated_gradients.setdefault((*wanted, False, False), [])
-        remember(repeats, _cpu.RepeatVjp, call, input, grid, grad_output, grad_input, grad_source)
-
-
-def remember(
-    repeats: list[Callable[..., Any]], kind: Any, call: Any, input: Array, grid: Coordinates, *arrays: Array | None
-) -> None:
-    """Put a brief call first among those that are kept, if it is of a kind that can be repeated."""
-    if isinstance(grid, MatrixCoordinates):
-        repeat = None if grid.projective else kind.of(call, input, grid.theta, grid.size, *arrays)
-    else:
-        repeat = kind.of(call, input, grid, None, *arrays)
-    if repeat is not None:
-        repeats[:] = [repeat, *repeats[: REPEATS - 1]]
 
 
 backend = Cpu()

@@ -6,6 +6,7 @@ checked. Arrays are read where they lie, whatever their strides.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -35,23 +36,19 @@ __all__ = ["Operations"]
 class Operations(FootprintOperations, GridOperations):
     """The operations of the package on one kind of arrays: the sampler and the warps; footprints, grids."""
 
-    # A backend may keep brief calls, to be repeated on arrays of the same kind without the checks they have passed.
+    remembered: int  # calls that are kept for each set of options
 
-    def remember_sample(
-        self, options: SamplingOptions, call: Any, input: Array, grid: Coordinates, output: Array
-    ) -> None: ...
-
-    def remember_vjp(
-        self,
-        options: SamplingOptions,
-        wanted: tuple[bool, ...],
-        call: Any,
-        input: Array,
-        grid: Coordinates,
-        grad_output: Array,
-        grad_input: Array | None,
-        grad_source: Array | None,
-    ) -> None: ...
+    def remember(
+        self, repeats: list[Callable[..., Any]], kind: Any, call: Any, input: Array, grid: Coordinates, *arrays: Any
+    ) -> None:
+        """Put a call first among those that are kept, if it is of a kind that can be done again, on arrays like these,
+        without the checks that it has passed."""
+        if isinstance(grid, MatrixCoordinates):
+            repeat = None if grid.projective else kind.of(call, input, grid.theta, grid.size, *arrays)
+        else:
+            repeat = kind.of(call, input, grid, None, *arrays)
+        if repeat is not None:
+            repeats[:] = [repeat, *repeats[: self.remembered - 1]]
 
     def new_mask(self, input: Array, grid: Coordinates, wanted: bool) -> Array | None:
         shape = (batch_of(input, grid), *grid.shape[1:-1])
@@ -67,7 +64,7 @@ class Operations(FootprintOperations, GridOperations):
         pixels = self.coefficients(input, options)
         call = self.run(self.kernels.grid_sample, pixels, grid, output, mask, options)
         if out is None and mask is None and pixels is input:
-            self.remember_sample(options, call, input, grid, output)
+            self.remember(options.repeats, self.kernels.Repeat, call, input, grid, output)
         return output, mask
 
     def grid_sample_vjp(
@@ -116,7 +113,8 @@ class Operations(FootprintOperations, GridOperations):
             written.fill(0)  # piecewise constant in the coordinates
         is_plain = grad_mask is None and all(array is None for array in out) and not options.prefilters
         if is_plain and call is not None and moving == wanted[1]:
-            self.remember_vjp(options, wanted, call, input, grid, grad_output, grad_input, written)
+            repeats = options.repeated_gradients.setdefault((*wanted, False, False), [])
+            self.remember(repeats, self.kernels.RepeatVjp, call, input, grid, grad_output, grad_input, written)
         return grad_input, written
 
     def new_gradient(self, grid: Coordinates, out: Array | None) -> Array:

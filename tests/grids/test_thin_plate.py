@@ -56,6 +56,7 @@ def test_equals_scipy(backend, rng, ndim, kernel, regularization):
     np.testing.assert_allclose(backend.numpy(spline(backend.array(theta)))[0], peer(targets), atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:`distance_matrix` is deprecated:DeprecationWarning")  # which scikit-image calls
 def test_equals_scikit_image(backend, rng):
     transform = pytest.importorskip("skimage.transform")
     if not hasattr(getattr(transform, "ThinPlateSplineTransform", None), "from_estimate"):

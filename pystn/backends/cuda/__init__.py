@@ -8,7 +8,7 @@ from typing import Any
 
 import cupy
 
-from pystn.backends.cuda import footprints, grids, sampling, splines
+from pystn.backends.cuda import footprints, grids, repeats, sampling, splines
 from pystn.backends.operations import Operations
 
 __all__ = ["backend"]
@@ -19,8 +19,13 @@ class Cuda(Operations):
 
     xp: ModuleType = cupy
     kernels = SimpleNamespace(
-        **{name: getattr(module, name) for module in (sampling, footprints, grids, splines) for name in module.__all__}
+        **{
+            name: getattr(module, name)
+            for module in (sampling, repeats, footprints, grids, splines)
+            for name in module.__all__
+        }
     )
+    remembered = 16
 
     def run(self, kernel: Callable[..., Any], *arguments: Any) -> Any:
         return kernel(*arguments)

@@ -16,7 +16,7 @@ import cupy
 import numpy as np
 
 from pystn.backends.cuda.arrays import DeviceArray, argument, element_of, extent_of, parts_of, readable, stride_of
-from pystn.backends.cuda.source import launch
+from pystn.backends.cuda.source import Launch, launch
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.interpolation import Interpolation
 from pystn.options import SamplingOptions
@@ -153,6 +153,9 @@ class Call:
         self.ndim = ndim = len(shape) - 2
         self.options = options
         self.held: list[DeviceArray] = []
+        self.tables: list[DeviceArray] = []  # those of them that are not of this call alone
+        self.launched: Launch | None = None
+        self.partial: tuple[int, ...] | None = None  # shape of the sums for the gradient to matrices
         self.strides: dict[str, list[int]] = {}  # along the shape, merged before they are handed to the kernels
         self.elements: set[int] = set()  # of images and samples
         self.extent = 0
@@ -178,13 +181,15 @@ class Call:
             kernel.boundary, kernel.mode, kernel.taps, kernel.variant = codes[:4]
             kernel.parameter, kernel.support, table, kernel.parameters = codes[4:]
             if table is not None:
-                kernel.table = self.hold(table_of(modes[a], (), table)).data.ptr
+                self.tables.append(self.hold(table_of(modes[a], (), table)))
+                kernel.table = self.tables[-1].data.ptr
         if options.has_fill:
             fill = fill_table(options.fill_value, job.channels, job.components)
             if hasattr(options.fill_value, "shape"):  # such options are made anew for every call
                 fill = self.hold(cupy.asarray(fill))
             else:
                 fill = table_of(options, ("fill", job.channels, job.components), fill)
+            self.tables.append(fill)
             job.fill = fill.data.ptr
         if isinstance(grid, MatrixCoordinates):
             self.matrices(grid)
@@ -297,7 +302,7 @@ class Call:
             layers = min(-(-ENOUGH_THREADS // threads), -(-job.channels // CHANNELS_EACH), MAX_LAYERS)
         job.layers, job.adjacent_layers = max(1, layers), adjacent
         name, inner = self.name(direction, order), job.layers if adjacent else 1
-        launch(name, threads * inner, self.argument(), BLOCK, job.layers // inner)
+        self.launched = launch(name, threads * inner, self.argument(), BLOCK, job.layers // inner)
 
     def argument(self) -> DeviceArray:
         """The kernels' one argument."""
@@ -314,8 +319,8 @@ class Call:
             return cupy.zeros(theta)
         source.chunks = max(1, min(-(-pixels // BLOCK), -(-1024 // matrices)))
         partial = cupy.empty((matrices, source.chunks, *theta[-2:]))
-        source.partial = partial.data.ptr
-        launch(self.name("vjp_matrix", 1), matrices * source.chunks * BLOCK, argument(job), BLOCK)
+        source.partial, self.partial = partial.data.ptr, partial.shape
+        self.launched = launch(self.name("vjp_matrix", 1), matrices * source.chunks * BLOCK, argument(job), BLOCK)
         return partial.sum(axis=1).reshape(theta)
 
     def run_groups(self, partial: DeviceArray) -> None:

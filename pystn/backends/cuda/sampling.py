@@ -58,8 +58,8 @@ def names() -> Iterator[str]:
 
 def grid_sample(
     input: DeviceArray, grid: Coordinates, output: DeviceArray, mask: DeviceArray | None, options: SamplingOptions
-) -> None:
-    """`output` may have the batch 1, and then receives the sum over it."""
+) -> Call:
+    """`output` may have the batch 1, and then receives the sum over it. Returns what can be repeated."""
     batch = max(input.shape[0], grid.shape[0]) if input.shape[0] and grid.shape[0] else 0
     call = Call(input.shape, input.dtype, batch, grid, options)
     call.image("input", input)
@@ -67,6 +67,7 @@ def grid_sample(
     call.samples("mask", mask, channels=False)
     call.job.output_batch = output.shape[0]
     call.run("forward", call.job.output_batch, 0)
+    return call
 
 
 def grid_sample_jvp(
@@ -102,24 +103,25 @@ def grid_sample_vjp(
     grad_grid: DeviceArray | None,
     to_matrices: bool,
     options: SamplingOptions,
-) -> tuple[None, DeviceArray | None]:
-    """Fills grad_input and grad_grid, either of which may be None; returns the sums for the matrices if they are
-    wanted, after a None in the place of what a backend could repeat."""
+) -> tuple[tuple[Call | None, Call | None], DeviceArray | None]:
+    """Fills grad_input and grad_grid, either of which may be None. Returns what can be repeated, for input and grid,
+    and the sums for the matrices if they are wanted."""
+    to_input = to_grid = sums = None
     if grad_input is not None:
-        call = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
-        call.samples("output", grad_output)
-        add_up(call, grad_input, "vjp_input", 0)
-    if grad_grid is None and not to_matrices:
-        return None, None
-    call = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
-    call.image("input", input)
-    call.samples("output", grad_output)
-    call.samples("mask", grad_mask, channels=False)
-    if to_matrices:
-        return None, call.run_matrices()
-    call.grid("grad_grid", grad_grid)
-    call.run("vjp_grid", call.job.grid_batch, 1, splits=False)
-    return None, None
+        to_input = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
+        to_input.samples("output", grad_output)
+        add_up(to_input, grad_input, "vjp_input", 0)
+    if grad_grid is not None or to_matrices:
+        to_grid = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
+        to_grid.image("input", input)
+        to_grid.samples("output", grad_output)
+        to_grid.samples("mask", grad_mask, channels=False)
+        if to_matrices:
+            sums = to_grid.run_matrices()
+        else:
+            to_grid.grid("grad_grid", grad_grid)
+            to_grid.run("vjp_grid", to_grid.job.grid_batch, 1, splits=False)
+    return (to_input, to_grid), sums
 
 
 def grid_sample_vjp_options(

@@ -11,7 +11,7 @@ from functools import cache
 from graphlib import TopologicalSorter
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cupy
 
@@ -20,10 +20,11 @@ from pystn.typing import Array
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-__all__ = ["OPTIONS", "kernel", "launch", "program"]
+__all__ = ["OPTIONS", "Launch", "kernel", "launch", "program"]
 
-# Without -fmad a value is that of the CPU's kernels, to the bit where it is no denormal.
-OPTIONS = ("-std=c++17", "-fmad=false")
+# Without -fmad a value is that of the CPU's kernels, to the bit where it is no denormal. -default-device: before 13.1
+# or so NVRTC takes a lambda within a device function for one of the host.
+OPTIONS = ("-std=c++17", "-fmad=false", "-default-device")
 MAX_BLOCKS = 2**31 - 1
 
 INCLUDE = re.compile(r'^#include "(?:.*/)?(.+)"$', re.MULTILINE)
@@ -61,11 +62,22 @@ def kernel(name: str) -> Any:
     return cupy.RawModule(code=program(), options=OPTIONS, name_expressions=[name]).get_function(name)
 
 
-def launch(name: str, threads: int, job: Array, block: int = 256, layers: int = 1) -> None:
+class Launch(NamedTuple):
+    """A kernel, its grid and block, and its argument, a NumPy array of its bytes."""
+
+    kernel: Any
+    grid: tuple[int, int]
+    block: tuple[int]
+    job: Array
+
+
+def launch(name: str, threads: int, job: Array, block: int = 256, layers: int = 1) -> Launch | None:
     """Run a kernel on at least as many threads, unless those exceed the largest grid, in so many layers along y.
 
-    It runs on CuPy's current device and stream. `job` is the kernel's argument, a NumPy array of its bytes.
+    It runs on CuPy's current device and stream. Returns what was launched, None if there was nothing to do.
     """
-    if threads > 0 and layers > 0:
-        blocks = min(-(-threads // block), MAX_BLOCKS)
-        kernel(name)((blocks, layers), (block,), (job,))
+    if threads <= 0 or layers <= 0:
+        return None
+    launched = Launch(kernel(name), (min(-(-threads // block), MAX_BLOCKS), layers), (block,), job)
+    launched.kernel(launched.grid, launched.block, (job,))
+    return launched
