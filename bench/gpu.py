@@ -7,7 +7,7 @@ caches were perfect and nothing else took time. Small cases stay in the second c
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -208,8 +208,8 @@ def microseconds(timing: Timing | None) -> str:
     return f"{1e6 * timing.median:>9.1f} ±{100 * timing.spread:<3.0f}" if timing else f"{'-':>14}"
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    width = max(len(row.case.label) for row in rows)
+def table(rows: Iterable[Row], width: int = 0) -> Iterator[str]:
+    """Lines, each as soon as its row has been measured; labels are padded to a width."""
     heads = ("pystn us ±%", "floor us", "fraction", "determin. us ±%", "torch us ±%", "ratio")
     yield f"{'':<{width}}  {heads[0]:>14}  {heads[1]:>9}  {heads[2]:>8}  {heads[3]:>15}  {heads[4]:>14}  {heads[5]:>6}"
     section = None
@@ -240,13 +240,20 @@ def main(quick: bool, substring: str, rounds: int, progress: Callable[[str], Non
     except ImportError as error:
         print(f"without torch: {error}", file=sys.stderr)
     speed, cases = bandwidth(), select(quick, substring)
-    rows = []
-    for number, case in enumerate(cases, 1):
-        progress(f"[{number}/{len(cases)}] {case.name}")
-        rows.append(measure(case, libraries, speed, rounds))
-        cupy.get_default_memory_pool().free_all_blocks()
     name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
     print(f"{name}, copying at {speed / 1e9:.0f} GB/s; CuPy {cupy.__version__}, pystn {libraries[0].version}")
     print("fraction: floor / pystn. ratio: torch / pystn. Medians; ± half the distance between quartiles, in %.\n")
-    print("\n".join(table(rows)))
-    return 1 if any(row.problems for row in rows) else 0
+    failed = False
+
+    def rows() -> Iterator[Row]:
+        nonlocal failed
+        for number, case in enumerate(cases, 1):
+            progress(f"[{number}/{len(cases)}] {case.name}")
+            row = measure(case, libraries, speed, rounds)
+            cupy.get_default_memory_pool().free_all_blocks()
+            failed = failed or bool(row.problems)
+            yield row
+
+    for line in table(rows(), max((len(case.label) for case in cases), default=0)):
+        print(line, flush=True)
+    return int(failed)

@@ -48,8 +48,9 @@ PYSTN_HD R within_a_period(R cell, Index period) {
   return cell >= R(-period) && cell <= R(period) ? cell : remainder_of(cell, R(period));
 }
 
-PYSTN_HD Index modulo(Index i, Index period) {
-  const Index r = i % period;
+template <class Int>
+PYSTN_HD Int modulo(Int i, Int period) {
+  const Int r = i % period;
   return r < 0 ? r + period : r;
 }
 
@@ -77,7 +78,10 @@ struct DroppedTaps {
   PYSTN_HD R reduce(R cell) const {
     return nearby(cell, n);
   }
-  PYSTN_HD Index operator()(Index i) const { return nearby_tap(i); }
+  template <class Int>
+  PYSTN_HD Int operator()(Int i) const {
+    return nearby_tap(i);
+  }
   template <class Int>
   PYSTN_HD Int nearby_tap(Int i) const {
     return i >= 0 && i < Int(n) ? i : Int(outside_image);
@@ -107,7 +111,10 @@ struct ClippedTaps {
   PYSTN_HD R reduce(R cell) const {
     return nearby(cell, n);
   }
-  PYSTN_HD Index operator()(Index i) const { return nearby_tap(i); }
+  template <class Int>
+  PYSTN_HD Int operator()(Int i) const {
+    return nearby_tap(i);
+  }
   template <class Int>
   PYSTN_HD Int nearby_tap(Int i) const {
     const Int below = i < Int(n) ? i : Int(n) - 1;
@@ -167,10 +174,11 @@ struct MirroredTaps {
   PYSTN_HD R reduce(R cell) const {
     return within_a_period(cell, period());
   }
-  PYSTN_HD Index operator()(Index i) const {
-    if (i >= 0 && i < n) return i;
-    const Index r = modulo(i, period());
-    return r < n ? r : period() - r;
+  template <class Int>
+  PYSTN_HD Int operator()(Int i) const {
+    if (i >= 0 && i < Int(n)) return i;
+    const Int r = modulo(i, Int(period()));
+    return r < Int(n) ? r : Int(period()) - r;
   }
   template <class Int>
   PYSTN_HD Int nearby_tap(Int i) const {
@@ -193,10 +201,11 @@ struct SymmetricTaps {
   PYSTN_HD R reduce(R cell) const {
     return within_a_period(cell, period());
   }
-  PYSTN_HD Index operator()(Index i) const {
-    if (i >= 0 && i < n) return i;
-    const Index r = modulo(i, period());
-    return r < n ? r : period() - 1 - r;
+  template <class Int>
+  PYSTN_HD Int operator()(Int i) const {
+    if (i >= 0 && i < Int(n)) return i;
+    const Int r = modulo(i, Int(period()));
+    return r < Int(n) ? r : Int(period()) - 1 - r;
   }
   template <class Int>
   PYSTN_HD Int nearby_tap(Int i) const {
@@ -239,7 +248,10 @@ struct WrappedTaps {
   PYSTN_HD R reduce(R cell) const {
     return within_a_period(cell, period());
   }
-  PYSTN_HD Index operator()(Index i) const { return i >= 0 && i < n ? i : modulo(i, n); }
+  template <class Int>
+  PYSTN_HD Int operator()(Int i) const {
+    return i >= 0 && i < Int(n) ? i : modulo(i, Int(n));
+  }
   template <class Int>
   PYSTN_HD Int nearby_tap(Int i) const {
     for (int twice = 0; twice < 2; ++twice) {

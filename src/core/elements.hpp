@@ -36,11 +36,12 @@ PYSTN_HD float narrowed(double x) {
   return float_of(away ? bits_of(near) - 1 : bits_of(near) + 1);
 }
 
+// No step has a denormal operand, which a device may take for zero.
 PYSTN_HD float half_to_float(unsigned short h) {
   const unsigned sign = unsigned(h & 0x8000) << 16, rest = h & 0x7fff;
-  if (rest >= 0x7c00) return float_of(sign | 0x7f800000 | (rest & 0x3ff) << 13);
-  // As a float whose exponent is 112 too small; the product is exact, subnormal numbers included.
-  return float_of(sign | bits_of(float_of(rest << 13) * 5192296858534827628530496329220096.0f));  // 2^112
+  const unsigned normal = (rest << 13) + (112u << 23), special = 0x7f800000 | (rest & 0x3ff) << 13;
+  const unsigned subnormal = bits_of(float(int(rest)) * 0x1p-24f);
+  return float_of(sign | (rest >= 0x7c00 ? special : rest < 0x400 ? subnormal : normal));
 }
 
 PYSTN_HD unsigned short float_to_half(float x) {
@@ -80,6 +81,18 @@ struct Half {
 struct Bfloat {
   unsigned short bits;
 };
+
+// What is read from memory that nobody writes meanwhile: a device may read it early, and by another cache.
+template <class T>
+PYSTN_HD T only_read(const T* from) {
+#if defined(__CUDA_ARCH__)
+  return __ldg(from);
+#else
+  return *from;
+#endif
+}
+PYSTN_HD Half only_read(const Half* from) { return {only_read(&from->bits)}; }
+PYSTN_HD Bfloat only_read(const Bfloat* from) { return {only_read(&from->bits)}; }
 
 PYSTN_HD float number_of(float x) { return x; }
 PYSTN_HD double number_of(double x) { return x; }
@@ -139,7 +152,7 @@ PYSTN_HD void with_elements(void* data, Type type, Body&& body) {
   }
 }
 
-// Elements of one type, known to the compiler.
+// Elements of one type, known to the compiler. `read` is `load` by way of only_read.
 template <class T>
 struct Elements {
   static constexpr bool typed = true;
@@ -147,6 +160,10 @@ struct Elements {
   template <class R>
   static PYSTN_HD R load(const void* data, Type /*type*/, Index i) {
     return R(number_of(static_cast<const T*>(data)[i]));
+  }
+  template <class R>
+  static PYSTN_HD R read(const void* data, Type /*type*/, Index i) {
+    return R(number_of(only_read(static_cast<const T*>(data) + i)));
   }
   template <class R>
   static PYSTN_HD void store(void* data, Type /*type*/, Index i, R x) {
@@ -165,6 +182,12 @@ struct Elements<Any> {
   static PYSTN_HD R load(const void* data, Type type, Index i) {
     R x = R(0);
     with_elements(const_cast<void*>(data), type, [&](const auto* elements) { x = R(number_of(elements[i])); });
+    return x;
+  }
+  template <class R>
+  static PYSTN_HD R read(const void* data, Type type, Index i) {
+    R x = R(0);
+    with_elements(const_cast<void*>(data), type, [&](const auto* of) { x = R(number_of(only_read(of + i))); });
     return x;
   }
   template <class R>

@@ -26,11 +26,11 @@ struct Projection {
   Fold<R> fold;
   R origin;
 
+  PYSTN_HD Projection(Coordinates convention, Subgradient rule, Index n, R origin)
+      : normalize(Normalization<R>::of(convention, n)), fold(n, lattice_tolerance<R>(rule, n)), origin(origin) {}
   template <class Job>
   PYSTN_HD Projection(const Job& job, int a)
-      : normalize(Normalization<R>::of(Coordinates(job.coordinates), job.full[a])),
-        fold(job.full[a], lattice_tolerance<R>(Subgradient(job.subgradient), job.full[a])),
-        origin(R(job.origin[a])) {}
+      : Projection(Coordinates(job.coordinates), Subgradient(job.subgradient), job.full[a], R(job.origin[a])) {}
 
   // Also d position / d coordinate. `divides` as in boundaries.hpp.
   template <bool divides = true>
@@ -95,11 +95,11 @@ PYSTN_HD Int first_tap(R reduced_cell, int taps, Index origin) {
   return Int(reduced_cell) - Int((taps - 1) / 2 + origin);
 }
 
-template <class Map>
-PYSTN_HD Index map_tap(const Map& map, Index i, Index origin, Index size) {
-  const Index mapped = map(i + origin);
-  const Index here = mapped - origin;
-  return mapped != outside_image && here >= 0 && here < size ? here : outside_image;
+template <class Map, class Int>
+PYSTN_HD Int map_tap(const Map& map, Int i, Int origin, Int size) {
+  const Int mapped = map(i + origin);
+  const Int here = mapped - origin;
+  return mapped != Int(outside_image) && here >= 0 && here < size ? here : Int(outside_image);
 }
 
 // Whether a tap is idle; slopes that are not wanted are 0. Of up to two taps none is.

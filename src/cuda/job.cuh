@@ -4,7 +4,9 @@
 // Strides count elements, parts of complex ones; a stride of 0 is legal everywhere but in what is written.
 #pragma once
 
-#include "portability.hpp"
+#include "boundaries.hpp"
+#include "coordinates.hpp"
+#include "elements.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -66,5 +68,53 @@ struct SampleJob {
   int rank, components, grid_type, coordinates, subgradient, cutoff, projected, maximum;
   int adjacent_layers, unused;  // whether these are next to each other, as channels are in memory
 };
+
+// What functions of a job ask for.
+PYSTN_HD Source source_of(const SampleJob& job) { return Source(job.source.kind); }
+PYSTN_HD Boundary boundary_of(const SampleJob& job, int a) { return Boundary(job.kernel[a].boundary); }
+template <class R>
+PYSTN_HD Type grid_type_of(const SampleJob& job) {
+  return Type(job.grid_type);
+}
+PYSTN_HD bool has_mask(const SampleJob& job) { return job.mask.data != nullptr; }
+PYSTN_HD bool has_chosen(const SampleJob& job) { return job.chosen.data != nullptr; }
+PYSTN_HD bool sums_batch(const SampleJob& job) { return job.output_batch == 1; }
+
+// The job of a frequent call, of which more is known when it is compiled: real numbers, coordinates of the
+// arithmetic's type, one boundary on all axes, which is not constant, no mask, no fill value, nothing projected and
+// no sum over the batch. Of
+// the other fields it has the same, and functions of a job find what is known in the place of what is stored.
+template <int axes, int source, int boundary>
+struct PlainJob : SampleJob {
+  static constexpr int rank = axes, components = 1, cutoff = 0, projected = 0, maximum = 0;
+  static constexpr Index depth = 1;
+  static constexpr const double* fill = nullptr;
+  static constexpr const double* d_fill = nullptr;
+};
+
+template <int axes, int source, int boundary>
+PYSTN_HD Source source_of(const PlainJob<axes, source, boundary>&) {
+  return Source(source);
+}
+template <int axes, int source, int boundary>
+PYSTN_HD Boundary boundary_of(const PlainJob<axes, source, boundary>&, int) {
+  return Boundary(boundary);
+}
+template <class R, int axes, int source, int boundary>
+PYSTN_HD Type grid_type_of(const PlainJob<axes, source, boundary>&) {
+  return sizeof(R) == 4 ? Type::f32 : Type::f64;
+}
+template <int axes, int source, int boundary>
+PYSTN_HD bool has_mask(const PlainJob<axes, source, boundary>&) {
+  return false;
+}
+template <int axes, int source, int boundary>
+PYSTN_HD bool has_chosen(const PlainJob<axes, source, boundary>&) {
+  return false;
+}
+template <int axes, int source, int boundary>
+PYSTN_HD bool sums_batch(const PlainJob<axes, source, boundary>&) {
+  return false;
+}
 
 }  // namespace pystn::PYSTN_LEVEL

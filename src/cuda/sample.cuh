@@ -6,6 +6,7 @@
 #include "elements.hpp"
 #include "job.cuh"
 #include "taps.hpp"
+#include "threads.cuh"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -14,16 +15,18 @@ template <class I>
 struct Place {
   I at[max_rank];
 
-  PYSTN_HD Place(const SampleJob& job, I pixel) {
+  template <class Job>
+  PYSTN_HD Place(const Job& job, I pixel) {
     PYSTN_UNROLL
     for (int a = 0; a < max_rank; ++a) {
       if (a >= job.rank) break;
-      const I length = I(job.shape[a]), rest = a + 1 < job.rank ? pixel / length : I(0);
+      const I length = I(job.shape[a]), rest = a + 1 < job.rank ? quotient(pixel, length) : I(0);
       at[a] = pixel - rest * length;
       pixel = rest;
     }
   }
-  PYSTN_HD I offset(const SampleJob& job, const Index* stride) const {
+  template <class Job>
+  PYSTN_HD I offset(const Job& job, const Index* stride) const {
     I sum = 0;
     PYSTN_UNROLL
     for (int a = 0; a < max_rank; ++a) {
@@ -34,30 +37,37 @@ struct Place {
   }
 };
 
-template <class I>
-PYSTN_HD I channel_offset(const SampleJob& job, Index stride, I c) {
+template <class I, class Job>
+PYSTN_HD I channel_offset(const Job& job, Index stride, I c) {
   return job.components == 1 ? c * I(stride) : c / 2 * I(stride) + c % 2;
 }
 
-template <class I>
-PYSTN_HD I place_in(const SampleJob& job, const SampleArray& samples, I n, const Place<I>& place) {
+template <class I, class Job>
+PYSTN_HD I place_in(const Job& job, const SampleArray& samples, I n, const Place<I>& place) {
   return n * I(samples.batch) + place.offset(job, samples.axis);
 }
 
-PYSTN_HD bool is_stored(const SampleJob& job) { return Source(job.source.kind) == Source::stored; }
-PYSTN_HD bool is_projective(const SampleJob& job) { return Source(job.source.kind) == Source::projective; }
-PYSTN_HD bool has_steps(const SampleJob& job) {
+template <class Job>
+PYSTN_HD bool is_stored(const Job& job) {
+  return source_of(job) == Source::stored;
+}
+template <class Job>
+PYSTN_HD bool is_projective(const Job& job) {
+  return source_of(job) == Source::projective;
+}
+template <class Job>
+PYSTN_HD bool has_steps(const Job& job) {
   return is_stored(job) ? job.d_grid.data != nullptr : job.source.d_theta != nullptr;
 }
 
-template <class R, class I, int ND>
-PYSTN_HD void load_stored(const SampleJob& job, const GridArray& grid, I n, const Place<I>& place, R* to) {
+template <class R, class I, int ND, class Job>
+PYSTN_HD void load_stored(const Job& job, const GridArray& grid, I n, const Place<I>& place, R* to) {
   const I at = n * I(grid.batch) + place.offset(job, grid.axis);
   PYSTN_UNROLL
   for (int a = 0; a < ND; ++a) {
     const I i = at + a * I(grid.component);
-    to[a] = Type(job.grid_type) == Type::f32 ? R(static_cast<const float*>(grid.data)[i])
-                                             : R(static_cast<const double*>(grid.data)[i]);
+    to[a] = grid_type_of<R>(job) == Type::f32 ? R(only_read(static_cast<const float*>(grid.data) + i))
+                                              : R(only_read(static_cast<const double*>(grid.data) + i));
   }
 }
 
@@ -67,7 +77,8 @@ struct LatticePoint {
   R at[ND];
   Index matrix;  // offset among all
 
-  PYSTN_HD LatticePoint(const SampleJob& job, I n, const Place<I>& place) {
+  template <class Job>
+  PYSTN_HD LatticePoint(const Job& job, I n, const Place<I>& place) {
     PYSTN_UNROLL
     for (int a = 0; a < ND; ++a)
       at[a] = target_coordinate<R>(Coordinates(job.coordinates), place.at[a], job.source.size[a]);
@@ -81,7 +92,8 @@ struct LatticePoint {
     matrix = (n * job.source.batch + k) * (ND + is_projective(job)) * (ND + 1);
   }
   // In either case the number of rows is known, so that they stay in registers.
-  PYSTN_HD MatrixRow<R> under(const SampleJob& job, const void* matrices) const {
+  template <class Job>
+  PYSTN_HD MatrixRow<R> under(const Job& job, const void* matrices) const {
     const R* const from = static_cast<const R*>(matrices) + matrix;
     if constexpr (ND == 2)
       if (is_projective(job)) return MatrixRow<R>(from, 3, 2, at);
@@ -94,8 +106,8 @@ PYSTN_HD Horizon<R> horizon_of(const SampleJob& job) {
   return {R(job.source.least_denominator), job.source.cull_behind != 0};
 }
 
-template <class R, class I, int ND>
-PYSTN_HD void load_coordinates(const SampleJob& job, I n, const Place<I>& place, R* to) {
+template <class R, class I, int ND, class Job>
+PYSTN_HD void load_coordinates(const Job& job, I n, const Place<I>& place, R* to) {
   if (is_stored(job)) return load_stored<R, I, ND>(job, job.grid, n, place, to);
   const LatticePoint<R, I, ND> point(job, n, place);
   const MatrixRow<R> row = point.under(job, job.source.theta);
@@ -108,8 +120,8 @@ PYSTN_HD void load_coordinates(const SampleJob& job, I n, const Place<I>& place,
 }
 
 // Their tangent: d_grid, or that of the matrix.
-template <class R, class I, int ND>
-PYSTN_HD void load_tangents(const SampleJob& job, I n, const Place<I>& place, R* to) {
+template <class R, class I, int ND, class Job>
+PYSTN_HD void load_tangents(const Job& job, I n, const Place<I>& place, R* to) {
   if (is_stored(job)) return load_stored<R, I, ND>(job, job.d_grid, n, place, to);
   const LatticePoint<R, I, ND> point(job, n, place);
   const MatrixRow<R> d_row = point.under(job, job.source.d_theta);
@@ -145,46 +157,49 @@ PYSTN_HD void with_kernel_of(const SampleJob& job, int a, Subgradient rule, Body
 }
 
 // The taps of a sample on one axis, of which there are `room` at most.
-template <class R, int room>
+template <class R, class I, int room>
 struct AxisTaps {
   static constexpr bool known = room <= 4;  // all of them
   int taps;
   bool whole;          // all are in the image
   R position, factor;  // in pixels; d position / d coordinate
   R w[room], dw[room], d2w[room];
-  Index index[room];
+  I index[room];
 
   PYSTN_HD int count() const { return known ? room : taps; }
 
-  template <int order>
-  PYSTN_HD void place(const SampleJob& job, int a, Boundary boundary, R x) {
+  template <int order, class Job>
+  PYSTN_HD void place(const Job& job, int a, Boundary boundary, R x) {
     const bool folded = room <= 2 || (room != 4 && folds(Mode(job.kernel[a].mode)));
+    const Coordinates convention = Coordinates(job.coordinates);
+    const I n = I(job.full[a]);
     if (folded) {
       with_fold(boundary, [&](auto fold) {
-        Projection<R, decltype(fold)::template Fold> by(job, a);
-        by.origin = R(0);
-        position = by(x, factor);
+        using Folding = Projection<R, decltype(fold)::template Fold>;
+        position = Folding(convention, Subgradient(job.subgradient), n, R(0))(x, factor);
       });
     } else {
-      const auto normalize = Normalization<R>::of(Coordinates(job.coordinates), job.full[a]);
+      const auto normalize = Normalization<R>::of(convention, n);
       position = normalize(x);
       factor = normalize.scale;
     }
     // A coordinate that is no number is cut off, and its taps are not read.
-    const R p = position == position ? position : R(0);
+    const R p = folded || position == position ? position : R(0);
     // Values are the same for every choice of slopes.
     const Subgradient rule = order ? Subgradient(job.subgradient) : Subgradient::right;
     R cell = R(0);
     with_kernel_of<R, room>(job, a, rule, [&](const auto& kernel) {
+      R t;
       taps = kernel.taps;
-      cell = weigh_taps(kernel, p, w, order >= 1 ? dw : nullptr, order >= 2 ? d2w : nullptr);
+      cell = folded ? kernel.place(p, t) : cell_and_phase(kernel, p, t);
+      kernel.weights(t, w, order >= 1 ? dw : nullptr, order >= 2 ? d2w : nullptr);
     });
-    with_tap_boundary(folded ? after_fold(boundary) : boundary, job.full[a], [&](const auto& map) {
-      const Index first = first_tap<Index>(map.reduce(cell), count(), job.origin[a]);
+    with_tap_boundary(folded ? after_fold(boundary) : boundary, n, [&](const auto& map) {
+      const I first = first_tap<I>(folded ? cell : map.reduce(cell), count(), 0);
       whole = true;
       for (int k = 0; k < count(); ++k) {
         const bool idle = count() > 2 && is_idle(w[k], order >= 1 ? dw[k] : R(0), order >= 2 ? d2w[k] : R(0));
-        index[k] = idle ? outside_image : map_tap(map, first + k, job.origin[a], job.size[a]);
+        index[k] = idle ? I(outside_image) : map(first + k);
         whole = whole && index[k] >= 0;
       }
     });
@@ -223,29 +238,29 @@ struct AxisTaps {
   }
 };
 
-template <class R, int ND, int room>
+template <class R, class I, int ND, int room>
 struct Sample {
   // Of known kernels all axes are placed in one go, in registers; of others one after the other.
-  static constexpr int axes_at_once = AxisTaps<R, room>::known ? ND : 1;
-  AxisTaps<R, room> axis[ND];
+  static constexpr int axes_at_once = AxisTaps<R, I, room>::known ? ND : 1;
+  AxisTaps<R, I, room> axis[ND];
   bool cut;    // replaced whole by the fill value
   bool whole;  // all taps are in the image
 
-  template <int order>
-  PYSTN_HD void place(const SampleJob& job, const R* x) {
+  template <int order, class Job>
+  PYSTN_HD void place(const Job& job, const R* x) {
     cut = false;
     whole = true;
     PYSTN_UNROLL_BY(axes_at_once)
     for (int a = 0; a < ND; ++a) {
       cut = cut || is_cut(job, a, x[a]);
-      axis[a].template place<order>(job, a, Boundary(job.kernel[a].boundary), x[a]);
+      axis[a].template place<order>(job, a, boundary_of(job, a), x[a]);
       whole = whole && axis[a].whole;
     }
   }
 
   // The same with nothing read outside, for the mask.
-  template <int order>
-  PYSTN_HD void cover(const SampleJob& job, const R* x) {
+  template <int order, class Job>
+  PYSTN_HD void cover(const Job& job, const R* x) {
     cut = false;
     PYSTN_UNROLL_BY(axes_at_once)
     for (int a = 0; a < ND; ++a) {
@@ -254,7 +269,8 @@ struct Sample {
     }
   }
 
-  static PYSTN_HD bool is_cut(const SampleJob& job, int a, R x) {
+  template <class Job>
+  static PYSTN_HD bool is_cut(const Job& job, int a, R x) {
     if (!is_finite(x)) return true;
     if (Cutoff(job.cutoff) == Cutoff::none) return false;
     return CutoffLine<R>(Cutoff(job.cutoff), Coordinates(job.coordinates), job.full[a]).leaves_out(x);
@@ -278,15 +294,19 @@ struct Sample {
     for (int a = 0; !whole && a < ND; ++a) all = all && axis[a].reads();
     return all;
   }
-  PYSTN_HD bool reads_fill(const SampleJob& job) const { return job.fill && !cut && !whole; }
+  template <class Job>
+  PYSTN_HD bool reads_fill(const Job& job) const {
+    return job.fill && !cut && !whole;
+  }
 
   // The share of the weight on taps that read the fill value.
-  PYSTN_HD Jet<R, ND> outside(const SampleJob& job, int order) const {
+  template <class Job>
+  PYSTN_HD Jet<R, ND> outside(const Job& job, int order) const {
     R all[ND][3], inside[ND][3];
     bool nothing = false, one = true;
     PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) {
-      const bool fills = Boundary(job.kernel[a].boundary) == Boundary::constant;
+      const bool fills = boundary_of(job, a) == Boundary::constant;
       axis[a].sum(true, inside[a], order);
       axis[a].sum(!fills, all[a], order);
       nothing = nothing || !axis[a].reads();
@@ -309,8 +329,8 @@ struct Sample {
   }
 
   // The tangent of the position: d_grid, in pixels.
-  template <class I>
-  PYSTN_HD void steps(const SampleJob& job, I n, const Place<I>& place, R* step) const {
+  template <class Job>
+  PYSTN_HD void steps(const Job& job, I n, const Place<I>& place, R* step) const {
     PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) step[a] = R(0);
     if (!job.d_grid.data) return;
@@ -330,7 +350,7 @@ struct FlatTaps {
   R weight[count], slope[ND][count];
 
   template <bool slopes>
-  PYSTN_HD void place(const Sample<R, ND, room>& sample, const I* stride) {
+  PYSTN_HD void place(const Sample<R, I, ND, room>& sample, const I* stride) {
     PYSTN_UNROLL
     for (int k = 0; k < count; ++k) {
       int tap[ND];
@@ -339,9 +359,9 @@ struct FlatTaps {
       weight[k] = R(1);
       for (int a = 0, rest = k; a < ND; ++a, rest /= room) {
         tap[a] = rest % room;
-        const Index index = sample.axis[a].index[tap[a]];
+        const I index = sample.axis[a].index[tap[a]];
         inside[k] = inside[k] && index >= 0;
-        offset[k] += I(index) * stride[a];
+        offset[k] += index * stride[a];
         weight[k] *= sample.axis[a].w[tap[a]];
       }
       PYSTN_UNROLL
@@ -366,27 +386,34 @@ struct Image {
     PYSTN_UNROLL
     for (int a = 0; a < ND; ++a) stride[a] = I(image.axis[a]);
   }
-  PYSTN_HD R operator()(I i) const { return Elements<T>::template load<R>(data, type, base + i); }
+  PYSTN_HD R operator()(I i) const { return Elements<T>::template read<R>(data, type, base + i); }
 
   template <int room>
   PYSTN_HD R gather(const FlatTaps<R, I, ND, room>& taps, I channel, const R* weights) const {
-    R sum = R(0);
-    for (int k = 0; k < taps.count; ++k)
-      if (taps.inside[k]) sum += weights[k] * (*this)(channel + taps.offset[k]);
+    constexpr int count = FlatTaps<R, I, ND, room>::count;
+    R value[count], sum = R(0);
+    load(taps, channel, value);
+    for (int k = 0; k < count; ++k) sum += weights[k] * value[k];
     return sum;
+  }
+  // All under way before the first is waited for; 0 where outside, which adds nothing.
+  template <int room>
+  PYSTN_HD void load(const FlatTaps<R, I, ND, room>& taps, I channel, R* value) const {
+    PYSTN_UNROLL
+    for (int k = 0; k < taps.count; ++k) value[k] = taps.inside[k] ? (*this)(channel + taps.offset[k]) : R(0);
   }
 
   // The sum over the taps of a sample on the first L axes, with derivatives up to `order`.
   template <int order, int L, int room>
-  PYSTN_HD Jet<R, L> gather(const Sample<R, ND, room>& sample, I at) const {
+  PYSTN_HD Jet<R, L> gather(const Sample<R, I, ND, room>& sample, I at) const {
     Jet<R, L> sum;
     if constexpr (L == 0) {
       sum.value = (*this)(at);
     } else {
-      const AxisTaps<R, room>& axis = sample.axis[L - 1];
+      const AxisTaps<R, I, room>& axis = sample.axis[L - 1];
       for (int k = 0; k < axis.count(); ++k) {
         if (axis.index[k] < 0) continue;
-        const Jet<R, L - 1> inner = gather<order, L - 1>(sample, at + I(axis.index[k]) * stride[L - 1]);
+        const Jet<R, L - 1> inner = gather<order, L - 1>(sample, at + axis.index[k] * stride[L - 1]);
         sum.template add<order>(inner, axis.w[k], order >= 1 ? axis.dw[k] : R(0), order >= 2 ? axis.d2w[k] : R(0));
       }
     }

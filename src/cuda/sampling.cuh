@@ -1,8 +1,8 @@
 // The sampler's kernels: a thread has a sample, and some or all of its channels.
 //
-// Of the arguments, T is the images' type, or Any; R the arithmetic's; I that of indices, int where they fit; ND the
-// number of axes; `room` the number of taps on each: 1, 2 and 4 are nearest, linear and cubic, more is any kernel of
-// so many at most. With `fixed` what is added to is an image of cells.
+// Of the arguments, Job is SampleJob or a PlainJob; T is the images' type, or Any; R the arithmetic's; I that of
+// indices, int where they fit; ND the number of axes; `room` the number of taps on each: 1, 2 and 4 are nearest, linear
+// and cubic, more is any kernel of so many at most. With `fixed` what is added to is an image of cells.
 #pragma once
 
 #include "accumulation.cuh"
@@ -11,57 +11,59 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-template <class T, class R, class I, int ND, int room, bool fixed = false>
+template <class Job, class T, class R, class I, int ND, int room, bool fixed = false>
 struct Sampler {
   using E = Elements<T>;
-  using Taps = Sample<R, ND, room>;
+  using Taps = Sample<R, I, ND, room>;
   using Source_ = Image<T, R, I, ND>;
   static constexpr bool flat = room <= 2;
   using Flat = FlatTaps<R, I, ND, flat ? room : 1>;
+  static constexpr int channels_at_once = flat ? 4 : 1;  // whose loads do not wait for each other
 
   static PYSTN_HD R load(const SampleArray& from, I i) { return E::template load<R>(from.data, Type(from.type), i); }
+  static PYSTN_HD R read(const SampleArray& from, I i) { return E::template read<R>(from.data, Type(from.type), i); }
   static PYSTN_HD void store(const SampleArray& to, I i, R x) { E::template store<R>(to.data, Type(to.type), i, x); }
-  static PYSTN_HD R load_mask(const SampleJob& job, I n, const Place<I>& place) {
+  static PYSTN_HD R load_mask(const Job& job, I n, const Place<I>& place) {
     return Elements<Any>::load<R>(job.mask.data, Type(job.mask.type), place_in(job, job.mask, n, place));
   }
-  static PYSTN_HD void store_mask(const SampleJob& job, I n, const Place<I>& place, R x) {
+  static PYSTN_HD void store_mask(const Job& job, I n, const Place<I>& place, R x) {
     Elements<Any>::store<R>(job.mask.data, Type(job.mask.type), place_in(job, job.mask, n, place), x);
   }
 
   // The samples that one thread walks: those along the depth, of a projection.
-  static PYSTN_HD void go_to(const SampleJob& job, Place<I>& place, I depth) {
+  static PYSTN_HD void go_to(const Job& job, Place<I>& place, I depth) {
     if (job.projected) place.at[ND - 1] = depth;
   }
-  static PYSTN_HD int& chosen_at(const SampleJob& job, I n, const Place<I>& place, I c) {
+  static PYSTN_HD int& chosen_at(const Job& job, I n, const Place<I>& place, I c) {
     const I at = place_in(job, job.chosen, n, place) + channel_offset(job, job.chosen.channel, c);
     return static_cast<int*>(job.chosen.data)[at];
   }
   // Whether a sample is part of what it is projected to.
-  static PYSTN_HD bool takes_part(const SampleJob& job, I n, const Place<I>& place, I depth, I c) {
-    return !job.chosen.data || chosen_at(job, n, place, c) == int(depth);
+  static PYSTN_HD bool takes_part(const Job& job, I n, const Place<I>& place, I depth, I c) {
+    return !has_chosen(job) || chosen_at(job, n, place, c) == int(depth);
   }
   // Puts a sample into the output, where samples at other depths may be.
-  static PYSTN_HD void store_projected(const SampleJob& job, I n, const Place<I>& place, I depth, I c, I to, R value) {
+  static PYSTN_HD void store_projected(const Job& job, I n, const Place<I>& place, I depth, I c, I to, R value) {
     if (job.maximum) {
       const R most = depth == 0 ? R(0) : load(job.output, to);
       if (depth != 0 && !exceeds(value, most)) return;
       chosen_at(job, n, place, c) = int(depth);
       store(job.output, to, value);
-    } else if (job.chosen.data) {
+    } else if (has_chosen(job)) {
       if (takes_part(job, n, place, depth, c)) store(job.output, to, value);
     } else {
       store(job.output, to, depth == 0 ? value : value + load(job.output, to));
     }
   }
 
-  static PYSTN_HD void forward(const SampleJob& job, I n0, Place<I>& place, I layer) {
-    const I n1 = job.output_batch == 1 ? I(job.batch) : n0 + 1;
+  static PYSTN_HD void forward(const Job& job, I n0, Place<I>& place, I layer) {
+    const I n1 = sums_batch(job) ? I(job.batch) : n0 + 1;
     for (I n = n0; n < n1; ++n)
       for (I depth = 0; depth < I(job.depth); ++depth) {
         go_to(job, place, depth);
         R x[ND];
         load_coordinates<R, I, ND>(job, n, place, x);
-        if (job.mask.data && layer == 0) {
+        if (has_mask(job) && layer == 0) {
           Taps cover;
           cover.template cover<0>(job, x);
           store_mask(job, n, place, cover.coverage(0).value);
@@ -72,7 +74,8 @@ struct Sampler {
         Flat products;
         if constexpr (flat) products.template place<false>(taps, image.stride);
         const R filled = !job.fill ? R(0) : taps.cut ? R(1) : taps.whole ? R(0) : taps.outside(job, 0).value;
-        const I first = place_in(job, job.output, job.output_batch == 1 ? I(0) : n, place);
+        const I first = place_in(job, job.output, sums_batch(job) ? I(0) : n, place);
+        PYSTN_UNROLL_BY(channels_at_once)
         for (I c = layer; c < I(job.channels); c += I(job.layers)) {
           const I channel = channel_offset(job, image.channel, c);
           R value = R(0);
@@ -85,13 +88,13 @@ struct Sampler {
           if (job.projected)
             store_projected(job, n, place, depth, c, to, value);
           else
-            store(job.output, to, n == n0 ? value : value + load(job.output, to));
+            store(job.output, to, !sums_batch(job) || n == n0 ? value : value + load(job.output, to));
         }
       }
   }
 
   // output = V(Z) + the derivative of V(U) along d_grid and the parameters' tangents
-  static PYSTN_HD void jvp(const SampleJob& job, I n, Place<I>& place, I layer) {
+  static PYSTN_HD void jvp(const Job& job, I n, Place<I>& place, I layer) {
     bool turns = has_steps(job);
     for (int a = 0; a < ND; ++a) turns = turns || job.d_kernel[a];
     const Source_ image(job.input, n), tangent(job.d_input, n);
@@ -100,7 +103,7 @@ struct Sampler {
       R x[ND], d[ND] = {};
       load_coordinates<R, I, ND>(job, n, place, x);
       if (has_steps(job)) load_tangents<R, I, ND>(job, n, place, d);
-      if (job.mask.data && layer == 0) {
+      if (has_mask(job) && layer == 0) {
         Taps cover;
         cover.template cover<1>(job, x);
         cover.turn(job, d);
@@ -159,12 +162,12 @@ struct Sampler {
   }
 
   // to[a] = sum_c output_c V_a(U_c), in the units of the coordinates; over the batch too if it shares them.
-  static PYSTN_HD void slopes(const SampleJob& job, I n0, const Place<I>& place, I depth, R* to) {
+  static PYSTN_HD void slopes(const Job& job, I n0, const Place<I>& place, I depth, R* to) {
     const I n1 = job.grid_batch == 1 ? I(job.batch) : n0 + 1;
     R x[ND], through_mask[ND] = {};
     for (int a = 0; a < ND; ++a) to[a] = R(0);
     load_coordinates<R, I, ND>(job, n0, place, x);
-    if (job.mask.data) {
+    if (has_mask(job)) {
       Taps cover;
       cover.template cover<1>(job, x);
       const Jet<R, ND> share = cover.coverage(1);
@@ -182,22 +185,22 @@ struct Sampler {
       const Source_ image(job.input, n);
       if constexpr (flat) products.template place<true>(taps, image.stride);
       const I first = place_in(job, job.output, n, place);
+      PYSTN_UNROLL_BY(channels_at_once)
       for (I c = 0; c < I(job.channels); ++c) {
         if (!takes_part(job, n, place, depth, c)) continue;
         R slope[ND] = {};
         const I channel = channel_offset(job, image.channel, c);
         if constexpr (flat) {
-          for (int k = 0; k < Flat::count; ++k) {
-            if (!products.inside[k]) continue;
-            const R value = image(channel + products.offset[k]);
-            for (int a = 0; a < ND; ++a) slope[a] += products.slope[a][k] * value;
-          }
+          R value[Flat::count];
+          image.load(products, channel, value);
+          for (int k = 0; k < Flat::count; ++k)
+            for (int a = 0; a < ND; ++a) slope[a] += products.slope[a][k] * value[k];
         } else if (reads) {
           const Jet<R, ND> moved = image.template gather<1, ND>(taps, channel);
           for (int a = 0; a < ND; ++a) slope[a] = moved.slope[a];
         }
         for (int a = 0; fills && a < ND; ++a) slope[a] += R(job.fill[c]) * share.slope[a];
-        const R g = load(job.output, first + channel_offset(job, job.output.channel, c));
+        const R g = read(job.output, first + channel_offset(job, job.output.channel, c));
         for (int a = 0; a < ND; ++a) to[a] += g * slope[a];
       }
     }
@@ -212,7 +215,7 @@ struct Sampler {
     }
   }
 
-  static PYSTN_HD void store_grad_grid(const SampleJob& job, I n, const Place<I>& place, const R* x) {
+  static PYSTN_HD void store_grad_grid(const Job& job, I n, const Place<I>& place, const R* x) {
     const I at = n * I(job.grad_grid.batch) + place.offset(job, job.grad_grid.axis);
     for (int a = 0; a < ND; ++a) {
       const I i = at + a * I(job.grad_grid.component);
@@ -223,14 +226,14 @@ struct Sampler {
     }
   }
 
-  static PYSTN_HD void vjp_grid(const SampleJob& job, I n, const Place<I>& place) {
+  static PYSTN_HD void vjp_grid(const Job& job, I n, const Place<I>& place) {
     R x[ND];
     slopes(job, n, place, 0, x);
     store_grad_grid(job, n, place, x);
   }
 
   // Adds the gradient to a sample's coordinates to sums for the matrix that they were made with: g (x, y, z, 1).
-  static PYSTN_HD void add_to_matrix(const SampleJob& job, I n, Place<I>& place, double (&sums)[ND + 1][ND + 1]) {
+  static PYSTN_HD void add_to_matrix(const Job& job, I n, Place<I>& place, double (&sums)[ND + 1][ND + 1]) {
     for (I depth = 0; depth < I(job.depth); ++depth) {
       go_to(job, place, depth);
       R g[ND + 1];
@@ -256,8 +259,8 @@ struct Sampler {
   }
 
   // slope[a] = V_a(Z_c) + sum_b step_b V_ab(U_c)
-  static PYSTN_HD void second_slopes(const SampleJob& job, const Taps& taps, const Source_& image,
-                                     const Source_& tangent, I c, const R* step, const Jet<R, ND>& share, R* slope) {
+  static PYSTN_HD void second_slopes(const Job& job, const Taps& taps, const Source_& image, const Source_& tangent,
+                                     I c, const R* step, const Jet<R, ND>& share, R* slope) {
     for (int a = 0; a < ND; ++a) slope[a] = R(0);
     if (job.d_input.data) {
       const Jet<R, ND> moved = tangent.template gather<1, ND>(taps, channel_offset(job, tangent.channel, c));
@@ -271,11 +274,11 @@ struct Sampler {
   }
 
   // grad_grid_a = sum_c output_c (V_a(Z_c) + sum_b d_grid_b V_ab(U_c))
-  static PYSTN_HD void vjp2_grid(const SampleJob& job, I n0, const Place<I>& place) {
+  static PYSTN_HD void vjp2_grid(const Job& job, I n0, const Place<I>& place) {
     const I n1 = job.grid_batch == 1 ? I(job.batch) : n0 + 1;
     R x[ND], step[ND], sum[ND] = {}, through_mask[ND] = {};
     load_coordinates<R, I, ND>(job, n0, place, x);
-    if (job.mask.data && job.d_grid.data) {
+    if (has_mask(job) && job.d_grid.data) {
       Taps cover;
       cover.template cover<2>(job, x);
       const Jet<R, ND> share = cover.coverage(2);
@@ -293,7 +296,7 @@ struct Sampler {
       const I first = place_in(job, job.output, n, place);
       for (I c = 0; c < I(job.channels); ++c) {
         R slope[ND];
-        const R g = load(job.output, first + channel_offset(job, job.output.channel, c));
+        const R g = read(job.output, first + channel_offset(job, job.output.channel, c));
         second_slopes(job, taps, image, tangent, c, step, share, slope);
         for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
       }
@@ -303,7 +306,7 @@ struct Sampler {
   }
 
   // gradient_a = V_a(U), in the units of the grid
-  static PYSTN_HD void gradient(const SampleJob& job, I n, const Place<I>& place, I layer) {
+  static PYSTN_HD void gradient(const Job& job, I n, const Place<I>& place, I layer) {
     R x[ND];
     load_coordinates<R, I, ND>(job, n, place, x);
     Taps taps;
@@ -324,7 +327,7 @@ struct Sampler {
   }
 
   // gradient_a = V_a(Z) + sum_b d_grid_b V_ab(U)
-  static PYSTN_HD void gradient_jvp(const SampleJob& job, I n, const Place<I>& place, I layer) {
+  static PYSTN_HD void gradient_jvp(const Job& job, I n, const Place<I>& place, I layer) {
     R x[ND], step[ND];
     load_coordinates<R, I, ND>(job, n, place, x);
     Taps taps;
@@ -345,7 +348,7 @@ struct Sampler {
   }
 
   // grad_grid_b = sum_c sum_a gradient_ca V_ab(U_c)
-  static PYSTN_HD void gradient_vjp_grid(const SampleJob& job, I n0, const Place<I>& place) {
+  static PYSTN_HD void gradient_vjp_grid(const Job& job, I n0, const Place<I>& place) {
     const I n1 = job.grid_batch == 1 ? I(job.batch) : n0 + 1;
     R x[ND], sum[ND] = {}, none[ND] = {};
     load_coordinates<R, I, ND>(job, n0, place, x);
@@ -361,7 +364,7 @@ struct Sampler {
         for (int a = 0; a < ND; ++a) {
           const R f = taps.axis[a].factor;
           if (f == R(0)) continue;
-          const R g = f * load(job.gradient, from + a * I(job.gradient.component));
+          const R g = f * read(job.gradient, from + a * I(job.gradient.component));
           for (int b = 0; b < ND; ++b)
             sum[b] += g * (curved.curve[a][b] + (job.fill ? R(job.fill[c]) * share.curve[a][b] : R(0)));
         }
@@ -374,6 +377,8 @@ struct Sampler {
   static PYSTN_HD void add(const ImageArray& image, I at, R value) {
     if constexpr (fixed)
       add_to_cell(static_cast<Cell*>(image.data)[at], Walk(image.walk), value);
+    else if constexpr (E::typed)
+      atomicAdd(static_cast<T*>(image.data) + at, T(value));
     else if (Type(image.type) == Type::f32)
       atomicAdd(static_cast<float*>(image.data) + at, float(value));
     else
@@ -386,7 +391,7 @@ struct Sampler {
     if constexpr (L == 0) {
       add(image, at, value);
     } else {
-      const AxisTaps<R, room>& axis = taps.axis[L - 1];
+      const AxisTaps<R, I, room>& axis = taps.axis[L - 1];
       for (int k = 0; k < axis.count(); ++k) {
         if (axis.index[k] < 0) continue;
         R inner[ND], next = value * axis.w[k];
@@ -394,13 +399,13 @@ struct Sampler {
           next += slope[L - 1] * axis.dw[k];
           for (int a = 0; a < L - 1; ++a) inner[a] = slope[a] * axis.w[k];
         }
-        scatter<slopes, L - 1>(image, taps, at + I(axis.index[k]) * I(image.axis[L - 1]), next, inner);
+        scatter<slopes, L - 1>(image, taps, at + axis.index[k] * I(image.axis[L - 1]), next, inner);
       }
     }
   }
 
   // grad_input += output w
-  static PYSTN_HD void vjp_input(const SampleJob& job, I n, Place<I>& place, I layer) {
+  static PYSTN_HD void vjp_input(const Job& job, I n, Place<I>& place, I layer) {
     const ImageArray& image = job.grad_input;
     for (I depth = 0; depth < I(job.depth); ++depth) {
       go_to(job, place, depth);
@@ -410,16 +415,17 @@ struct Sampler {
       taps.template place<0>(job, x);
       if (!taps.reads()) continue;
       const I first = place_in(job, job.output, n, place), base = n * I(image.batch);
+      PYSTN_UNROLL_BY(channels_at_once)
       for (I c = layer; c < I(job.channels); c += I(job.layers)) {
         if (!takes_part(job, n, place, depth, c)) continue;
-        const R g = load(job.output, first + channel_offset(job, job.output.channel, c));
+        const R g = read(job.output, first + channel_offset(job, job.output.channel, c));
         scatter<false, ND>(image, taps, base + channel_offset(job, image.channel, c), g, nullptr);
       }
     }
   }
 
   // grad_input += output w + sum_a (values d_grid_a + gradient_a) w_a
-  static PYSTN_HD void push(const SampleJob& job, I n, const Place<I>& place, I layer) {
+  static PYSTN_HD void push(const Job& job, I n, const Place<I>& place, I layer) {
     const ImageArray& image = job.grad_input;
     R x[ND], step[ND];
     load_coordinates<R, I, ND>(job, n, place, x);
@@ -431,29 +437,29 @@ struct Sampler {
       const auto at = [&](const SampleArray& samples) {
         return place_in(job, samples, n, place) + channel_offset(job, samples.channel, c);
       };
-      const R value = job.output.data ? load(job.output, at(job.output)) : R(0);
+      const R value = job.output.data ? read(job.output, at(job.output)) : R(0);
       R slope[ND] = {};
       if (job.values.data) {
-        const R v = load(job.values, at(job.values));
+        const R v = read(job.values, at(job.values));
         for (int a = 0; a < ND; ++a) slope[a] = step[a] == R(0) ? R(0) : v * step[a];
       }
       for (int a = 0; job.gradient.data && a < ND; ++a) {
         const R f = taps.axis[a].factor;
-        if (f != R(0)) slope[a] += f * load(job.gradient, at(job.gradient) + a * I(job.gradient.component));
+        if (f != R(0)) slope[a] += f * read(job.gradient, at(job.gradient) + a * I(job.gradient.component));
       }
       scatter<true, ND>(image, taps, n * I(image.batch) + channel_offset(job, image.channel, c), value, slope);
     }
   }
 
   // Adds to a row of sums for the gradients to fill value and kernels.
-  static PYSTN_HD void vjp_options(const SampleJob& job, I n, const Place<I>& place, double* partial) {
+  static PYSTN_HD void vjp_options(const Job& job, I n, const Place<I>& place, double* partial) {
     R x[ND];
     load_coordinates<R, I, ND>(job, n, place, x);
     Taps taps;
     taps.template place<0>(job, x);
     const Source_ image(job.input, n);
     const I first = place_in(job, job.output, n, place);
-    const auto cotangent = [&](I c) { return load(job.output, first + channel_offset(job, job.output.channel, c)); };
+    const auto cotangent = [&](I c) { return read(job.output, first + channel_offset(job, job.output.channel, c)); };
     const R filled = taps.cut ? R(1) : taps.whole ? R(0) : taps.outside(job, 0).value;
     double fill = 0;  // sum_c g_c fill_c
     for (I c = 0; c < I(job.channels) && (filled != R(0) || job.fill); ++c) {
@@ -472,7 +478,7 @@ struct Sampler {
       return sum;
     });
     if (fill != 0 && !taps.whole) add_fill(job, taps, R(fill), by_weight);
-    if (job.mask.data) {
+    if (has_mask(job)) {
       Taps cover;
       cover.template cover<0>(job, x);
       const R share = cover.weight_inside(0).value, g = load_mask(job, n, place);
@@ -493,11 +499,11 @@ struct Sampler {
     }
   }
 
-  static PYSTN_HD void add_fill(const SampleJob& job, const Taps& taps, R fill, R (&by_weight)[ND][room]) {
+  static PYSTN_HD void add_fill(const Job& job, const Taps& taps, R fill, R (&by_weight)[ND][room]) {
     R all[ND][3], inside[ND][3];
     bool fills[ND];
     for (int a = 0; a < ND; ++a) {
-      fills[a] = Boundary(job.kernel[a].boundary) == Boundary::constant;
+      fills[a] = boundary_of(job, a) == Boundary::constant;
       taps.axis[a].sum(true, inside[a], 0);
       taps.axis[a].sum(!fills[a], all[a], 0);
     }
@@ -507,14 +513,14 @@ struct Sampler {
 
 // Kernels whose threads have a sample each, of the grid's batch. All counts fit I.
 #define PYSTN_SAMPLE_KERNEL(name)                                          \
-  template <class T, class R, class I, int ND, int room>                   \
-  __global__ void name(const SampleJob job) {                              \
+  template <class Job, class T, class R, class I, int ND, int room>        \
+  __global__ void name(const Job job) {                                    \
     const Index count = job.grid_batch * job.pixels;                       \
     const I pixels = I(job.pixels);                                        \
     for (Index turn = first_turn(); turn < count; turn += turn_stride()) { \
-      const I n = I(turn) / pixels;                                        \
+      const I n = quotient(I(turn), pixels);                               \
       const Place<I> place(job, I(turn) - n * pixels);                     \
-      Sampler<T, R, I, ND, room>::name(job, n, place);                     \
+      Sampler<Job, T, R, I, ND, room>::name(job, n, place);                \
     }                                                                      \
   }
 
@@ -524,16 +530,16 @@ PYSTN_SAMPLE_KERNEL(gradient_vjp_grid)
 #undef PYSTN_SAMPLE_KERNEL
 
 // Kernels whose threads have some channels of a sample, of the output's batch or that of all.
-#define PYSTN_CHANNEL_KERNEL(kernel, name, images, fixed)                                            \
-  template <class T, class R, class I, int ND, int room>                                             \
-  __global__ void kernel(const SampleJob job) {                                                      \
-    const I pixels = I(job.pixels), inner = job.adjacent_layers ? I(job.layers) : I(1);              \
-    const Index count = (images) * job.pixels * inner;                                               \
-    for (Index turn = first_turn(); turn < count; turn += turn_stride()) {                           \
-      const I sample = I(turn) / inner, n = sample / pixels;                                         \
-      Place<I> place(job, sample - n * pixels);                                                      \
-      Sampler<T, R, I, ND, room, fixed>::name(job, n, place, I(turn) - sample * inner + blockIdx.y); \
-    }                                                                                                \
+#define PYSTN_CHANNEL_KERNEL(kernel, name, images, fixed)                                                 \
+  template <class Job, class T, class R, class I, int ND, int room>                                       \
+  __global__ void kernel(const Job job) {                                                                 \
+    const I pixels = I(job.pixels), inner = job.adjacent_layers ? I(job.layers) : I(1);                   \
+    const Index count = (images) * job.pixels * inner;                                                    \
+    for (Index turn = first_turn(); turn < count; turn += turn_stride()) {                                \
+      const I sample = quotient(I(turn), inner), n = quotient(sample, pixels);                            \
+      Place<I> place(job, sample - n * pixels);                                                           \
+      Sampler<Job, T, R, I, ND, room, fixed>::name(job, n, place, I(turn) - sample * inner + blockIdx.y); \
+    }                                                                                                     \
   }
 
 PYSTN_CHANNEL_KERNEL(forward, forward, job.output_batch, false)
@@ -547,34 +553,61 @@ PYSTN_CHANNEL_KERNEL(push_fixed, push, job.batch, true)
 #undef PYSTN_CHANNEL_KERNEL
 
 // A thread has a row of sums, and every so many samples.
-template <class T, class R, class I, int ND, int room>
-__global__ void vjp_options(const SampleJob job) {
+template <class Job, class T, class R, class I, int ND, int room>
+__global__ void vjp_options(const Job job) {
   const Index group = first_turn(), count = job.batch * job.pixels;
   if (group >= job.groups) return;
   for (Index turn = group; turn < count; turn += job.groups) {
     const Place<I> place(job, I(turn % job.pixels));
-    Sampler<T, R, I, ND, room>::vjp_options(job, I(turn / job.pixels), place, job.partial + group * job.partial_row);
+    Sampler<Job, T, R, I, ND, room>::vjp_options(job, I(turn / job.pixels), place,
+                                                 job.partial + group * job.partial_row);
   }
 }
 
 // partial[matrix, chunk] = the sum of g (x, y, z, 1) over a chunk of the samples of a matrix. A block has a chunk.
-template <class T, class R, class I, int ND, int room>
-__global__ void vjp_matrix(const SampleJob job) {
-  __shared__ double sums_of_threads[block_threads];
+template <class Job, class T, class R, class I, int ND, int room>
+__global__ void vjp_matrix(const Job job) {
+  __shared__ double of_warps[(ND + 1) * (ND + 1)][block_threads / 32];
   const Index matrix = blockIdx.x / job.source.chunks, chunk = blockIdx.x % job.source.chunks;
   const Index pixels = job.pixels / job.source.count;  // of a matrix
   const I n = I(matrix / job.source.count);
   double sums[ND + 1][ND + 1] = {};
   for (Index pixel = chunk * block_threads + threadIdx.x; pixel < pixels; pixel += job.source.chunks * block_threads) {
     Place<I> place(job, I(matrix % job.source.count * pixels + pixel));
-    Sampler<T, R, I, ND, room>::add_to_matrix(job, n, place, sums);
+    Sampler<Job, T, R, I, ND, room>::add_to_matrix(job, n, place, sums);
   }
-  const int rows = ND + is_projective(job);
-  for (int r = 0; r < rows; ++r)
-    for (int b = 0; b <= ND; ++b) {
-      const double sum = block_sum(sums[r][b], sums_of_threads);
-      if (threadIdx.x == 0) job.source.partial[(Index(blockIdx.x) * rows + r) * (ND + 1) + b] = sum;
-    }
+  const int entries = (ND + is_projective(job)) * (ND + 1), lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  PYSTN_UNROLL
+  for (int e = 0; e < (ND + 1) * (ND + 1); ++e) {
+    if (e >= entries) break;
+    double sum = sums[e / (ND + 1)][e % (ND + 1)];
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+    if (lane == 0) of_warps[e][warp] = sum;
+  }
+  __syncthreads();
+  if (int(threadIdx.x) < entries) {
+    double sum = 0;
+    for (int w = 0; w < block_threads / 32; ++w) sum += of_warps[threadIdx.x][w];
+    job.source.partial[Index(blockIdx.x) * entries + threadIdx.x] = sum;
+  }
+}
+
+struct ChunksJob {
+  const double* partial;  // (matrices, chunks, entries)
+  void* sums;             // (matrices, entries)
+  Index matrices, chunks, entries;
+};
+
+// The sums over the chunks, a warp for each.
+template <class R>
+__global__ void sum_chunks(const ChunksJob job) {
+  const Index at = first_turn() / 32, lane = threadIdx.x % 32;
+  if (at >= job.matrices * job.entries) return;
+  const double* const from = job.partial + at / job.entries * job.chunks * job.entries + at % job.entries;
+  double sum = 0;
+  for (Index chunk = lane; chunk < job.chunks; chunk += 32) sum += from[chunk * job.entries];
+  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  if (lane == 0) static_cast<R*>(job.sums)[at] = R(sum);
 }
 
 }  // namespace pystn::PYSTN_LEVEL

@@ -9,6 +9,10 @@ namespace pystn::PYSTN_LEVEL {
 PYSTN_HD Index first_turn() { return Index(blockIdx.x) * blockDim.x + threadIdx.x; }
 PYSTN_HD Index turn_stride() { return Index(gridDim.x) * blockDim.x; }
 
+// Of numbers that are not negative, and often 1.
+PYSTN_HD int quotient(int a, int b) { return b == 1 ? a : int(unsigned(a) / unsigned(b)); }
+PYSTN_HD Index quotient(Index a, Index b) { return b == 1 ? a : a / b; }
+
 constexpr int block_threads = 256;
 
 // The sum over a block, in an order of its own; of thread 0 alone. `room` has a number for each thread.

@@ -60,6 +60,7 @@ def add_up(call: Call, image: DeviceArray, direction: str, order: int) -> None:
     for walk in (EXPONENTS, SUMS):
         to.walk = walk
         call.run(f"{direction}_fixed", batch, order)
+    call.launched = None  # into cells that are gone by then
     store(cells, image)
 
 

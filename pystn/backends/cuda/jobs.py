@@ -21,14 +21,17 @@ from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.interpolation import Interpolation
 from pystn.options import SamplingOptions
 
-__all__ = ["BLOCK", "INT_MAX", "MAX_NDIM", "ROOMS", "Call", "merged"]
+__all__ = ["BLOCK", "INT_MAX", "MAX_NDIM", "PLAIN_KERNELS", "ROOMS", "Call", "merged", "sum_chunks"]
 
 MAX_NDIM, MAX_RANK = 3, 8
 BLOCK = 256  # threads of a block; block_threads in sampling.cuh
 ROOMS = (1, 2, 4, 8, 64)  # taps on an axis that kernels are made for: nearest, linear, cubic, any of so many
 ENOUGH_THREADS = 1 << 18  # from so many on a thread takes all channels of its sample
 NEAREST, LINEAR, CUBIC = 0, 1, 2  # of Mode in src/core/interpolation.hpp
-INT_MAX = 2**31 - 1
+INT_MAX = 2**31 - 2**16  # what is computed from indices may go somewhat beyond them
+# Kernels that are compiled for a PlainJob too.
+PLAIN_KERNELS = ("forward", "vjp_input", "vjp_input_fixed", "vjp_grid", "vjp_matrix")
+CONSTANT = 5  # of Boundary in src/core/boundaries.hpp
 MAX_LAYERS = 65535  # blocks along y
 CHANNELS_EACH = 4  # at least, of a thread that shares a sample with others
 MANY_CHANNELS = 8  # next to each other in memory: so many threads that are neighbours share them
@@ -118,6 +121,20 @@ class SampleJob(ctypes.Structure):
     ]
 
 
+class ChunksJob(ctypes.Structure):
+    _fields_ = [(name, c_void_p) for name in ("partial", "sums")] + [
+        (name, c_longlong) for name in ("matrices", "chunks", "entries")
+    ]
+
+
+def sum_chunks(partial: DeviceArray, sums: DeviceArray) -> None:
+    """Fill `sums` (*matrices, rows, columns) with those of `partial` (matrices, chunks, rows, columns), double."""
+    matrices, chunks, rows, columns = partial.shape
+    job = ChunksJob(partial.data.ptr, sums.data.ptr, matrices, chunks, rows * columns)
+    real = "float" if sums.itemsize == 4 else "double"
+    launch(f"sum_chunks<{real}>", 32 * sums.size, argument(job), BLOCK)
+
+
 # Numbers that the kernels read from memory, by what they belong to and device.
 _tables: WeakKeyDictionary[SamplingOptions | Interpolation, dict[tuple[Any, ...], DeviceArray]] = WeakKeyDictionary()
 
@@ -158,6 +175,7 @@ class Call:
         self.partial: tuple[int, ...] | None = None  # shape of the sums for the gradient to matrices
         self.strides: dict[str, list[int]] = {}  # along the shape, merged before they are handed to the kernels
         self.elements: set[int] = set()  # of images and samples
+        self.sums: int | None = None  # of the image that is added to, which may be wider
         self.extent = 0
         self.channels_last = options.channel_axis == -1
         self.made = isinstance(grid, MatrixCoordinates)
@@ -219,7 +237,9 @@ class Call:
         to.channel = stride_of(pixels, -1 if self.channels_last else 1, parts)
         for a in range(ndim):
             to.axis[a] = stride_of(pixels, (ndim if self.channels_last else ndim + 1) - a, parts)
-        if name != "grad_input":  # which is added to in a type of its own
+        if name == "grad_input":
+            self.sums = to.type
+        else:
             self.elements.add(to.type)
 
     def samples(self, name: str, array: DeviceArray | None, *, channels: bool = True, components: bool = False) -> None:
@@ -318,10 +338,11 @@ class Call:
         if matrices * pixels == 0:
             return cupy.zeros(theta)
         source.chunks = max(1, min(-(-pixels // BLOCK), -(-1024 // matrices)))
-        partial = cupy.empty((matrices, source.chunks, *theta[-2:]))
+        partial, sums = cupy.empty((matrices, source.chunks, *theta[-2:])), cupy.empty(theta)
         source.partial, self.partial = partial.data.ptr, partial.shape
         self.launched = launch(self.name("vjp_matrix", 1), matrices * source.chunks * BLOCK, argument(job), BLOCK)
-        return partial.sum(axis=1).reshape(theta)
+        sum_chunks(partial, sums)
+        return sums
 
     def run_groups(self, partial: DeviceArray) -> None:
         """Add to rows of sums, one for each thread."""
@@ -355,14 +376,28 @@ class Call:
 
     def name(self, direction: str, order: int) -> str:
         """The name expression of a kernel that takes derivatives of so high an order of the weights."""
-        pixels = "float" if self.elements == {0} else "double" if self.elements == {1} else "Any"
+        elements = self.elements | ({self.sums} if self.sums is not None else set())
+        pixels = "float" if elements == {0} else "double" if elements == {1} else "Any"
         real = "float" if self.single else "double"
         if pixels == "double" and self.single:
             pixels = "Any"
         turns = self.job.batch * self.job.pixels * max(1, self.job.layers)
-        small = max(self.extent, turns) <= INT_MAX
-        index = "int" if small else "long long"
-        return f"{direction}<{pixels}, {real}, {index}, {self.ndim}, {self.room(order)}>"
+        small = max(self.extent, turns, *self.job.size) <= INT_MAX
+        index, room = "int" if small else "long long", self.room(order)
+        plain = direction in PLAIN_KERNELS and pixels == real and small and room <= 4 and self.plain()
+        return f"{direction}<{plain or 'SampleJob'}, {pixels}, {real}, {index}, {self.ndim}, {room}>"
+
+    def plain(self) -> str | None:
+        """The type of the job, if it is a PlainJob."""
+        job, ndim = self.job, self.ndim
+        more = job.components == 2 or job.cutoff or job.projected or job.mask.data or job.fill or job.chosen.data
+        boundaries = {job.kernel[a].boundary for a in range(ndim)}
+        known = job.source.kind == 1 or (job.source.kind == 0 and bool(job.grid_type) != self.single)
+        if more or not known or job.output_batch != job.batch or len(boundaries) > 1 or CONSTANT in boundaries:
+            return None
+        if job.rank != ndim and (job.rank != 1 or self.made):
+            return None
+        return f"PlainJob<{job.rank}, {job.source.kind}, {boundaries.pop()}>"
 
     def room(self, order: int) -> int:
         kernels = [self.job.kernel[a] for a in range(self.ndim)]

@@ -11,7 +11,7 @@ import cupy
 import numpy as np
 
 from pystn.backends.cuda.arrays import DeviceArray
-from pystn.backends.cuda.jobs import Call, GridArray, ImageArray, MatrixArray, SampleArray, SampleJob
+from pystn.backends.cuda.jobs import Call, GridArray, ImageArray, MatrixArray, SampleArray, SampleJob, sum_chunks
 from pystn.backends.cuda.source import Launch
 
 __all__ = ["Repeat", "RepeatVjp"]
@@ -164,5 +164,6 @@ class RepeatVjp(Repeat):
             else:
                 arrays["partial"] = partial = cupy.ndarray(self.partial)
                 self.passes[-1].run(arrays)
-                to_source = partial.sum(axis=1).reshape(of.shape).astype(of.dtype, copy=False)
+                to_source = cupy.ndarray(of.shape, of.dtype)
+                sum_chunks(partial, to_source)
         return to_input, to_source

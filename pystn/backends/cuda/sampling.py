@@ -11,7 +11,7 @@ import numpy as np
 from pystn.backends.cuda import accumulation
 from pystn.backends.cuda.accumulation import add_up
 from pystn.backends.cuda.arrays import DeviceArray
-from pystn.backends.cuda.jobs import ROOMS, Call, fill_table
+from pystn.backends.cuda.jobs import PLAIN_KERNELS, ROOMS, Call, fill_table
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions
 
@@ -51,9 +51,14 @@ ORDERS = {
 def names() -> Iterator[str]:
     """Every name expression of a kernel that may be asked for."""
     yield from accumulation.names()
+    yield from ("sum_chunks<float>", "sum_chunks<double>")
     types = [("float", "float"), ("float", "double"), ("double", "double"), ("Any", "float"), ("Any", "double")]
     for direction, (pixels, real), index, ndim, room in product(ORDERS, types, ("int", "long long"), (1, 2, 3), ROOMS):
-        yield f"{direction}<{pixels}, {real}, {index}, {ndim}, {room}>"
+        yield f"{direction}<SampleJob, {pixels}, {real}, {index}, {ndim}, {room}>"
+    for direction, real, ndim, room in product(PLAIN_KERNELS, ("float", "double"), (1, 2, 3), (1, 2, 4)):
+        sources = [(1, 0), (ndim, 0), (ndim, 1)] if direction != "vjp_matrix" else [(ndim, 1)]
+        for (axes, source), boundary in product(dict.fromkeys(sources), range(5)):
+            yield f"{direction}<PlainJob<{axes}, {source}, {boundary}>, {real}, {real}, int, {ndim}, {room}>"
 
 
 def grid_sample(
