@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import shutil
+from contextlib import contextmanager
 from importlib.util import find_spec
 from zlib import crc32
 
@@ -49,15 +50,50 @@ class Cuda:
 
     @staticmethod
     def array(values):
-        import cupy
-
-        return cupy.asarray(values) if isinstance(values, np.ndarray) else values
+        return on_device(values) if isinstance(values, np.ndarray) else values
 
     @staticmethod
     def numpy(array):
         import cupy
 
         return cupy.asnumpy(array)
+
+
+def on_device(values):
+    """A NumPy array in CuPy's memory with the strides that it has, as a test of layouts wants.
+
+    Not with those that are no multiples of its elements' size: where they lead nothing on a device can read.
+    """
+    import cupy
+
+    if values.size == 0 or any(stride % values.itemsize for stride in values.strides):
+        return cupy.asarray(values)
+    low, high = np.lib.array_utils.byte_bounds(values)
+    first, octets = values.ctypes.data - low, np.full(high - low, 0xFF, np.uint8)  # NaN in the gaps
+    np.ndarray(values.shape, values.dtype, octets, first, values.strides)[...] = values
+    return cupy.ndarray(values.shape, values.dtype, cupy.asarray(octets).data + first, values.strides)
+
+
+def assert_same_sums(backend, actual, expected, what=""):
+    """Bitwise what they are once more, but for rounding on a device: sums into an image are made by atomics there, in
+    any order."""
+    if backend.name != Cuda.name:
+        np.testing.assert_array_equal(actual, expected, err_msg=what)
+        return
+    finite = expected[np.isfinite(expected)]
+    bound = 100 * np.finfo(expected.dtype).eps * np.abs(finite).max(initial=0)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=bound, err_msg=what)
+
+
+@contextmanager
+def skipped_if_torch_has_none():
+    """Second derivatives of grid_sample are missing in PyTorch 2.11."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "is not implemented" not in str(error):
+            raise
+        pytest.skip(f"PyTorch has no such derivative: {error}")
 
 
 def has_device():

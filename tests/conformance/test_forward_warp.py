@@ -64,8 +64,9 @@ def test_value_and_derivatives(backend, rng, size, mode, padding_mode, batch, ax
 def test_what_is_not_asked_for_is_none(backend, rng, wrt):
     values, grid = map(backend.array, case(rng, (5, 6), (2, 2)))
     value = pystn.forward_warp(values, grid, (5, 6))
-    both = pystn.forward_warp_vjp(value, values, grid, (5, 6))
-    one = pystn.forward_warp_vjp(value, values, grid, (5, 6), wrt=wrt)
+    options = {"deterministic": True}  # or quotients of little hang on the order of their sums
+    both = pystn.forward_warp_vjp(value, values, grid, (5, 6), **options)
+    one = pystn.forward_warp_vjp(value, values, grid, (5, 6), wrt=wrt, **options)
     asked = ("values", "grid").index(wrt)
     assert one[1 - asked] is None
     np.testing.assert_array_equal(backend.numpy(one[asked]), backend.numpy(both[asked]))

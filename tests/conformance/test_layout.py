@@ -296,8 +296,9 @@ class Operation:
     """A call, the arrays that it reads, by name, and how many arrays its tuple `out` has: 0 where `out`
     is no tuple, None where there is none."""
 
-    def __init__(self, function, reads, outs=None, before_size=0, fixed=()):
+    def __init__(self, function, reads, outs=None, before_size=0, fixed=(), **given):
         self.function, self.reads, self.outs, self.before_size, self.fixed = function, reads, outs, before_size, fixed
+        self.given = given
 
     def run(self, arrays, options, size=None, **extra):
         """A tuple of results; those that splat are given the size after their first few arrays."""
@@ -306,7 +307,7 @@ class Operation:
             given.insert(self.before_size, SIZE if size is None else size)
         if self.fixed:  # the spline filter takes nothing that samplers do but the layout
             options = {k: v for k, v in options.items() if k == "channel_axis"}
-        result = self.function(*given, *self.fixed, **options, **extra)
+        result = self.function(*given, *self.fixed, **options, **self.given, **extra)
         return result if isinstance(result, tuple) else (result,)
 
     def into(self, arrays, options, outs):
@@ -315,6 +316,7 @@ class Operation:
 
 SIZE = (9, 7)
 SPLINE = (3, "border")
+EPS = 4.0  # counts go down to -3.4, and a quotient by little hangs on the order of sums
 OPERATIONS = {
     "grid_sample": Operation(pystn.grid_sample, ("input", "grid"), 0),
     "grid_sample_vjp": Operation(pystn.grid_sample_vjp, ("samples", "input", "grid"), 2),
@@ -331,11 +333,11 @@ OPERATIONS = {
     "grid_count_vjp": Operation(pystn.grid_count_vjp, ("count", "grid"), 1, 2),
     "grid_count_jvp": Operation(pystn.grid_count_jvp, ("grid", "d_grid"), 0, 2),
     "grid_count_vjp2": Operation(pystn.grid_count_vjp2, ("d_grid", "count", "grid"), None, 3),
-    "forward_warp": Operation(pystn.forward_warp, ("samples", "grid"), None, 2),
-    "forward_warp_vjp": Operation(pystn.forward_warp_vjp, ("input", "samples", "grid"), None, 3),
-    "forward_warp_jvp": Operation(pystn.forward_warp_jvp, ("samples", "grid", "d_samples", "d_grid"), None, 4),
+    "forward_warp": Operation(pystn.forward_warp, ("samples", "grid"), None, 2, eps=EPS),
+    "forward_warp_vjp": Operation(pystn.forward_warp_vjp, ("input", "samples", "grid"), None, 3, eps=EPS),
+    "forward_warp_jvp": Operation(pystn.forward_warp_jvp, ("samples", "grid", "d_samples", "d_grid"), None, 4, eps=EPS),
     "forward_warp_vjp2": Operation(
-        pystn.forward_warp_vjp2, ("d_samples", "d_grid", "input", "samples", "grid"), None, 5
+        pystn.forward_warp_vjp2, ("d_samples", "d_grid", "input", "samples", "grid"), None, 5, eps=EPS
     ),
     "spline_filter": Operation(pystn.spline_filter, ("input",), 0, fixed=SPLINE),
     "spline_filter_vjp": Operation(pystn.spline_filter_vjp, ("coefficients", "input"), 1, fixed=SPLINE),

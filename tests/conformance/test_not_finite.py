@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from conftest import assert_same_sums
 
 import pystn
 
@@ -34,9 +35,8 @@ def test_a_coordinate_that_is_not_finite_is_outside(backend, cell, rng, dtype, s
         silent = np.moveaxis(cotangent, layout, 1).copy()
         silent[:, :, lost] = 0
         arrays[0] = backend.array(np.moveaxis(silent, 1, layout).copy())
-        np.testing.assert_array_equal(
-            grad_input, backend.numpy(pystn.grid_sample_vjp(*arrays, **options)[0]), err_msg=what
-        )
+        expected = backend.numpy(pystn.grid_sample_vjp(*arrays, **options)[0])
+        assert_same_sums(backend, grad_input, expected, what)
         tangent = backend.numpy(
             pystn.grid_sample_jvp(*arrays[1:], arrays[1], backend.array(np.ones_like(grid)), **options)
         )

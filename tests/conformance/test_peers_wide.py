@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import coordinates
+from conftest import coordinates, skipped_if_torch_has_none
 
 import pystn
 
@@ -32,26 +32,42 @@ def near(backend, actual, expected, what):
     np.testing.assert_allclose(backend.numpy(actual), expected, rtol=0, atol=bound, err_msg=what)
 
 
+def of_torch(torch, mode, padding_mode, align_corners, *arrays):
+    """Its grid_sample, autograd.grad of it, and the tensors of cotangent, image and grid."""
+    g, image, points = tensors = [torch.from_numpy(a).requires_grad_() for a in arrays]
+    output = torch.nn.functional.grid_sample(image, points, TORCH_MODES[mode], padding_mode, align_corners)
+    return output, torch.autograd.grad(output, (image, points), g, create_graph=True), tensors
+
+
 @pytest.mark.parametrize("ndim, mode, padding_mode, align_corners", CELLS)
 @pytest.mark.parametrize("reach", [1.2, 2.5])
-def test_torch_value_gradients_and_their_gradients(backend, rng, ndim, mode, padding_mode, align_corners, reach):
-    """grid_sample, autograd.grad of it, and autograd.grad of that."""
+def test_torch_value_and_gradients(backend, rng, ndim, mode, padding_mode, align_corners, reach):
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     for _ in range(3):
         input, grid, cotangent = drawn(rng, ndim, reach)
-        image, points, g = (torch.from_numpy(a).requires_grad_() for a in (input, grid, cotangent))
-        output = torch.nn.functional.grid_sample(image, points, TORCH_MODES[mode], padding_mode, align_corners)
-        gradients = torch.autograd.grad(output, (image, points), g, create_graph=True)
+        output, gradients, _ = of_torch(torch, *options.values(), cotangent, input, grid)
         arrays = [backend.array(a) for a in (cotangent, input, grid)]
-        options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
         near(backend, pystn.grid_sample(*arrays[1:], **options), output, "value")
         ours = pystn.grid_sample_vjp(*arrays, **options)
         for what, mine, theirs in zip(("grad_input", "grad_grid"), ours, gradients, strict=True):
             near(backend, mine, theirs, what)
+
+
+@pytest.mark.parametrize("ndim, mode, padding_mode, align_corners", CELLS)
+@pytest.mark.parametrize("reach", [1.2, 2.5])
+def test_torch_gradients_of_gradients(backend, rng, ndim, mode, padding_mode, align_corners, reach):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
+    for _ in range(3):
+        input, grid, cotangent = drawn(rng, ndim, reach)
+        _, gradients, (g, image, points) = of_torch(torch, *options.values(), cotangent, input, grid)
+        arrays = [backend.array(a) for a in (cotangent, input, grid)]
         directions = rng.standard_normal(input.shape), rng.standard_normal(grid.shape)
-        twice = torch.autograd.grad(
-            gradients, (g, image, points), tuple(map(torch.from_numpy, directions)), allow_unused=True
-        )
+        with skipped_if_torch_has_none():
+            twice = torch.autograd.grad(
+                gradients, (g, image, points), tuple(map(torch.from_numpy, directions)), allow_unused=True
+            )
         ours = pystn.grid_sample_vjp2(*map(backend.array, directions), *arrays, **options)
         for what, mine, theirs, primal in zip(
             ("grad_grad_output", "grad_input", "grad_grid"), ours, twice, (g, image, points), strict=True

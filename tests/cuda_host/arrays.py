@@ -66,12 +66,24 @@ class Device:
         synchronise("Device.synchronize")
 
 
+class Memory:
+    """A number at an address, as NumPy finds it."""
+
+    def __init__(self, pointer, dtype):
+        self.owner = pointer.owner
+        data = (pointer.ptr, False)
+        self.__array_interface__ = {"shape": (), "typestr": np.dtype(dtype).str, "data": data, "version": 3}
+
+
 class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     __array_priority__ = 100
 
-    def __init__(self, shape, dtype=float, order="C"):
+    def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C"):
         self._device = _device
-        self._host = memory.allocate(shape, dtype, order)
+        if memptr is None:
+            self._host = memory.allocate(shape, dtype, order)
+        else:
+            self._host = np.lib.stride_tricks.as_strided(np.asarray(Memory(memptr, dtype)), shape, strides)
 
     # ---- What is the same as NumPy's
 
@@ -99,7 +111,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     @property
     def data(self):
         pointer = self._host.ctypes.data if self.size else 0
-        return SimpleNamespace(ptr=pointer, device=self.device, device_id=self._device)
+        return SimpleNamespace(ptr=pointer, device=self.device, device_id=self._device, owner=self._host)
 
     device = property(lambda self: Device(self._device))
 
@@ -222,7 +234,7 @@ def box(host):
 def owned(values):
     """A NumPy array copied into the memory of the stand-in, in its order of axes."""
     fortran = values.flags.f_contiguous and not values.flags.c_contiguous
-    array = ndarray(values.shape, values.dtype, "F" if fortran else "C")
+    array = ndarray(values.shape, values.dtype, order="F" if fortran else "C")
     array._host[...] = values
     return array
 

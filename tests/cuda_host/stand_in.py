@@ -20,12 +20,12 @@ ABSENT = {
 
 
 def empty(shape, dtype=float, order="C"):
-    return ndarray(shape, dtype, order)
+    return ndarray(shape, dtype, order=order)
 
 
 def full(shape, fill_value, dtype=None, order="C"):
     value = opened(fill_value)
-    array = ndarray(shape, np.asarray(value).dtype if dtype is None else dtype, order)
+    array = ndarray(shape, np.asarray(value).dtype if dtype is None else dtype, order=order)
     array._host[...] = value
     return array
 
@@ -41,7 +41,7 @@ def ones(shape, dtype=float, order="C"):
 def empty_like(prototype, dtype=None, order="K", subok=None, shape=None):
     host = np.empty_like(opened(prototype), dtype, order, shape=shape)
     fortran = host.flags.f_contiguous and not host.flags.c_contiguous
-    return ndarray(host.shape, host.dtype, "F" if fortran else "C")
+    return ndarray(host.shape, host.dtype, order="F" if fortran else "C")
 
 
 def full_like(prototype, fill_value, dtype=None, order="K", subok=None, shape=None):

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import oracle
 import pytest
+from conftest import assert_same_sums
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jacobians import assert_adjoint, assert_close, assert_second_order, difference
@@ -154,7 +155,7 @@ def test_derivatives(backend, rng, options, size, batch, dtype):
     for name, at in (("first", 0), ("second", 1)):
         alone = pystn.compose_grids_vjp(backend.array(cotangent), *primals, wrt=name, **options)
         assert alone[1 - at] is None
-        np.testing.assert_array_equal(backend.numpy(alone[at]), pulled[at])
+        assert_same_sums(backend, backend.numpy(alone[at]), pulled[at])
     parts = [
         pystn.compose_grids_jvp(*primals, *pair, **options)
         for pair in ((given[0], None), (None, given[1]), (None,) * 2)
@@ -197,7 +198,7 @@ def test_second_derivatives_that_are_wanted(backend, rng, dtype):
         alone = pystn.compose_grids_vjp2(*gg, *arrays, wrt=name)
         assert [g is None for g in alone] == [k != i for i in range(3)]
         assert alone[k].dtype == dtype
-        np.testing.assert_array_equal(backend.numpy(alone[k]), backend.numpy(found[k]))
+        assert_same_sums(backend, backend.numpy(alone[k]), backend.numpy(found[k]))
     for zero, like in zip(pystn.compose_grids_vjp2(None, None, *arrays), arrays, strict=True):
         assert zero.shape == like.shape
         assert zero.dtype == dtype

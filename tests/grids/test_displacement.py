@@ -5,6 +5,7 @@ import re
 import numpy as np
 import oracle
 import pytest
+from conftest import assert_same_sums
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jacobians import assert_adjoint, assert_close, assert_second_order, difference
@@ -258,7 +259,7 @@ def test_second_derivatives_that_are_wanted(backend, rng, dtype):
         alone = pystn.invert_displacement_vjp2(gg, u, flow, wrt=name)
         assert alone[1 - k] is None
         assert alone[k].dtype == dtype
-        np.testing.assert_array_equal(backend.numpy(alone[k]), backend.numpy(found[k]))
+        assert_same_sums(backend, backend.numpy(alone[k]), backend.numpy(found[k]))
     for zero in pystn.invert_displacement_vjp2(None, u, flow):
         assert zero.shape == flow.shape
         assert zero.dtype == dtype

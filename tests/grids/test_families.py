@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import oracle
 import pytest
+from conftest import assert_same_sums
 from families import CELLS, FAMILIES, SIZES, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,7 +121,7 @@ def test_second_derivatives_have_the_shapes_and_dtypes_of_what_they_are_to(backe
         alone = family.vjp2(*arrays, wrt=wrt)
         assert len(alone) == 2
         assert alone[1 - at] is None
-        np.testing.assert_array_equal(backend.numpy(alone[at]), found[at])
+        assert_same_sums(backend, backend.numpy(alone[at]), found[at])
     zero = family.vjp2(None, *arrays[1:], wrt=("theta", "grad_grid", *family._state))
     for gradient, like in zip(zero, (u, theta, *(getattr(family, n) for n in family._state)), strict=True):
         assert gradient.shape == like.shape

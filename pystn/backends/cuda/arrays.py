@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import cupy
 import numpy as np
 
 __all__ = ["DeviceArray", "argument", "element_of", "extent_of", "parts_of", "readable", "stride_of"]
@@ -36,8 +37,11 @@ def extent_of(array: DeviceArray) -> int:
 
 def readable(array: DeviceArray) -> DeviceArray:
     """The array, or a copy if its elements are not at multiples of their size: none that is written is like that."""
-    aligned = array.data.ptr % array.itemsize == 0 and all(stride % array.itemsize == 0 for stride in array.strides)
-    return array if aligned else array.copy()
+    if array.data.ptr % array.itemsize == 0 and all(stride % array.itemsize == 0 for stride in array.strides):
+        return array
+    # By bytes: to read a number where it is not aligned is an error on a device, and ends the process' use of it.
+    octets = cupy.ndarray((*array.shape, array.itemsize), np.uint8, array.data, (*array.strides, 1))
+    return octets.copy().view(array.dtype)[..., 0]
 
 
 def argument(job: ctypes.Structure) -> DeviceArray:
