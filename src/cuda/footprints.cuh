@@ -80,10 +80,10 @@ struct FootprintPoint {
     }
     for (int a = 0; a < feet.ndim; ++a) {
       const R x = R(element(job, job.grid.data, at_grid + a * I(job.grid.component)));
-      const auto normalize = Normalization<R>::of(convention, job.full[a]);
+      const auto normalize = Normalization<R>::of(convention, job.size[a]);
       cut = cut || !is_finite(x);
       if (!cut && Cutoff(job.cutoff) != Cutoff::none)
-        cut = CutoffLine<R>(Cutoff(job.cutoff), convention, job.full[a]).leaves_out(x);
+        cut = CutoffLine<R>(Cutoff(job.cutoff), convention, job.size[a]).leaves_out(x);
       factor[a] = normalize.scale;
       const R step = turns ? R(element(job, job.d_grid.data, d_at_grid + a * I(job.d_grid.component))) : R(0);
       p[a] = along(with_tangent<X>(R(0), step), between(-bound, normalize(x), bound), factor[a]);

@@ -64,7 +64,7 @@ struct SampleJob {
   Index layers;  // threads that share the channels of a sample, each taking every so many
   Index pixels, shape[max_rank];
   Index depth;  // samples along the projected axis, of which the shape has one; else 1
-  Index size[max_ndim], full[max_ndim], origin[max_ndim];
+  Index size[max_ndim];
   int rank, components, grid_type, coordinates, subgradient, cutoff, projected, maximum;
   int adjacent_layers, unused;  // whether these are next to each other, as channels are in memory
 };

@@ -153,7 +153,7 @@ PYSTN_HD void with_kernel_of(const SampleJob& job, int a, Subgradient rule, Body
   else if constexpr (room == 4)
     body(Cubic<R>{R(job.kernel[a].parameter)});
   else
-    with_kernel<R>(kernel_of(job, a), rule, lattice_tolerance<R>(rule, job.full[a]), body);
+    with_kernel<R>(kernel_of(job, a), rule, lattice_tolerance<R>(rule, job.size[a]), body);
 }
 
 // The taps of a sample on one axis, of which there are `room` at most.
@@ -172,7 +172,7 @@ struct AxisTaps {
   PYSTN_HD void place(const Job& job, int a, Boundary boundary, R x) {
     const bool folded = room <= 2 || (room != 4 && folds(Mode(job.kernel[a].mode)));
     const Coordinates convention = Coordinates(job.coordinates);
-    const I n = I(job.full[a]);
+    const I n = I(job.size[a]);
     if (folded) {
       with_fold(boundary, [&](auto fold) {
         using Folding = Projection<R, decltype(fold)::template Fold>;
@@ -273,7 +273,7 @@ struct Sample {
   static PYSTN_HD bool is_cut(const Job& job, int a, R x) {
     if (!is_finite(x)) return true;
     if (Cutoff(job.cutoff) == Cutoff::none) return false;
-    return CutoffLine<R>(Cutoff(job.cutoff), Coordinates(job.coordinates), job.full[a]).leaves_out(x);
+    return CutoffLine<R>(Cutoff(job.cutoff), Coordinates(job.coordinates), job.size[a]).leaves_out(x);
   }
 
   // What core's functions over taps ask for.

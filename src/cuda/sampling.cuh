@@ -580,8 +580,7 @@ __global__ void vjp_matrix(const Job job) {
   PYSTN_UNROLL
   for (int e = 0; e < (ND + 1) * (ND + 1); ++e) {
     if (e >= entries) break;
-    double sum = sums[e / (ND + 1)][e % (ND + 1)];
-    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+    const double sum = warp_sum(sums[e / (ND + 1)][e % (ND + 1)]);
     if (lane == 0) of_warps[e][warp] = sum;
   }
   __syncthreads();
@@ -606,7 +605,7 @@ __global__ void sum_chunks(const ChunksJob job) {
   const double* const from = job.partial + at / job.entries * job.chunks * job.entries + at % job.entries;
   double sum = 0;
   for (Index chunk = lane; chunk < job.chunks; chunk += 32) sum += from[chunk * job.entries];
-  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  sum = warp_sum(sum);
   if (lane == 0) static_cast<R*>(job.sums)[at] = R(sum);
 }
 

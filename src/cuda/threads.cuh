@@ -15,6 +15,12 @@ PYSTN_HD Index quotient(Index a, Index b) { return b == 1 ? a : a / b; }
 
 constexpr int block_threads = 256;
 
+// The sum over a warp, of all of its lanes.
+PYSTN_HD double warp_sum(double x) {
+  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
+  return x;
+}
+
 // The sum over a block, in an order of its own; of thread 0 alone. `room` has a number for each thread.
 PYSTN_HD double block_sum(double x, double* room) {
   room[threadIdx.x] = x;

@@ -114,8 +114,6 @@ class SampleJob(ctypes.Structure):
         ("shape", c_longlong * MAX_RANK),
         ("depth", c_longlong),
         ("size", c_longlong * MAX_NDIM),
-        ("full", c_longlong * MAX_NDIM),
-        ("origin", c_longlong * MAX_NDIM),
         *[(name, c_int) for name in ("rank", "components", "grid_type", "coordinates", "subgradient", "cutoff")],
         *[(name, c_int) for name in ("projected", "maximum", "adjacent_layers", "unused")],
     ]
@@ -194,7 +192,7 @@ class Call:
         spatial = shape[1:-1] if self.channels_last else shape[2:]
         modes = options.modes(ndim)[::-1]
         for a, codes in enumerate(options.axis_codes(ndim)):
-            job.size[a] = job.full[a] = spatial[ndim - 1 - a]
+            job.size[a] = spatial[ndim - 1 - a]
             kernel = job.kernel[a]
             kernel.boundary, kernel.mode, kernel.taps, kernel.variant = codes[:4]
             kernel.parameter, kernel.support, table, kernel.parameters = codes[4:]

@@ -1,5 +1,5 @@
 """Calls done again on arrays of the same kinds: what depends on shapes, strides and options has been resolved, and only
-the addresses in the kernels' arguments change. On the host that is a tenth of the work."""
+the addresses in the kernels' arguments change."""
 
 from __future__ import annotations
 
@@ -82,8 +82,9 @@ def passes_of(calls: Sequence[Call], arrays: Mapping[str, DeviceArray | None]) -
     return passes if passes and len(passes) == len(calls) and all(one.is_of(arrays) for one in passes) else None
 
 
-class Repeat:
-    """A call of the sampler, to be done again. Arrays of another kind get None for an answer."""
+class Remembered:
+    """A call of the sampler: its kernels, and the kinds of what it read. `source` is the grid, or the matrices for
+    samples of a `size`."""
 
     def __init__(
         self, passes: list[Pass], input: DeviceArray, source: DeviceArray, size: Any, samples: DeviceArray
@@ -93,13 +94,6 @@ class Repeat:
         self.size = size
         self.by = "grid" if size is None else "theta"
 
-    @classmethod
-    def of(cls, call: Call, input: DeviceArray, source: DeviceArray, size: Any, output: DeviceArray) -> Repeat | None:
-        """`source` is the grid, or the matrices for samples of a `size`. None if the call is of a kind that is not
-        repeated."""
-        passes = passes_of([call], {"input": input, "grid": source, "theta": source, "samples": output})
-        return None if passes is None else cls(passes, input, source, size, output)
-
     def takes(self, input: Any, source: Any, size: Any) -> bool:
         return (
             self.input.has(input)
@@ -107,6 +101,16 @@ class Repeat:
             and ((size is None and self.size is None) or (type(size) is tuple and size == self.size))
             and cupy.cuda.runtime.getDevice() == self.input.device
         )
+
+
+class Repeat(Remembered):
+    """Samples again. Arrays of another kind get None for an answer."""
+
+    @classmethod
+    def of(cls, call: Call, input: DeviceArray, source: DeviceArray, size: Any, output: DeviceArray) -> Repeat | None:
+        """None if the call is of a kind that is not repeated."""
+        passes = passes_of([call], {"input": input, "grid": source, "theta": source, "samples": output})
+        return None if passes is None else cls(passes, input, source, size, output)
 
     def __call__(self, input: Any, source: Any, size: Any) -> DeviceArray | None:
         if not self.takes(input, source, size):
@@ -116,15 +120,15 @@ class Repeat:
         return output
 
 
-class RepeatVjp(Repeat):
+class RepeatVjp(Remembered):
     """The same of gradients to the input and to the source, None where not wanted."""
 
     to_input: Kind | None
-    partial: tuple[int, ...] | None  # shape of the sums for matrices
     to_source: bool
+    partial: tuple[int, ...] | None  # shape of the sums for matrices
 
     @classmethod
-    def of(  # type: ignore[override]
+    def of(
         cls,
         calls: tuple[Call | None, Call | None],
         input: DeviceArray,
@@ -145,7 +149,7 @@ class RepeatVjp(Repeat):
         self.partial = None if calls[1] is None else calls[1].partial
         return self
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, grad_output: Any, input: Any, source: Any, size: Any
     ) -> tuple[DeviceArray | None, DeviceArray | None] | None:
         if not self.takes(input, source, size) or not self.samples.has(grad_output):
