@@ -103,7 +103,7 @@ def some_of(names):
 def exported():
     """Kernels and an architecture for which they are compiled, in lists of as many as compile fast together.
 
-    All kernels for all architectures take an hour of processor time: that is for PYSTN_ALL_KERNELS=1. Without it some,
+    All kernels for all architectures take an hour or two of processor time: that is for PYSTN_ALL_KERNELS=1. Without it some,
     of each module, are compiled for one of the architectures in turn.
     """
     for part in MODULES:
