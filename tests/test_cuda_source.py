@@ -103,8 +103,8 @@ def some_of(names):
 def exported():
     """Kernels and an architecture for which they are compiled, in lists of as many as compile fast together.
 
-    All kernels for all architectures take an hour or two of processor time: that is for PYSTN_ALL_KERNELS=1. Without it some,
-    of each module, are compiled for one of the architectures in turn.
+    All kernels for all architectures take an hour or two of processor time: that is for PYSTN_ALL_KERNELS=1. Without it
+    some, of each module, are compiled for one of the architectures in turn.
     """
     for part in MODULES:
         names = sorted(backend_module(part).names())
