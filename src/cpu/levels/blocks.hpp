@@ -164,6 +164,16 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       const __m256i offset = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first));
       return V(_mm512_mask_i32gather_pd(_mm512_setzero_pd(), some, offset, from, 8));
     }
+#elif defined(__AVX2__)
+    if constexpr (sizeof(R) == 4) {
+      const __m256i some = _mm256_slli_epi32(__m256i(wanted), 31),
+                    offset = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first));
+      return V(_mm256_mask_i32gather_ps(_mm256_setzero_ps(), from, offset, _mm256_castsi256_ps(some), 4));
+    } else {
+      const __m256i some = _mm256_slli_epi64(_mm256_cvtepi32_epi64(__m128i(wanted)), 63);
+      const __m128i offset = _mm_loadu_si128(reinterpret_cast<const __m128i*>(first));
+      return V(_mm256_mask_i32gather_pd(_mm256_setzero_pd(), from, offset, _mm256_castsi256_pd(some), 8));
+    }
 #else
     alignas(vector_bytes) R some[lanes] = {};
     for (int l = 0; l < lanes; ++l)
@@ -211,16 +221,21 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     PYSTN_HD V curve(int a, int k, int i) const { return load(run.axis[a].d2w + k * strip_columns + i); }
   };
 
-  // or of the usual kernels.
+  // or of the usual kernels: of a strip, unless they are many.
+  static constexpr int together = S <= 2 ? strip_rows : 1;
   template <int order>
-  using KnownTaps = UsualTaps<R, S, ND, false, true, 1, order>;
+  using KnownTaps = UsualTaps<R, S, ND, false, together, order>;
   template <int order>
   struct UsualWeights {
     const KnownTaps<order>& taps;
+    int first = 0;  // entry of pixel 0
 
-    PYSTN_HD const R* w(int a, int k) const { return taps.w[a][k]; }
-    PYSTN_HD V slope(int a, int k, int i) const { return S == 2 ? V{} + R(2 * k - 1) : load(taps.dw[a][k] + i); }
+    PYSTN_HD const R* w(int a, int k) const { return taps.w[a][k] + first; }
+    PYSTN_HD V slope(int a, int k, int i) const {
+      return S == 2 ? V{} + R(2 * k - 1) : load(taps.dw[a][k] + first + i);
+    }
     PYSTN_HD V curve(int, int, int) const { return V{}; }
+    PYSTN_HD const R* factor_of(int a) const { return taps.factor_of(a) + first; }
   };
 
   // The sum over the taps of a block on the first L axes, with derivatives up to `order`.
@@ -357,11 +372,13 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     return static_cast<R*>(samples.data) + General::place_of(job, samples, n, span, 0);
   }
 
-  // Where the samples of a run go: to the output, or to a stream on their way there.
+  // Where the samples of a strip or run go: to the output, or to a stream on their way there.
   struct Target {
     R* at;
-    Index column, channel;
+    Index row, column, channel;
     bool adds;  // to those of less depth
+
+    PYSTN_HD Target from(int64_t r, int64_t i) const { return {at + r * row + i * column, row, column, channel, adds}; }
   };
 
   // Projections are of volumes.
@@ -432,15 +449,13 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         lanes);
   }
 
-  // Calls body(span, target) for the runs of a chunk, whose samples are written,
+  // Calls body(strip, target) for the strips of a chunk, whose samples are written,
   template <class Body>
   static PYSTN_HD void for_each_unstreamed(const SampleJob& job, int64_t n, int64_t chunk, Body&& body) {
-    const Index column = column_stride(job, job.output.axis), channel = job.output.channel;
-    for_each_strip(job, chunk, [&](const Span& strip) {
-      for_each_run(job, strip, [&](const Span& span) {
-        const bool adds = projects(job) && General::depth_of(job, span) != 0;
-        body(span, Target{samples_of(job, job.output, n, span), column, channel, adds});
-      });
+    const Index row = row_stride(job, job.output.axis), column = column_stride(job, job.output.axis);
+    for_each_written_strip(job, chunk, sizeof(R), [&](const Span& strip) {
+      const bool adds = projects(job) && General::depth_of(job, strip) != 0;
+      body(strip, Target{samples_of(job, job.output, n, strip), row, column, job.output.channel, adds});
     });
   }
 
@@ -452,17 +467,21 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       return for_each_unstreamed(job, n, chunk, body);
     const Index row = row_stride(job, job.output.axis);
     Stream<R, streamed, strip_rows, strip_columns> stream(row, channel);
-    for_each_strip(job, chunk, [&](const Span& strip) {
+    for_each_written_strip(job, chunk, sizeof(R), [&](const Span& strip) {
       R* const there = samples_of(job, job.output, n, strip);
       R* const here = stream.begin(there);
-      for_each_run(job, strip, [&](const Span& span) {
-        const Index at = (span.row - strip.row) * stream.row + span.column - strip.column;
-        body(span, Target{here + at, 1, stream.channel, false});
-      });
+      body(strip, Target{here, stream.row, 1, stream.channel, false});
       stream.end(there, row, channel, int(job.channels), strip.rows, strip.count, is_first(job, strip),
                  is_last(job, strip));
     });
     end_streams();
+  }
+
+  // Calls body(span, target) for the runs of a strip.
+  template <class Body>
+  static PYSTN_HD void for_each_run_to(const SampleJob& job, const Span& strip, const Target& to, Body&& body) {
+    for_each_run(job, strip,
+                 [&](const Span& span) { body(span, to.from(span.row - strip.row, span.column - strip.column)); });
   }
 
   // output_c = values(way, c, i, weights), for the blocks of a run that have pixels which are wanted.
@@ -522,7 +541,28 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     int i;
     Flags lit;
 
-    PYSTN_HD Flags inside(int a, int k) const { return lit & load<Flags>(taps.inside[a][k] + i); }
+    // Those whose tap k on an axis is read, as StripTaps::reads.
+    PYSTN_HD Flags inside(int a, int k) const {
+      const Flags at = load<Flags>(taps.cell[a] + i) + k;
+      Flags in = lit & (at >= taps.begin[a]) & (at < taps.end[a]);
+      if constexpr (S > 2) {
+        const V zero{}, w = load(taps.w[a][k] + i);
+        auto busy = w != zero;
+        if constexpr (Taps::has_slopes) busy |= load(taps.dw[a][k] + i) != zero;
+        in &= __builtin_convertvector(busy, Flags);
+      }
+      return in;
+    }
+    // Those that read anything.
+    PYSTN_HD Flags reading() const {
+      Flags all = lit;
+      for (int a = 0; a < ND; ++a) {
+        Flags any{};
+        for (int k = 0; k < S; ++k) any |= inside(a, k);
+        all &= any;
+      }
+      return all;
+    }
     PYSTN_HD Lit next(int a, int k) const { return {at + k * stride[a], taps, stride, i, inside(a, k)}; }
     PYSTN_HD void row(V (&tap)[S]) const {
       // A row of one pixel has the stride 0.
@@ -545,7 +585,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   };
 
   // The value of a block not all of whose pixels are plain, but `any`; those that are not are 0 if taps do not drop.
-  static PYSTN_APART V odd_value(const Plain<KnownTaps<0>>& at, bool any, const V (&weight)[products]) {
+  static PYSTN_HD V odd_value(const Plain<KnownTaps<0>>& at, bool any, const V (&weight)[products]) {
     const KnownTaps<0>& taps = at.taps;
     const UsualWeights<0> from{taps};
     if (taps.drops) return value(Lit<KnownTaps<0>>{at.at, taps, at.stride, at.i, Flags{} + 1}, from, weight);
@@ -556,23 +596,59 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     return x;
   }
 
-  // output = V(U), for pixels of a run that are plain or dark, and for the others if taps outside drop.
-  static PYSTN_APART void put_values(const SampleJob& job, const Span& span, const Target& to, const KnownTaps<0>& taps,
-                                     const R* image, const int64_t* stride) {
-    for (int i = 0; i < span.count; i += lanes) {
-      const Light light(taps, i);
-      const UsualWeights<0> from{taps};
+  // Values of the channels of a block whose first pixel is entry i of taps, not all of them plain; `count` are wanted.
+  static PYSTN_APART void put_odd(const SampleJob& job, const Target& to, const KnownTaps<0>& taps, int i, int count,
+                                  const R* image, const int64_t* stride) {
+    const Light light(taps, i);
+    const FlatWeights<false> weights(UsualWeights<0>{taps}, i);
+    for (int64_t c = 0; c < job.channels; ++c) {
+      V x{};
+      if (!light.none) x = odd_value({image + c * job.input.channel, taps, stride, i}, light.any, weights.weight);
+      for (int l = 0; job.fill && l < lanes; ++l)
+        if (taps.dark[i + l]) x[l] = R(job.fill[c]);
+      store(x, to.at + c * to.channel, to.column, count);
+    }
+  }
+
+  // The same of whole blocks of plain pixels: those of entries i to `end`, of which a last one of fewer pixels is taken
+  // with some before it, or if there are none is as long as its row. Little is known here but what the loop needs, and
+  // that stays in registers.
+  static PYSTN_APART void put_plain(const KnownTaps<0>& taps, int i, int end, const R* image, Index image_channel,
+                                    const int64_t* strides, const Target& to, int64_t channels) {
+    const UsualWeights<0> from{taps};
+    int64_t stride[ND];
+    for (int a = 0; a < ND; ++a) stride[a] = strides[a];
+    const Index out_channel = to.channel, column = to.column;
+    R* out = to.at;
+    for (const int begin = i; i < end; i += lanes, out += lanes * column) {
+      if (i + lanes > end && end - lanes >= begin) {
+        out -= (i + lanes - end) * column;
+        i = end - lanes;
+      }
       const FlatWeights<false> weights(from, i);
-      for (int64_t c = 0; c < job.channels; ++c) {
-        const Plain<KnownTaps<0>> at{image + c * job.input.channel, taps, stride, i};
-        V x{};
-        if (light.all)
-          x = value(at, from, weights.weight);
-        else if (!light.none)
-          x = odd_value(at, light.any, weights.weight);
-        for (int l = 0; job.fill && !light.all && l < lanes; ++l)
-          if (taps.dark[i + l]) x[l] = R(job.fill[c]);
-        store(x, to.at + i * to.column + c * to.channel, to.column, span.count - i);
+      const R* at = image;
+      R* put = out;
+      for (int64_t c = 0; c < channels; ++c, at += image_channel, put += out_channel)
+        store(value(Plain<KnownTaps<0>>{at, taps, stride, i}, from, weights.weight), put, column, end - i);
+    }
+  }
+
+  // output = V(U), for pixels of row r of a strip that are plain or dark, and for the others if taps outside drop.
+  static PYSTN_HD void put_values(const SampleJob& job, const Span& strip, int r, const Target& to,
+                                  const KnownTaps<0>& taps, const R* image, const int64_t* stride) {
+    const int first = r * taps.width;
+    if (taps.all)
+      return put_plain(taps, first, first + strip.count, image, job.input.channel, stride, to, job.channels);
+    for (int i = 0; i < strip.count;) {
+      int end = i;
+      while (end < strip.count && Light(taps, first + end).all) end += lanes;
+      if (end > i) {
+        const int last = end < strip.count ? end : strip.count;
+        put_plain(taps, first + i, first + last, image, job.input.channel, stride, to.from(0, i), job.channels);
+        i = end;
+      } else {
+        put_odd(job, to.from(0, i), taps, first + i, strip.count - i, image, stride);
+        i += lanes;
       }
     }
   }
@@ -583,14 +659,16 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Run<R, ND> run;
     Blocks blocks;
     Places places(job.input);
-    for_each_unstreamed(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) {
-      run.template place<0>(job, n, span, lanes);
-      blocks.set(run, run.placed);
-      places.set(run, run.placed, blocks);
-      if constexpr (S == 1)
-        put_pixels(job, n, span, to, places, blocks);
-      else
-        put_blocks<false>(job, n, span, to, run, blocks, ~Bits(0), BlockValues{run, places, blocks, n});
+    for_each_unstreamed(job, n, chunk % chunks_per_image(job), [&](const Span& strip, const Target& target) {
+      for_each_run_to(job, strip, target, [&](const Span& span, const Target& to) {
+        run.template place<0>(job, n, span, lanes);
+        blocks.set(run, run.placed);
+        places.set(run, run.placed, blocks);
+        if constexpr (S == 1)
+          put_pixels(job, n, span, to, places, blocks);
+        else
+          put_blocks<false>(job, n, span, to, run, blocks, ~Bits(0), BlockValues{run, places, blocks, n});
+      });
     });
   }
 
@@ -607,14 +685,17 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   };
 
-  // Blocks of a run with pixels that are neither plain nor dark.
-  static PYSTN_APART void put_others(const SampleJob& job, int64_t n, const Span& span, const Target& to,
+  // Blocks of row r of a strip with pixels that are neither plain nor dark.
+  static PYSTN_APART void put_others(const SampleJob& job, int64_t n, const Span& strip, int r, const Target& to,
                                      KnownTaps<0>& taps, Blocks& blocks, Places& places) {
+    const Bits others = taps.other_bits(strip, r);
+    if (!others) return;
+    const Span span = KnownTaps<0>::row_of(strip, r);
     Run<R, ND>& run = taps.run;
     run.template place<0>(job, n, span, lanes);
     blocks.set(run, run.placed);
     places.set(run, run.placed, blocks);
-    put_blocks<false>(job, n, span, to, run, blocks, taps.other_bits(span), BlockValues{run, places, blocks, n});
+    put_blocks<false>(job, n, span, to, run, blocks, others, BlockValues{run, places, blocks, n});
   }
 
   // Whether a sample is no number in any channel.
@@ -636,21 +717,38 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     KnownTaps<0> taps(job, 0x7fffffff, true);
     Blocks blocks;
     Places places(job.input);
-    Flag other[strip_columns];
-    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) PYSTN_APART {
-      taps.place(job, n, span, lanes);
-      put_values(job, span, to, taps, image, stride);
-      if constexpr (S > 2)
-        if (taps.doubtful && taps.withdraw(job, span.count, [&](int i) { return has_none(job, to, i); }))
-          put_values(job, span, to, taps, image, stride);
-      if (taps.all || taps.drops) return;
-      if constexpr (!has_many_taps)
-        if (!job.fill) return put_others(job, n, span, to, taps, blocks, places);
-      const Span others = taps.others(span, other);
-      if (others.count <= 0) return;
-      const int64_t begin = others.column - span.column;
-      sample_others<S>(job, n, others, other + begin, taps.run, to.at + begin * to.column, to.column, to.channel);
+    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& strip, const Target& to) PYSTN_APART {
+      for (int r = 0; r < strip.rows; r += together) {
+        const int rows = strip.rows - r < together ? strip.rows - r : together;
+        const Span some{strip.outer, strip.row + r, strip.column, rows, strip.count};
+        put_strip(job, n, some, to.from(r, 0), taps, blocks, places, image, stride);
+      }
     });
+  }
+
+  static PYSTN_HD void put_strip(const SampleJob& job, int64_t n, const Span& strip, const Target& to,
+                                 KnownTaps<0>& taps, Blocks& blocks, Places& places, const R* image,
+                                 const int64_t* stride) {
+    taps.place(job, n, strip, lanes);
+    if constexpr (S == 2 && ND == 2) prefetch_ahead(job, strip, taps, image, job.channels, stride[1]);
+    for (int r = 0; r < strip.rows; ++r) put_values(job, strip, r, to.from(r, 0), taps, image, stride);
+    if constexpr (S > 2)
+      if (taps.doubtful && taps.withdraw(strip.count, [&](int i) { return has_none(job, to, i); }))
+        put_values(job, strip, 0, to, taps, image, stride);
+    if (taps.all || taps.drops) return;
+    Flag other[strip_columns];
+    for (int r = 0; r < strip.rows; ++r) {
+      if constexpr (!has_many_taps)
+        if (!job.fill) {
+          put_others(job, n, strip, r, to.from(r, 0), taps, blocks, places);
+          continue;
+        }
+      const Span others = taps.others(strip, other, r);
+      if (others.count <= 0) continue;
+      const int64_t begin = others.column - strip.column;
+      const Target there = to.from(r, begin);
+      sample_others<S>(job, n, others, other + begin, taps.run, there.at, there.column, there.channel);
+    }
   }
 
   // output = V(Z) + the derivative of V(U) along d_grid and the parameters' tangents
@@ -661,26 +759,42 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Run<R, ND> run;
     Blocks blocks;
     Places places(job.input), tangents(job.d_input);
-    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& span, const Target& to) PYSTN_APART {
-      run.template place<1>(job, n, span, lanes);
-      blocks.set(run, run.placed);
-      if (job.d_input.data) tangents.set(run, run.placed, blocks);
-      run.turn(job, n, span);
-      if (turns) places.set(run, run.placed, blocks);
-      put_blocks<true>(job, n, span, to, run, blocks, ~Bits(0), [&](auto way, int64_t c, int i, const auto& weights) {
-        using Cursor = typename decltype(way)::Cursor;
-        V d = {};
-        if (job.d_input.data) d = value(Cursor(tangents, blocks, i, n, c), Weights{run}, weights.weight);
-        if (!turns) return d;
-        const Cursor at(places, blocks, i, n, c);
-        if constexpr (flat) {
-          d += value(at, Weights{run}, weights.along);
-        } else {
-          const Jet<V, ND> moved = gather<1, ND>(at, Weights{run});
-          for (int a = 0; a < ND; ++a) d += moved.slope[a];
-        }
-        return d;
+    for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& strip, const Target& target) PYSTN_APART {
+      for_each_run_to(job, strip, target, [&](const Span& span, const Target& to) {
+        run.template place<1>(job, n, span, lanes);
+        blocks.set(run, run.placed);
+        if (job.d_input.data) tangents.set(run, run.placed, blocks);
+        run.turn(job, n, span);
+        if (turns) places.set(run, run.placed, blocks);
+        put_blocks<true>(job, n, span, to, run, blocks, ~Bits(0), [&](auto way, int64_t c, int i, const auto& weights) {
+          using Cursor = typename decltype(way)::Cursor;
+          V d = {};
+          if (job.d_input.data) d = value(Cursor(tangents, blocks, i, n, c), Weights{run}, weights.weight);
+          if (!turns) return d;
+          const Cursor at(places, blocks, i, n, c);
+          if constexpr (flat) {
+            d += value(at, Weights{run}, weights.along);
+          } else {
+            const Jet<V, ND> moved = gather<1, ND>(at, Weights{run});
+            for (int a = 0; a < ND; ++a) d += moved.slope[a];
+          }
+          return d;
+        });
       });
+    });
+  }
+
+  // Calls usual(span, its first entry of taps) for the runs of a strip whose taps are usual, and other(span) else.
+  template <int order, class Usual, class Other>
+  static PYSTN_HD void for_each_usual(const SampleJob& job, int64_t n, const Span& strip, KnownTaps<order>& taps,
+                                      bool may_be, Usual&& usual, Other&& other) {
+    if (may_be && strip.rows > 1 && strip.rows <= together && taps.place_all_or_none(job, n, strip, lanes)) {
+      for (int r = 0; r < strip.rows; ++r) usual(KnownTaps<order>::row_of(strip, r), r * taps.width);
+      return;
+    }
+    for_each_run(job, strip, [&](const Span& span) {
+      if (may_be && taps.place_all_or_none(job, n, span, lanes)) return usual(span, 0);
+      other(span);
     });
   }
 
@@ -696,17 +810,19 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     KnownTaps<1> usual(job);
     const bool may_be_usual = order == 1 && !chooses(job);
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
-      for_each_run(job, strip, [&](const Span& span) {
-        if (may_be_usual && usual.place_all_or_none(job, n0, span, lanes)) {
-          sum_slopes(job, n0, n1, span, usual, stride, sums);
-          return put_grad_grid<R, ND>(job, n0, chunk, span, usual, sums);
-        }
-        run.template place<order>(job, n0, span, lanes);
-        blocks.set(run, run.placed);
-        place(n0, span);
-        sum_slopes(job, n0, n1, span, run, blocks, slopes, sums);
-        put_grad_grid<R, ND>(job, n0, chunk, span, run, sums);
-      });
+      for_each_usual(
+          job, n0, strip, usual, may_be_usual,
+          [&](const Span& span, int first) {
+            sum_slopes(job, n0, n1, span, usual, first, stride, sums);
+            put_grad_grid<R, ND>(job, n0, chunk, span, UsualWeights<1>{usual, first}, sums);
+          },
+          [&](const Span& span) {
+            run.template place<order>(job, n0, span, lanes);
+            blocks.set(run, run.placed);
+            place(n0, span);
+            sum_slopes(job, n0, n1, span, run, blocks, slopes, sums);
+            put_grad_grid<R, ND>(job, n0, chunk, span, run, sums);
+          });
     });
   }
 
@@ -756,15 +872,18 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   };
 
-  // The same sums for taps of usual kernels, of pixels that are plain, dark or masked.
+  // The same sums for taps of usual kernels, of pixels that are plain, dark or masked, from entry `first` on.
   static PYSTN_APART void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span,
-                                     const KnownTaps<1>& taps, const int64_t* stride, R (&sums)[ND][strip_columns]) {
+                                     const KnownTaps<1>& taps, int first, const int64_t* stride,
+                                     R (&sums)[ND][strip_columns]) {
     const Index column = column_stride(job, job.output.axis);
     const UsualWeights<1> from{taps};
     for (int i = 0; i < span.count; i += lanes) {
       V sum[ND] = {};
-      const Light light(taps, i);
-      const FlatWeights<true> weights(from, i);
+      const int entry = first + i;
+      const Light light(taps, entry);
+      const FlatWeights<true> weights(from, entry);
+      const Flags lit = Flags{} + 1;
       for (int64_t n = n0; n < n1 && !light.none; ++n) {
         const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
         const R* const cotangent = samples_of(job, job.output, n, span) + i * column;
@@ -773,14 +892,16 @@ struct BlockSampler : Sampler<R, R, S, ND> {
           const V g = load(cotangent + c * job.output.channel, column, span.count - i);
           V slope[ND];
           if (light.all)
-            slopes(Plain<KnownTaps<1>>{at, taps, stride, i}, from, weights, slope);
+            slopes(Plain<KnownTaps<1>>{at, taps, stride, entry}, from, weights, slope);
           else
-            masked_slopes(Lit<KnownTaps<1>>{at, taps, stride, i, Flags{} + 1}, from, weights, slope);
+            masked_slopes(Lit<KnownTaps<1>>{at, taps, stride, entry, lit}, from, weights, slope);
           for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
         }
       }
+      // Pixels that read nothing have no slopes, whatever their cotangents.
+      const Flags reading = light.all ? lit : Lit<KnownTaps<1>>{nullptr, taps, stride, entry, lit}.reading();
       for (int a = 0; a < ND; ++a) {
-        for (int l = 0; !light.all && l < lanes; ++l) sum[a][l] = taps.dark[i + l] ? R(0) : sum[a][l];
+        for (int l = 0; !light.all && l < lanes; ++l) sum[a][l] = reading[l] ? sum[a][l] : R(0);
         __builtin_memcpy(sums[a] + i, &sum[a], sizeof sum[a]);
       }
     }
@@ -862,15 +983,17 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   // or those of usual kernels.
   template <int order>
   struct UsualSpots : UsualWeights<order> {
-    using UsualWeights<order>::taps;
+    using Weights = UsualWeights<order>;
+    using Weights::taps;
     const int64_t* strides;
 
-    UsualSpots(const KnownTaps<order>& taps, const int64_t* strides) : UsualWeights<order>{taps}, strides(strides) {}
+    UsualSpots(const KnownTaps<order>& taps, int first, const int64_t* strides)
+        : Weights{taps, first}, strides(strides) {}
     PYSTN_HD Index stride(int a) const { return strides[a]; }
-    PYSTN_HD Index first(int i) const { return taps.first[i]; }
-    PYSTN_HD bool adjacent(int i) const { return taps.plain[i]; }
-    PYSTN_HD bool reads(int i) const { return !taps.dark[i]; }
-    PYSTN_HD bool inside(int a, int k, int i) const { return taps.inside[a][k][i]; }
+    PYSTN_HD Index first(int i) const { return taps.first[Weights::first + i]; }
+    PYSTN_HD bool adjacent(int i) const { return taps.plain[Weights::first + i]; }
+    PYSTN_HD bool reads(int i) const { return !taps.dark[Weights::first + i]; }
+    PYSTN_HD bool inside(int a, int k, int i) const { return taps.reads(a, k, Weights::first + i); }
     PYSTN_HD Index along(int a, int k, int) const { return a == 0 ? k * strides[0] : 0; }
   };
 
@@ -945,8 +1068,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   // The same for channels of usual taps.
   template <int order>
   static void scatter_usual(const SampleJob& job, const Part& part, int64_t n, const Span& span, R* image,
-                            const KnownTaps<order>& taps, const int64_t* stride, RowWeights& row) {
-    const UsualSpots<order> spots(taps, stride);
+                            const KnownTaps<order>& taps, int first, const int64_t* stride, RowWeights& row) {
+    const UsualSpots<order> spots(taps, first, stride);
     alignas(64) R copy[strip_columns];
     row.template set<false>(spots, span.count);
     for (int64_t c = part.channel0; c < part.channel1; ++c) {
@@ -972,10 +1095,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     KnownTaps<0> usual(job);
     usual.are_of(job.grad_input, part.low, part.high);
     const bool may_be_usual = !slopes && !chooses(job);
-    General::for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t) {
-      if constexpr (!slopes)
-        if (may_be_usual && usual.place_all_or_none(job, n, span))
-          return scatter_usual(job, part, n, span, image, usual, stride, row);
+    const auto add = [&](int64_t n, const Span& span) {
       General::template place_in_part<slopes ? 1 : 0>(job, part, n, span, run, 1);
       blocks.set(run, span.count);
       if (blocks.nothing) return;
@@ -986,6 +1106,12 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         const R* const values = terms(n, c, span, value, slope);
         scatter<slopes>(job, n, c, span, image, places, blocks, run, row, values, slope);
       }
+    };
+    General::for_each_strip_of(job, part, [&](int64_t n, const Span& strip, int64_t) {
+      for_each_usual(
+          job, n, strip, usual, may_be_usual,
+          [&](const Span& span, int first) { scatter_usual(job, part, n, span, image, usual, first, stride, row); },
+          [&](const Span& span) { add(n, span); });
     });
   }
 
@@ -1026,12 +1152,12 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     const int64_t* const stride = job.input.axis;
     KnownTaps<1> usual(job);
     const bool may_be_usual = !chooses(job);
-    General::for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t chunk) {
-      if (may_be_usual && usual.place_all_or_none(job, n, span, lanes)) {
-        sum_slopes(job, n, n + 1, span, usual, stride, sums);
-        put_grad_grid<R, ND>(job, n, chunk, span, usual, sums);
-        return scatter_usual(job, part, n, span, image, usual, stride, row);
-      }
+    const auto usually = [&](int64_t n, int64_t chunk, const Span& span, int first) {
+      sum_slopes(job, n, n + 1, span, usual, first, stride, sums);
+      put_grad_grid<R, ND>(job, n, chunk, span, UsualWeights<1>{usual, first}, sums);
+      scatter_usual(job, part, n, span, image, usual, first, stride, row);
+    };
+    const auto generally = [&](int64_t n, int64_t chunk, const Span& span) {
       run.template place<1>(job, n, span, lanes);
       blocks.set(run, run.placed);
       places.set(run, run.placed, blocks);
@@ -1044,6 +1170,11 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         const R* const values = samples_in_row(job, job.output, n, c, span, value);
         scatter<false>(job, n, c, span, image, places, blocks, run, row, values, no_slope);
       }
+    };
+    General::for_each_strip_of(job, part, [&](int64_t n, const Span& strip, int64_t chunk) {
+      for_each_usual(
+          job, n, strip, usual, may_be_usual, [&](const Span& span, int first) { usually(n, chunk, span, first); },
+          [&](const Span& span) { generally(n, chunk, span); });
     });
   }
 

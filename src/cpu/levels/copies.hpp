@@ -67,10 +67,32 @@ PYSTN_APART void copy_pixels(const T* __restrict image, const int* __restrict fi
     for (int i = 0; i < count; ++i) copy_pixel<C>(plain[i] ? image + first[i] : dark, out + i * column);
 }
 
+#if defined(__AVX2__)
+// Of one channel, where elements are as long as their offsets.
+template <class T>
+void gather_channel(const T* __restrict image, const int* __restrict first, const Flag* __restrict plain, int count,
+                    T dark, T* __restrict out) {
+  int i = 0;
+  const __m256i outside = _mm256_set1_epi32(int(dark));
+  for (; i + 8 <= count; i += 8) {
+    const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first + i));
+    const __m256i flags = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(plain + i));
+    const __m256i taken = _mm256_slli_epi32(flags, 31);
+    const __m256i tap = _mm256_mask_i32gather_epi32(outside, reinterpret_cast<const int*>(image), at, taken, 4);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), tap);
+  }
+  for (; i < count; ++i) out[i] = plain[i] ? image[first[i]] : dark;
+}
+#endif
+
 // Of one channel.
 template <class T>
 PYSTN_APART void copy_channel(const T* __restrict image, const int* __restrict first, const Flag* __restrict plain,
                               bool all, int count, T dark, T* __restrict out, Index column) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    if (column == 1) return gather_channel(image, first, plain, count, dark, out);
+#endif
   if (all && column == 1) {
 #pragma GCC unroll 8
     for (int i = 0; i < count; ++i) out[i] = image[first[i]];
@@ -104,7 +126,7 @@ PYSTN_APART void copy_row(const SampleJob& job, const T* image, const CopiedRow<
 // R: of the coordinates' arithmetic; T: numbers as large as the elements.
 template <class R, int ND, class T>
 struct CopySampler {
-  using Taps = UsualTaps<R, 1, ND, false, false, strip_rows>;
+  using Taps = UsualTaps<R, 1, ND, false, strip_rows>;
 
   // The other way: pixels of one row that are not plain may read anything.
   static PYSTN_APART void copy_others(const SampleJob& job, int64_t n, const Span& row, const Flag* plain, Taps& taps,
@@ -154,11 +176,12 @@ struct CopySampler {
     Flag other[strip_columns];
     const bool streams = job.streams && column == width && job.channels == width;
     Stream<T, 1, strip_rows, strip_columns * few_copied> stream(row, 0);
-    for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
+    for_each_written_strip(job, chunk % chunks_per_image(job), width * int(sizeof(T)), [&](const Span& strip) {
       T* const there = output + offset_of(job, job.output.axis, strip);
       T* const here = streams ? stream.begin(there) : there;
       const Index next = streams ? stream.row : row;
       taps.place(job, n, strip);
+      if constexpr (ND == 2) prefetch_ahead(job, strip, taps, image, width > 1 ? 1 : job.channels, 0);
       for (int r = 0; r < strip.rows; ++r) {
         const int first = r * taps.width;
         copy(job, image, {taps.first + first, taps.plain + first, taps.all != 0, strip.count, dark, column},

@@ -30,9 +30,9 @@ inline int64_t read_in_row(int64_t channels, int taps, int64_t column) {
 
 // Two taps are summed by the products of their weights, four axis by axis, as in sampling.hpp.
 template <int S>
-using PixelTaps = StripTaps<float, S, 2, S == 2, false, strip_rows, 0>;
+using PixelTaps = StripTaps<float, S, 2, S == 2, strip_rows, 0>;
 template <class T, int S>
-using PlacedTaps = UsualTaps<float, S, 2, S == 2, false, strip_rows, 0, is_integer<T>>;
+using PlacedTaps = UsualTaps<float, S, 2, S == 2, strip_rows, 0, is_integer<T>>;
 
 // The first tap of a pixel whose reading ends with the image.
 template <int S, int C>
@@ -145,17 +145,14 @@ struct PixelSampler {
   // One pixel some of whose taps are outside, where they read 0. As sampling.hpp does it, to the same bits.
   static void put_dropping(const SampleJob& job, const T* image, const PixelTaps<S>& taps, int i, T* out) {
     const int64_t column = job.input.axis[0], row = job.input.axis[1];
-    const auto is_inside = [&](int a, int k) {
-      return unsigned(taps.cell[a][i] + k) < unsigned(job.size[a]) && (S == 2 || !is_idle(taps.w[a][k][i], 0.0f, 0.0f));
-    };
     image += taps.cell[0][i] * column + taps.cell[1][i] * row;
     float sum[C] = {};
     bool any = false;
     for (int j = 0; j < S; ++j) {
-      if (!is_inside(1, j)) continue;
+      if (!taps.reads(1, j, i)) continue;
       float inner[C] = {};
       for (int k = 0; k < S; ++k) {
-        if (!is_inside(0, k)) continue;
+        if (!taps.reads(0, k, i)) continue;
         const T* const tap = image + j * row + k * column;
         for (int c = 0; c < C; ++c) {
           const float value = number_of(tap[c]);
@@ -221,7 +218,7 @@ struct PixelSampler {
     prefetch(job, strip, image, taps);
     put_rows(job, strip, image, taps, out, row, step);
     if constexpr (PlacedTaps<T, S>::may_trust)
-      if (taps.doubtful && taps.withdraw(job, strip.rows * taps.width, [&](int i) {
+      if (taps.doubtful && taps.withdraw(strip.rows * taps.width, [&](int i) {
             const int column = i % taps.width;
             return column < strip.count && has_none(job, out + i / taps.width * row + column * step);
           }))

@@ -588,15 +588,14 @@ struct Sampler {
     }
   }
 
-  // Calls body(n, span, chunk) for the runs that a part may own taps of, in the order of the output.
+  // Calls body(n, strip, chunk) for the strips that a part may own taps of, in the order of the output.
   template <class Body>
-  static void for_each_run_of(const SampleJob& job, const Part& part, Body&& body) {
+  static void for_each_strip_of(const SampleJob& job, const Part& part, Body&& body) {
     for (int64_t n = part.n0; n < part.n1; ++n)
       for (int64_t chunk = 0; chunk < chunks_per_image(job); ++chunk) {
         const Reach* reach = job.reach ? reaches_of(job, n, chunk) : nullptr;
         for_each_strip(job, chunk, [&](const Span& strip) {
-          if (reach && !part.meets(*reach++)) return;
-          for_each_run(job, strip, [&](const Span& span) { body(n, span, n * chunks_per_image(job) + chunk); });
+          if (!reach || part.meets(*reach++)) body(n, strip, n * chunks_per_image(job) + chunk);
         });
       }
   }
@@ -604,9 +603,11 @@ struct Sampler {
   // The same, and places them.
   template <int order, class Body>
   static void for_each_of_part(const SampleJob& job, const Part& part, Run<R, ND>& run, Body&& body, int lanes = 1) {
-    for_each_run_of(job, part, [&](int64_t n, const Span& span, int64_t chunk) {
-      place_in_part<order>(job, part, n, span, run, lanes);
-      body(n, span, chunk);
+    for_each_strip_of(job, part, [&](int64_t n, const Span& strip, int64_t chunk) {
+      for_each_run(job, strip, [&](const Span& span) {
+        place_in_part<order>(job, part, n, span, run, lanes);
+        body(n, span, chunk);
+      });
     });
   }
 

@@ -40,8 +40,9 @@ inline int64_t row_stride(const SampleJob& job, const int64_t* stride) {
 
 // Calls body(span) for the blocks of height x width output pixels of one chunk, in order: plane after
 // plane where a chunk has several.
-template <int height, int width, class Body>
-inline __attribute__((always_inline)) void for_each_block(const SampleJob& job, int64_t chunk, Body&& body) {
+template <class Body>
+inline __attribute__((always_inline)) void for_each_block(const SampleJob& job, int64_t chunk, int64_t height,
+                                                          int64_t width, Body&& body) {
   const int64_t column_chunk = chunk % job.column_chunks;
   const int64_t row_chunk = chunk / job.column_chunks % job.row_chunks;
   const int64_t outer0 = chunk / job.column_chunks / job.row_chunks * job.planes, outer1 = outer0 + job.planes;
@@ -59,7 +60,19 @@ inline __attribute__((always_inline)) void for_each_block(const SampleJob& job, 
 
 template <class Body>
 inline void for_each_strip(const SampleJob& job, int64_t chunk, Body&& body) {
-  for_each_block<strip_rows, strip_columns>(job, chunk, body);
+  for_each_block(job, chunk, strip_rows, strip_columns, body);
+}
+
+// The same where samples are written, so many bytes a pixel: of long rows one after the other, for processors foresee
+// that better than some short ones. Tiles are of several rows.
+template <class Body>
+inline void for_each_written_strip(const SampleJob& job, int64_t chunk, int bytes, Body&& body) {
+#if defined(__AVX512F__)
+  constexpr bool by_rows = false;
+#else
+  const bool by_rows = bytes >= 4 && job.columns > strip_columns;
+#endif
+  for_each_block(job, chunk, by_rows ? 1 : strip_rows, strip_columns, body);
 }
 
 // Whether a strip is the first or the last of its row in a chunk.

@@ -155,7 +155,7 @@ struct TiledSampler {
     const Kernel kernel = kernel_for(job);
     const bool wide = has_wide_positions(job);
     const float* const grid = static_cast<const float*>(job.grid.data);  // unless they are wide
-    for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) PYSTN_INLINED {
+    for_each_block(job, chunk, TR, 1 << 30, [&](const Span& line) PYSTN_INLINED {
       const float* const from = wide ? nullptr : grid + n * job.grid.batch + offset_of(job, job.grid.axis, line);
       const At at_line{offset_of(job, job.output.axis, line), offset_of(job, job.grad_grid.axis, line)};
       const Lattice lattice(job, n, line);
@@ -228,7 +228,7 @@ struct TiledSampler {
   static Spread spread_of(const SampleJob& job, int64_t n, int64_t chunk) {
     bool first = true;
     Spread spread = Spread::near;
-    for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) {
+    for_each_block(job, chunk, TR, 1 << 30, [&](const Span& line) {
       if (!first) return;
       first = false;
       const Span corner{line.outer, line.row, line.column, line.rows, line.count < TC ? line.count : TC};
@@ -344,7 +344,7 @@ struct TiledSampler {
         tile.store(to + c * output_channel, output_row,
                    any ? taps.read_first(input + c * input_channel) : _mm512_setzero_ps());
     };
-    for_each_block<TR, 1 << 30>(job, chunk, [&](const Span& line) PYSTN_INLINED {
+    for_each_block(job, chunk, TR, 1 << 30, [&](const Span& line) PYSTN_INLINED {
       const float* const from = grid + offset_of(job, job.grid.axis, line);
       float* const to = output + offset_of(job, job.output.axis, line);
       const int of_rows = line.count / lanes * lanes;

@@ -150,7 +150,7 @@ struct TransposedSampler : ChannelSampler<R, S, ND> {
   // Calls body(span) for the runs of an image, row by row.
   template <int order, class Body>
   static void for_each_placed(const SampleJob& job, int64_t n, Pixels& pixels, Body&& body) {
-    for_each_block<1, strip_columns>(job, 0, [&](const Span& span) {
+    for_each_block(job, 0, 1, strip_columns, [&](const Span& span) {
       pixels.run.template place<order>(job, n, span);
       pixels.set(span.count);
       body(span);

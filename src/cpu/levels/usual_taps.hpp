@@ -46,12 +46,12 @@ PYSTN_HD void for_each_set_run(Bits bits, Body&& body) {
 }
 
 // What is known of the taps of a strip's pixels: S on each of ND axes, their weights numbers of type R, `multiplied` or
-// not. With `masks` it is told of each tap whether it is in the image. Of up to `rows` rows, pixel i of row r is entry
-// r * width + i. Order 1 has slopes too.
-template <class R, int S, int ND, bool multiplied, bool masks, int rows, int order>
+// not. Of up to `rows` rows, pixel i of row r is entry r * width + i. Order 1 has slopes too.
+template <class R, int S, int ND, bool multiplied, int rows, int order>
 struct StripTaps {
   static constexpr int capacity = rows * strip_columns;
   static constexpr int tables = multiplied ? power(S, ND) : 1, axes = multiplied ? 1 : ND;
+  static constexpr bool has_slopes = order > 0;
   static constexpr int sloped = order ? ND : 1, changes = order && S > 2 ? S : 1;  // those of linear are -1 and 1
 
   alignas(64) int first[capacity];                           // offset of the first tap
@@ -63,11 +63,17 @@ struct StripTaps {
   alignas(64) Flag dark[capacity];                           // no tap is in the image: 0, or the fill value
   Flag all;                                                  // every pixel is plain
   int width;
-  // Where taps outside read 0, and not every pixel is plain, the index of the first tap on each axis and `inside` say
-  // which those are.
+  // Where taps outside read 0, and not every pixel is plain: the index of the first tap on each axis, and where those
+  // in the image begin and end.
   bool drops;
   alignas(64) int cell[ND][capacity];
-  alignas(64) Flag inside[masks ? ND : 1][S][capacity];
+  int begin[ND], end[ND];
+
+  // Whether tap k on an axis is read.
+  PYSTN_HD bool reads(int a, int k, int i) const {
+    const int at = cell[a][i] + k;
+    return at >= begin[a] && at < end[a] && (S <= 2 || !is_idle(w[a][k][i], order ? dw[a][k][i] : R(0), R(0)));
+  }
 
   const R* factor_of(int a) const { return factor[a]; }
 
@@ -95,19 +101,20 @@ struct StripTaps {
 // An idle tap, of weight 0, is not read, for it may be no number: its pixel is not plain. But an image of `integers`
 // has no such, and values may be made as if there were none, if those that come out as no numbers are made again: where
 // taps are `trusting`, pixels with idle taps are plain too, until they are withdrawn.
-template <class R, int S, int ND, bool multiplied, bool masks, int rows = 1, int order = 0, bool integers = false>
-struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
-  using Strip = StripTaps<R, S, ND, multiplied, masks, rows, order>;
+template <class R, int S, int ND, bool multiplied, int rows = 1, int order = 0, bool integers = false>
+struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
+  using Strip = StripTaps<R, S, ND, multiplied, rows, order>;
   using Strip::all;
   using Strip::axes;
+  using Strip::begin;
   using Strip::capacity;
   using Strip::cell;
   using Strip::dark;
   using Strip::drops;
   using Strip::dw;
+  using Strip::end;
   using Strip::factor;
   using Strip::first;
-  using Strip::inside;
   using Strip::plain;
   using Strip::product;
   using Strip::row_of;
@@ -172,14 +179,14 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
 
   // Withdraws the plain pixels with idle taps whose values are no numbers; whether there are any.
   template <class IsNone>
-  PYSTN_APART bool withdraw(const SampleJob& job, int count, IsNone&& is_none) {
+  PYSTN_APART bool withdraw(int count, IsNone&& is_none) {
     bool any = false;
     for (int i = 0; i < count; ++i)
       if (plain[i] && idle[i] && is_none(i)) {
         plain[i] = false;
         any = true;
       }
-    if (any) set_outside(false, count, Room(*this, job));
+    if (any) set_outside(false, count);
     return any;
   }
 
@@ -297,16 +304,16 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
 
   // Where first taps are in the image.
   struct Room {
-    int before[ND], begin[ND], end[ND];
+    int before[ND], begin[ND];
     unsigned stride[ND], places[ND];  // of first taps: one before them is a large number
 
-    Room(const UsualTaps& taps, const SampleJob& job) {
+    Room(UsualTaps& taps, const SampleJob& job) {
       for (int a = 0; a < ND; ++a) {
         before[a] = int(job.origin[a]) + (S - 1) / 2;
-        begin[a] = a == ND - 1 ? taps.low : 0;
-        end[a] = a == ND - 1 ? taps.high : int(job.size[a]);
+        begin[a] = taps.begin[a] = a == ND - 1 ? taps.low : 0;
+        const int end = taps.end[a] = a == ND - 1 ? taps.high : int(job.size[a]);
         stride[a] = unsigned(taps.image->axis[a]);
-        places[a] = end[a] - begin[a] < S ? 0 : unsigned(end[a] - begin[a] - S + 1);
+        places[a] = end - begin[a] < S ? 0 : unsigned(end - begin[a] - S + 1);
       }
     }
   };
@@ -355,7 +362,7 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
       every &= within;
     }
     doubtful = doubts;
-    set_outside(every, count, room);
+    set_outside(every, count);
   }
 
   // The same of other kernels, whose weights are made before.
@@ -402,36 +409,21 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
       every &= within;
     }
     doubtful = doubts;
-    set_outside(every, count, room);
+    set_outside(every, count);
   }
 
   // What is known of pixels that are not plain.
-  PYSTN_APART void set_outside(Flag every, int count, const Room& room) {
+  PYSTN_APART void set_outside(Flag every, int count) {
     all = every;
     if (every) return;
     const Flag dims = one_outside;
     for (int i = 0; i < count; ++i) {
       Flag beyond = 0;
-      for (int a = 0; a < ND; ++a) beyond |= Flag(cell[a][i] <= room.begin[a] - S) | Flag(cell[a][i] >= room.end[a]);
+      for (int a = 0; a < ND; ++a) beyond |= Flag(cell[a][i] <= begin[a] - S) | Flag(cell[a][i] >= end[a]);
       dark[i] = dims & beyond;
     }
-    if (!drops) {
+    if (!drops)
       for (int i = 0; i < count; ++i) first[i] = plain[i] ? first[i] : 0;
-      return;
-    }
-    if constexpr (masks)
-      for (int a = 0; a < ND; ++a) {
-        alignas(64) Flag any[capacity] = {};
-#pragma GCC unroll 1  // of many taps that would be much code
-        for (int k = 0; k < S; ++k)
-          for (int i = 0; i < count; ++i) {
-            Flag in = Flag(cell[a][i] + k >= room.begin[a]) & Flag(cell[a][i] + k < room.end[a]);
-            if (S > 2) in &= Flag(!is_idle(w[a][k][i], order ? dw[a][k][i] : R(0), R(0)));
-            inside[a][k][i] = in;
-            any[i] |= in;
-          }
-        for (int i = 0; i < count; ++i) dark[i] |= !any[i];
-      }
   }
 
   void place_any(const SampleJob& job, int64_t n, const Span& span, int lanes) {
@@ -462,6 +454,30 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, masks, rows, order> {
       for (int k = 0; k < S; ++k) w[a][k][e] = weight(a, k);
   }
 };
+
+// Asks for what strips to the right will read of the planes of an image, twice as far from a strip as its end is from
+// its beginning: for some of its pixels, others in each row; for half of them the row `below` that of the first tap.
+template <class T, class Taps>
+PYSTN_HD void prefetch_ahead(const SampleJob& job, const Span& strip, const Taps& taps, const T* image, int64_t planes,
+                             int64_t below) {
+#if !defined(__AVX512F__)
+  constexpr int apart = 8;
+  constexpr int64_t worthwhile = 1 << 18, most_planes = 4;  // bytes that nearer caches do not hold
+  if (strip.count < strip_columns || planes > most_planes) return;
+  if (job.size[0] * job.size[1] * planes * int64_t(sizeof(T)) < worthwhile) return;
+  for (int r = 0; r < strip.rows; ++r) {
+    const int begin = r * taps.width, last = begin + strip_columns - 1;
+    if (!(taps.plain[begin] & taps.plain[last])) continue;
+    const int64_t ahead = 2 * (int64_t(taps.first[last]) - taps.first[begin]);
+    for (int64_t c = 0; c < planes; ++c)
+      for (int i = begin + int(strip.row + r) % apart; i <= last; i += apart) {
+        const int64_t at = taps.first[i] + ahead + (i & apart ? below : 0) + c * job.input.channel;
+        const uintptr_t address = reinterpret_cast<uintptr_t>(image) + uintptr_t(at) * sizeof(T);
+        __builtin_prefetch(reinterpret_cast<const char*>(address));
+      }
+  }
+#endif
+}
 
 // Taps of a run's pixels, up to eight on an axis, wherever they are: of each its offset, and whether it reads anything.
 template <class R, int ND>
