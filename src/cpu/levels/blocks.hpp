@@ -633,21 +633,20 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   }
 
-  // output = V(U), for pixels of row r of a strip that are plain or dark, and for the others if taps outside drop.
-  static PYSTN_HD void put_values(const SampleJob& job, const Span& strip, int r, const Target& to,
+  // output = V(U), for those of `count` pixels from an entry on that are plain or dark, and for the others if taps
+  // outside drop.
+  static PYSTN_HD void put_values(const SampleJob& job, int count, int entry, const Target& to,
                                   const KnownTaps<0>& taps, const R* image, const int64_t* stride) {
-    const int first = r * taps.width;
-    if (taps.all)
-      return put_plain(taps, first, first + strip.count, image, job.input.channel, stride, to, job.channels);
-    for (int i = 0; i < strip.count;) {
+    if (taps.all) return put_plain(taps, entry, entry + count, image, job.input.channel, stride, to, job.channels);
+    for (int i = 0; i < count;) {
       int end = i;
-      while (end < strip.count && Light(taps, first + end).all) end += lanes;
+      while (end < count && Light(taps, entry + end).all) end += lanes;
       if (end > i) {
-        const int last = end < strip.count ? end : strip.count;
-        put_plain(taps, first + i, first + last, image, job.input.channel, stride, to.from(0, i), job.channels);
+        const int last = end < count ? end : count;
+        put_plain(taps, entry + i, entry + last, image, job.input.channel, stride, to.from(0, i), job.channels);
         i = end;
       } else {
-        put_odd(job, to.from(0, i), taps, first + i, strip.count - i, image, stride);
+        put_odd(job, to.from(0, i), taps, entry + i, count - i, image, stride);
         i += lanes;
       }
     }
@@ -685,12 +684,11 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   };
 
-  // Blocks of row r of a strip with pixels that are neither plain nor dark.
-  static PYSTN_APART void put_others(const SampleJob& job, int64_t n, const Span& strip, int r, const Target& to,
+  // Blocks of a run with pixels that are neither plain nor dark.
+  static PYSTN_APART void put_others(const SampleJob& job, int64_t n, const Span& span, int entry, const Target& to,
                                      KnownTaps<0>& taps, Blocks& blocks, Places& places) {
-    const Bits others = taps.other_bits(strip, r);
+    const Bits others = taps.other_bits(entry, span.count);
     if (!others) return;
-    const Span span = KnownTaps<0>::row_of(strip, r);
     Run<R, ND>& run = taps.run;
     run.template place<0>(job, n, span, lanes);
     blocks.set(run, run.placed);
@@ -718,37 +716,51 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Blocks blocks;
     Places places(job.input);
     for_each_written(job, n, chunk % chunks_per_image(job), [&](const Span& strip, const Target& to) PYSTN_APART {
-      for (int r = 0; r < strip.rows; r += together) {
-        const int rows = strip.rows - r < together ? strip.rows - r : together;
-        const Span some{strip.outer, strip.row + r, strip.column, rows, strip.count};
-        put_strip(job, n, some, to.from(r, 0), taps, blocks, places, image, stride);
-      }
+      const int rows = strip.rows < together ? strip.rows : together;
+      const int columns = strip.count < KnownTaps<0>::capacity ? strip.count : KnownTaps<0>::capacity;
+      for (int r = 0; r < strip.rows; r += rows)
+        for (int i = 0; i < strip.count; i += columns) {
+          const Span some{strip.outer, strip.row + r, strip.column + i, strip.rows - r < rows ? strip.rows - r : rows,
+                          strip.count - i < columns ? strip.count - i : columns};
+          put_strip(job, n, some, to.from(r, i), taps, blocks, places, image, stride);
+        }
     });
+  }
+
+  // Asks for the taps to come, where these are what takes the time.
+  template <class Taps>
+  static PYSTN_HD void prefetch(const SampleJob& job, const Span& run, int left, int entry, const Taps& taps,
+                                const ImageArray& image, int64_t n, int64_t channel0, int64_t channels) {
+    if constexpr (S == 2 && ND == 2)
+      prefetch_ahead(job, run, left, entry, taps,
+                     static_cast<const R*>(image.data) + n * image.batch + channel0 * image.channel, image.channel,
+                     channels, image.axis[1]);
   }
 
   static PYSTN_HD void put_strip(const SampleJob& job, int64_t n, const Span& strip, const Target& to,
                                  KnownTaps<0>& taps, Blocks& blocks, Places& places, const R* image,
                                  const int64_t* stride) {
     taps.place(job, n, strip, lanes);
-    if constexpr (S == 2 && ND == 2) prefetch_ahead(job, strip, taps, image, job.channels, stride[1]);
-    for (int r = 0; r < strip.rows; ++r) put_values(job, strip, r, to.from(r, 0), taps, image, stride);
+    for_each_piece(strip, [&](const Span& run, int r, int i) {
+      const int entry = r * taps.width + i;
+      prefetch(job, run, strip.count - i, entry, taps, job.input, n, 0, job.channels);
+      put_values(job, run.count, entry, to.from(r, i), taps, image, stride);
+    });
     if constexpr (S > 2)
       if (taps.doubtful && taps.withdraw(strip.count, [&](int i) { return has_none(job, to, i); }))
-        put_values(job, strip, 0, to, taps, image, stride);
+        put_values(job, strip.count, 0, to, taps, image, stride);
     if (taps.all || taps.drops) return;
     Flag other[strip_columns];
-    for (int r = 0; r < strip.rows; ++r) {
+    for_each_piece(strip, [&](const Span& run, int r, int i) {
+      const int entry = r * taps.width + i;
       if constexpr (!has_many_taps)
-        if (!job.fill) {
-          put_others(job, n, strip, r, to.from(r, 0), taps, blocks, places);
-          continue;
-        }
-      const Span others = taps.others(strip, other, r);
-      if (others.count <= 0) continue;
-      const int64_t begin = others.column - strip.column;
-      const Target there = to.from(r, begin);
+        if (!job.fill) return put_others(job, n, run, entry, to.from(r, i), taps, blocks, places);
+      const Span others = taps.others(run, entry, other);
+      if (others.count <= 0) return;
+      const int64_t begin = others.column - run.column;
+      const Target there = to.from(r, i + begin);
       sample_others<S>(job, n, others, other + begin, taps.run, there.at, there.column, there.channel);
-    }
+    });
   }
 
   // output = V(Z) + the derivative of V(U) along d_grid and the parameters' tangents
@@ -813,6 +825,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       for_each_usual(
           job, n0, strip, usual, may_be_usual,
           [&](const Span& span, int first) {
+            prefetch(job, span, span.count, first, usual, job.input, n0, 0, job.channels);
             sum_slopes(job, n0, n1, span, usual, first, stride, sums);
             put_grad_grid<R, ND>(job, n0, chunk, span, UsualWeights<1>{usual, first}, sums);
           },
@@ -1072,6 +1085,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     const UsualSpots<order> spots(taps, first, stride);
     alignas(64) R copy[strip_columns];
     row.template set<false>(spots, span.count);
+    prefetch(job, span, span.count, first, taps, job.grad_input, part.n0, part.channel0, part.channel1 - part.channel0);
     for (int64_t c = part.channel0; c < part.channel1; ++c) {
       const R* const values = samples_in_row(job, job.output, n, c, span, copy);
       const R(*const no_slope)[strip_columns] = nullptr;
@@ -1153,6 +1167,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     KnownTaps<1> usual(job);
     const bool may_be_usual = !chooses(job);
     const auto usually = [&](int64_t n, int64_t chunk, const Span& span, int first) {
+      prefetch(job, span, span.count, first, usual, job.input, n, 0, job.channels);
       sum_slopes(job, n, n + 1, span, usual, first, stride, sums);
       put_grad_grid<R, ND>(job, n, chunk, span, UsualWeights<1>{usual, first}, sums);
       scatter_usual(job, part, n, span, image, usual, first, stride, row);

@@ -181,17 +181,24 @@ struct CopySampler {
       T* const here = streams ? stream.begin(there) : there;
       const Index next = streams ? stream.row : row;
       taps.place(job, n, strip);
-      if constexpr (ND == 2) prefetch_ahead(job, strip, taps, image, width > 1 ? 1 : job.channels, 0);
-      for (int r = 0; r < strip.rows; ++r) {
-        const int first = r * taps.width;
-        copy(job, image, {taps.first + first, taps.plain + first, taps.all != 0, strip.count, dark, column},
-             here + r * next);
-        if (taps.one_outside || taps.all) continue;
-        const Span others = taps.others(strip, other, r);
-        if (others.count <= 0) continue;
-        const int64_t begin = others.column - strip.column;
-        copy_others(job, n, others, taps.plain + first + begin, taps, image, here + r * next + begin * column, column);
-      }
+      for_each_piece(strip, [&](const Span& run, int r, int i) {
+        const int first = r * taps.width + i;
+        if constexpr (ND == 2) {
+          const int64_t planes = width > 1 ? 1 : job.channels;
+          prefetch_ahead(job, run, strip.count - i, first, taps, image, job.input.channel, planes, 0);
+        }
+        copy(job, image, {taps.first + first, taps.plain + first, taps.all != 0, run.count, dark, column},
+             here + r * next + i * column);
+      });
+      if (!taps.one_outside && !taps.all)
+        for_each_piece(strip, [&](const Span& run, int r, int i) {
+          const int first = r * taps.width + i;
+          const Span others = taps.others(run, first, other);
+          if (others.count <= 0) return;
+          const int64_t begin = others.column - run.column;
+          copy_others(job, n, others, taps.plain + first + begin, taps, image, here + r * next + (i + begin) * column,
+                      column);
+        });
       if (streams)
         stream.end(there, row, 0, 1, strip.rows, strip.count * width, is_first(job, strip), is_last(job, strip));
     });

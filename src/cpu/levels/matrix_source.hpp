@@ -73,8 +73,7 @@ PYSTN_APART void make_coordinates(const SampleJob& job, int64_t n, const Span& s
 // Those of the rows of a strip, `width` from one to the next, on all axes.
 template <class R, int ND, int capacity>
 PYSTN_APART void make_strip(const SampleJob& job, int64_t n, const Span& strip, int width, R (&to)[ND][capacity]) {
-  constexpr int columns = strip_columns;
-  alignas(64) R x[columns], q[columns];
+  alignas(64) R x[capacity], q[capacity];
   const int count = strip.count;
   const Horizon<R> horizon = horizon_of<R>(job);
   target_columns(job, strip.column, count, x);

@@ -202,7 +202,7 @@ struct PixelSampler {
       put_plain(job, image, taps, first, first + strip.count, from, step);
       return 0;
     }
-    const Bits plain = taps.plain_bits(strip, r), dark = taps.dark_bits(strip, r) & ~plain;
+    const Bits plain = taps.plain_bits(first, strip.count), dark = taps.dark_bits(first, strip.count) & ~plain;
     for_each_set_run(plain,
                      [&](int begin, int end) { put_plain(job, image, taps, first + begin, first + end, from, step); });
     for_each_set_run(dark, [&](int begin, int end) {
@@ -253,12 +253,12 @@ struct PixelSampler {
   static void put_others(const SampleJob& job, int64_t n, const Span& strip, PlacedTaps<T, S>& taps, T* out, Index row,
                          Index step) {
     Flag other[strip_columns];
-    for (int r = 0; r < strip.rows; ++r) {
-      const Span others = taps.others(strip, other, r);
-      if (others.count <= 0) continue;
-      const int64_t begin = others.column - strip.column;
+    for_each_piece(strip, [&](const Span& run, int r, int) {
+      const Span others = taps.others(run, r * taps.width, other);
+      if (others.count <= 0) return;
+      const int64_t begin = others.column - run.column;
       sample_others<S>(job, n, others, other + begin, taps.run, out + r * row + begin * step, step, job.output.channel);
-    }
+    });
   }
 
   static void forward(const SampleJob& job, int64_t chunk) {

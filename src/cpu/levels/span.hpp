@@ -14,7 +14,7 @@ inline bool is_of_training(Direction direction) {
 
 constexpr int strip_rows = 4;
 constexpr int strip_columns = 64;
-constexpr int strip_pixels = strip_rows * strip_columns;
+constexpr int strip_pixels = strip_rows * strip_columns;  // which may be those of one long row
 
 // The part of the output that a strip covers: `count` columns from `column` of `rows` rows from `row`.
 struct Span {
@@ -63,8 +63,8 @@ inline void for_each_strip(const SampleJob& job, int64_t chunk, Body&& body) {
   for_each_block(job, chunk, strip_rows, strip_columns, body);
 }
 
-// The same where samples are written, so many bytes a pixel: of long rows one after the other, for processors foresee
-// that better than some short ones. Tiles are of several rows.
+// The same where samples are written, so many bytes a pixel: as many pixels of one row where these are long, for
+// processors foresee that better than some short ones. Tiles are of several rows.
 template <class Body>
 inline void for_each_written_strip(const SampleJob& job, int64_t chunk, int bytes, Body&& body) {
 #if defined(__AVX512F__)
@@ -72,7 +72,18 @@ inline void for_each_written_strip(const SampleJob& job, int64_t chunk, int byte
 #else
   const bool by_rows = bytes >= 4 && job.columns > strip_columns;
 #endif
-  for_each_block(job, chunk, by_rows ? 1 : strip_rows, strip_columns, body);
+  for_each_block(job, chunk, by_rows ? 1 : strip_rows, by_rows ? strip_pixels : strip_columns, body);
+}
+
+// Calls body(piece, r, i) for the rows of a strip, of long ones for as many columns as other strips have: those from
+// column i of row r on.
+template <class Body>
+inline void for_each_piece(const Span& strip, Body&& body) {
+  for (int r = 0; r < strip.rows; ++r)
+    for (int i = 0; i < strip.count; i += strip_columns) {
+      const int count = strip.count - i < strip_columns ? strip.count - i : strip_columns;
+      body(Span{strip.outer, strip.row + r, strip.column + i, 1, count}, r, i);
+    }
 }
 
 // Whether a strip is the first or the last of its row in a chunk.

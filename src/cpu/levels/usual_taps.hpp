@@ -77,20 +77,19 @@ struct StripTaps {
 
   const R* factor_of(int a) const { return factor[a]; }
 
-  // The pixels of row r of a span that are plain, dark, or neither.
-  Bits plain_bits(const Span& span, int r = 0) const { return bits_of(plain + r * width, span.count); }
-  Bits dark_bits(const Span& span, int r = 0) const { return bits_of(dark + r * width, span.count); }
-  Bits other_bits(const Span& span, int r = 0) const {
-    return first_bits(span.count) & ~(plain_bits(span, r) | dark_bits(span, r));
+  // The pixels of so many entries that are plain, dark, or neither.
+  Bits plain_bits(int entry, int count) const { return bits_of(plain + entry, count); }
+  Bits dark_bits(int entry, int count) const { return bits_of(dark + entry, count); }
+  Bits other_bits(int entry, int count) const {
+    return first_bits(count) & ~(plain_bits(entry, count) | dark_bits(entry, count));
   }
 
-  // Those that are neither; returns the span from the first of them to the last.
-  Span others(const Span& strip, Flag* other, int r = 0) const {
-    const Span span = row_of(strip, r);
-    const Bits bits = other_bits(strip, r);
+  // Those of a run that are neither; returns the span from the first of them to the last.
+  Span others(const Span& run, int entry, Flag* other) const {
+    const Bits bits = other_bits(entry, run.count);
     const int begin = bits ? lowest(bits) : 0, end = bits ? 64 - __builtin_clzll(bits) : 0;
     for (int i = begin; i < end; ++i) other[i] = Flag(bits >> i & 1);
-    return Span{span.outer, span.row, span.column + begin, 1, end - begin};
+    return Span{run.outer, run.row, run.column + begin, 1, end - begin};
   }
 
   static Span row_of(const Span& span, int r) { return Span{span.outer, span.row + r, span.column, 1, span.count}; }
@@ -428,10 +427,10 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
 
   void place_any(const SampleJob& job, int64_t n, const Span& span, int lanes) {
     all = true;
-    for (int r = 0; r < span.rows; ++r) {
-      run.template place<0>(job, n, row_of(span, r), lanes);
-      for (int i = 0; i < run.placed; ++i) take(i, r * width + i);
-    }
+    for_each_piece(span, [&](const Span& piece, int r, int begin) {
+      run.template place<0>(job, n, piece, lanes);
+      for (int i = 0; i < run.placed; ++i) take(i, r * width + begin + i);
+    });
     for (int i = 0; !all && i < span.rows * width; ++i) first[i] = plain[i] ? first[i] : 0;
   }
 
@@ -455,26 +454,35 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
   }
 };
 
-// Asks for what strips to the right will read of the planes of an image, twice as far from a strip as its end is from
-// its beginning: for some of its pixels, others in each row; for half of them the row `below` that of the first tap.
+// Asks for what is read two runs after one whose first pixel is an entry of taps, with `left` pixels of its row placed:
+// every few pixels, others in each row of the output, and for half of them the row `below` that of the first tap. To
+// the right of what is placed is what a straight line leads to.
 template <class T, class Taps>
-PYSTN_HD void prefetch_ahead(const SampleJob& job, const Span& strip, const Taps& taps, const T* image, int64_t planes,
-                             int64_t below) {
+PYSTN_HD void prefetch_ahead(const SampleJob& job, const Span& run, int left, int entry, const Taps& taps,
+                             const T* image, int64_t channel, int64_t planes, int64_t below) {
 #if !defined(__AVX512F__)
-  constexpr int apart = 8;
+  constexpr int apart = 8, columns = strip_columns;
   constexpr int64_t worthwhile = 1 << 18, most_planes = 4;  // bytes that nearer caches do not hold
-  if (strip.count < strip_columns || planes > most_planes) return;
+  if (run.count < columns || planes > most_planes) return;
   if (job.size[0] * job.size[1] * planes * int64_t(sizeof(T)) < worthwhile) return;
-  for (int r = 0; r < strip.rows; ++r) {
-    const int begin = r * taps.width, last = begin + strip_columns - 1;
-    if (!(taps.plain[begin] & taps.plain[last])) continue;
-    const int64_t ahead = 2 * (int64_t(taps.first[last]) - taps.first[begin]);
-    for (int64_t c = 0; c < planes; ++c)
-      for (int i = begin + int(strip.row + r) % apart; i <= last; i += apart) {
-        const int64_t at = taps.first[i] + ahead + (i & apart ? below : 0) + c * job.input.channel;
-        const uintptr_t address = reinterpret_cast<uintptr_t>(image) + uintptr_t(at) * sizeof(T);
-        __builtin_prefetch(reinterpret_cast<const char*>(address));
-      }
+  const int* first = taps.first + entry;
+  const Flag* plain = taps.plain + entry;
+  int64_t ahead = 0;
+  if (left >= 3 * columns) {
+    first += 2 * columns;
+    plain += 2 * columns;
+  } else if (plain[0] & plain[columns - 1]) {
+    ahead = 2 * (int64_t(first[columns - 1]) - first[0]);
+  } else {
+    return;
+  }
+  for (int l = int(run.row) % apart; l < columns; l += apart) {
+    if (!plain[l]) continue;
+    int64_t at = first[l] + ahead + (l & apart ? below : 0);
+    for (int64_t c = 0; c < planes; ++c, at += channel) {
+      const uintptr_t address = reinterpret_cast<uintptr_t>(image) + uintptr_t(at) * sizeof(T);
+      __builtin_prefetch(reinterpret_cast<const char*>(address));
+    }
   }
 #endif
 }
