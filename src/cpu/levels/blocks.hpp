@@ -1080,8 +1080,9 @@ struct BlockSampler : Sampler<R, R, S, ND> {
 
   // The same for channels of usual taps.
   template <int order>
-  static void scatter_usual(const SampleJob& job, const Part& part, int64_t n, const Span& span, R* image,
-                            const KnownTaps<order>& taps, int first, const int64_t* stride, RowWeights& row) {
+  static PYSTN_APART void scatter_usual(const SampleJob& job, const Part& part, int64_t n, const Span& span, R* image,
+                                        const KnownTaps<order>& taps, int first, const int64_t* stride,
+                                        RowWeights& row) {
     const UsualSpots<order> spots(taps, first, stride);
     alignas(64) R copy[strip_columns];
     row.template set<false>(spots, span.count);
