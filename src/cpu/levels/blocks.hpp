@@ -228,14 +228,14 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   template <int order>
   struct UsualWeights {
     const KnownTaps<order>& taps;
-    int first = 0;  // entry of pixel 0
+    int entry = 0;  // that of pixel 0
 
-    PYSTN_HD const R* w(int a, int k) const { return taps.w[a][k] + first; }
+    PYSTN_HD const R* w(int a, int k) const { return taps.w[a][k] + entry; }
     PYSTN_HD V slope(int a, int k, int i) const {
-      return S == 2 ? V{} + R(2 * k - 1) : load(taps.dw[a][k] + first + i);
+      return S == 2 ? V{} + R(2 * k - 1) : load(taps.dw[a][k] + entry + i);
     }
     PYSTN_HD V curve(int, int, int) const { return V{}; }
-    PYSTN_HD const R* factor_of(int a) const { return taps.factor_of(a) + first; }
+    PYSTN_HD const R* factor_of(int a) const { return taps.factor_of(a) + entry; }
   };
 
   // The sum over the taps of a block on the first L axes, with derivatives up to `order`.
@@ -996,17 +996,17 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   // or those of usual kernels.
   template <int order>
   struct UsualSpots : UsualWeights<order> {
-    using Weights = UsualWeights<order>;
-    using Weights::taps;
+    using UsualWeights<order>::taps;
+    using UsualWeights<order>::entry;
     const int64_t* strides;
 
-    UsualSpots(const KnownTaps<order>& taps, int first, const int64_t* strides)
-        : Weights{taps, first}, strides(strides) {}
+    UsualSpots(const KnownTaps<order>& taps, int entry, const int64_t* strides)
+        : UsualWeights<order>{taps, entry}, strides(strides) {}
     PYSTN_HD Index stride(int a) const { return strides[a]; }
-    PYSTN_HD Index first(int i) const { return taps.first[Weights::first + i]; }
-    PYSTN_HD bool adjacent(int i) const { return taps.plain[Weights::first + i]; }
-    PYSTN_HD bool reads(int i) const { return !taps.dark[Weights::first + i]; }
-    PYSTN_HD bool inside(int a, int k, int i) const { return taps.reads(a, k, Weights::first + i); }
+    PYSTN_HD Index first(int i) const { return taps.first[entry + i]; }
+    PYSTN_HD bool adjacent(int i) const { return taps.plain[entry + i]; }
+    PYSTN_HD bool reads(int i) const { return !taps.dark[entry + i]; }
+    PYSTN_HD bool inside(int a, int k, int i) const { return taps.reads(a, k, entry + i); }
     PYSTN_HD Index along(int a, int k, int) const { return a == 0 ? k * strides[0] : 0; }
   };
 
@@ -1109,7 +1109,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     const int64_t* const stride = job.grad_input.axis;
     KnownTaps<0> usual(job);
     usual.are_of(job.grad_input, part.low, part.high);
-    const bool may_be_usual = !slopes && !chooses(job);
+    const bool may_be_usual = !chooses(job);
     const auto add = [&](int64_t n, const Span& span) {
       General::template place_in_part<slopes ? 1 : 0>(job, part, n, span, run, 1);
       blocks.set(run, span.count);
@@ -1123,10 +1123,14 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       }
     };
     General::for_each_strip_of(job, part, [&](int64_t n, const Span& strip, int64_t) {
-      for_each_usual(
-          job, n, strip, usual, may_be_usual,
-          [&](const Span& span, int first) { scatter_usual(job, part, n, span, image, usual, first, stride, row); },
-          [&](const Span& span) { add(n, span); });
+      const auto other = [&](const Span& span) { add(n, span); };
+      if constexpr (slopes)
+        for_each_run(job, strip, other);
+      else
+        for_each_usual(
+            job, n, strip, usual, may_be_usual,
+            [&](const Span& span, int first) { scatter_usual(job, part, n, span, image, usual, first, stride, row); },
+            other);
     });
   }
 

@@ -67,7 +67,7 @@ PYSTN_APART void copy_pixels(const T* __restrict image, const int* __restrict fi
     for (int i = 0; i < count; ++i) copy_pixel<C>(plain[i] ? image + first[i] : dark, out + i * column);
 }
 
-#if defined(__AVX2__)
+#if defined(__AVX2__) && !defined(__AVX512F__)
 // Of one channel, where elements are as long as their offsets.
 template <class T>
 void gather_channel(const T* __restrict image, const int* __restrict first, const Flag* __restrict plain, int count,
