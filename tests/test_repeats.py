@@ -267,13 +267,26 @@ def test_gradients_with_more_than_the_kernels_do_are_not_remembered(rng, options
     pystn.grid_sample_vjp(grad, image.view(type("Image", (np.ndarray,), {})), grid)
     pystn.grid_sample_vjp(*vjp_arguments(rng, (1, 2, 9, 8), (1, 200, 200, 2)))
     assert not any(options.repeated_gradients.values())
-    for mode in (pystn.BSpline(3, prefilter=True), "nearest"):
-        others = resolve(mode, "zeros", False, "normalized", "right", 1, False)
-        others.repeated_gradients.clear()
-        for _ in range(2):
-            _, to_grid = pystn.grid_sample_vjp(grad, image, grid, mode)
-            assert mode != "nearest" or not to_grid.any()
-        assert not any(others.repeated_gradients.values())
+    mode = pystn.BSpline(3, prefilter=True)
+    others = resolve(mode, "zeros", False, "normalized", "right", 1, False)
+    others.repeated_gradients.clear()
+    for _ in range(2):
+        pystn.grid_sample_vjp(grad, image, grid, mode)
+    assert not any(others.repeated_gradients.values())
+
+
+def test_the_gradient_to_the_grid_of_nearest_pixels_is_0_again(rng):
+    grad, image, grid = vjp_arguments(rng, (1, 2, 9, 8), (1, 5, 6, 2))
+    options = resolve("nearest", "zeros", False, "normalized", "right", 1, False)
+    options.repeated_gradients.clear()
+    first = pystn.grid_sample_vjp(grad, image, grid, "nearest")
+    (repeat,) = gradients_of(options)
+    again = repeat(grad, image, grid, None)
+    for ours, theirs in zip(again, first, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    assert not again[1].any()
+    assert again[1].shape == grid.shape
 
 
 def test_gradients_made_in_scratch_memory_are_not_remembered(rng, options):

@@ -33,13 +33,31 @@ from pystn.validation import (
 __all__ = ["Operations"]
 
 
+class Still:
+    """Gradients done again of a call whose coordinates do not matter to its values: that to their source is 0."""
+
+    def __init__(self, xp: Any, repeat: Callable[..., Any]) -> None:
+        self.xp, self.repeat = xp, repeat
+
+    def __call__(self, grad_output: Array, input: Array, source: Array, size: Any) -> tuple[Array, Array] | None:
+        again = self.repeat(grad_output, input, source, size)
+        return None if again is None else (again[0], self.xp.zeros(source.shape, source.dtype))
+
+
 class Operations(FootprintOperations, GridOperations):
     """The operations of the package on one kind of arrays: the sampler and the warps; footprints, grids."""
 
     remembered: int  # calls that are kept for each set of options
 
     def remember(
-        self, repeats: list[Callable[..., Any]], kind: Any, call: Any, input: Array, grid: Coordinates, *arrays: Any
+        self,
+        repeats: list[Callable[..., Any]],
+        kind: Any,
+        call: Any,
+        input: Array,
+        grid: Coordinates,
+        *arrays: Any,
+        still: bool = False,
     ) -> None:
         """Put a call first among those that are kept, if it is of a kind that can be done again, on arrays like these,
         without the checks that it has passed."""
@@ -48,6 +66,7 @@ class Operations(FootprintOperations, GridOperations):
         else:
             repeat = kind.of(call, input, grid, None, *arrays)
         if repeat is not None:
+            repeat = Still(self.xp, repeat) if still else repeat
             repeats[:] = [repeat, *repeats[: self.remembered - 1]]
 
     def new_mask(self, input: Array, grid: Coordinates, wanted: bool) -> Array | None:
@@ -112,9 +131,11 @@ class Operations(FootprintOperations, GridOperations):
         elif written is not None and not moving:
             written.fill(0)  # piecewise constant in the coordinates
         is_plain = grad_mask is None and all(array is None for array in out) and not options.prefilters
-        if is_plain and call is not None and moving == wanted[1]:
+        if is_plain and call is not None:
             repeats = options.repeated_gradients.setdefault((*wanted, False, False), [])
-            self.remember(repeats, self.kernels.RepeatVjp, call, input, grid, grad_output, grad_input, written)
+            arrays = grad_output, grad_input, written if moving else None
+            still = wanted[1] and not moving
+            self.remember(repeats, self.kernels.RepeatVjp, call, input, grid, *arrays, still=still)
         return grad_input, written
 
     def new_gradient(self, grid: Coordinates, out: Array | None) -> Array:

@@ -155,7 +155,7 @@ PYSTN_HD void with_elements(void* data, Type type, Body&& body) {
 // Elements of one type, known to the compiler. `read` is `load` by way of only_read.
 template <class T>
 struct Elements {
-  static constexpr bool typed = true;
+  static constexpr bool typed = true, wide = sizeof(T) >= 4;  // a type that sums are in
 
   template <class R>
   static PYSTN_HD R load(const void* data, Type /*type*/, Index i) {
@@ -176,7 +176,7 @@ struct Any {};
 
 template <>
 struct Elements<Any> {
-  static constexpr bool typed = false;
+  static constexpr bool typed = false, wide = false;
 
   template <class R>
   static PYSTN_HD R load(const void* data, Type type, Index i) {

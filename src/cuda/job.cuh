@@ -66,7 +66,8 @@ struct SampleJob {
   Index depth;  // samples along the projected axis, of which the shape has one; else 1
   Index size[max_ndim];
   int rank, components, grid_type, coordinates, subgradient, cutoff, projected, maximum;
-  int adjacent_layers, unused;  // whether these are next to each other, as channels are in memory
+  int adjacent_layers;  // whether these are next to each other, as channels are in memory
+  int row;              // samples along the last axis, where warps are tiles
 };
 
 // What functions of a job ask for.

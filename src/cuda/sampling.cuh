@@ -11,6 +11,15 @@
 
 namespace pystn::PYSTN_LEVEL {
 
+// sums += g (x, y, z, 1), with some of its rows.
+template <int rows, class R, int columns>
+PYSTN_HD void add_outer(const R* g, const R* at, double (&sums)[columns][columns]) {
+  for (int r = 0; r < rows; ++r) {
+    for (int b = 0; b < columns - 1; ++b) sums[r][b] += double(g[r]) * double(at[b]);
+    sums[r][columns - 1] += double(g[r]);
+  }
+}
+
 template <class Job, class T, class R, class I, int ND, int room, bool fixed = false>
 struct Sampler {
   using E = Elements<T>;
@@ -161,13 +170,15 @@ struct Sampler {
     }
   }
 
-  // to[a] = sum_c output_c V_a(U_c), in the units of the coordinates; over the batch too if it shares them.
-  static PYSTN_HD void slopes(const Job& job, I n0, const Place<I>& place, I depth, R* to) {
+  // to[a] = sum_c output_c V_a(U_c), in the units of the coordinates; over the batch too if it shares them. Of every so
+  // many channels, from one on; the mask is the first one's. With `adds`, grad_input += output w as well.
+  template <bool adds>
+  static PYSTN_HD void slopes(const Job& job, I n0, const Place<I>& place, I depth, I layer, I layers, R* to) {
     const I n1 = job.grid_batch == 1 ? I(job.batch) : n0 + 1;
     R x[ND], through_mask[ND] = {};
     for (int a = 0; a < ND; ++a) to[a] = R(0);
     load_coordinates<R, I, ND>(job, n0, place, x);
-    if (has_mask(job)) {
+    if (has_mask(job) && layer == 0) {
       Taps cover;
       cover.template cover<1>(job, x);
       const Jet<R, ND> share = cover.coverage(1);
@@ -186,7 +197,7 @@ struct Sampler {
       if constexpr (flat) products.template place<true>(taps, image.stride);
       const I first = place_in(job, job.output, n, place);
       PYSTN_UNROLL_BY(channels_at_once)
-      for (I c = 0; c < I(job.channels); ++c) {
+      for (I c = layer; c < I(job.channels); c += layers) {
         if (!takes_part(job, n, place, depth, c)) continue;
         R slope[ND] = {};
         const I channel = channel_offset(job, image.channel, c);
@@ -202,6 +213,7 @@ struct Sampler {
         for (int a = 0; fills && a < ND; ++a) slope[a] += R(job.fill[c]) * share.slope[a];
         const R g = read(job.output, first + channel_offset(job, job.output.channel, c));
         for (int a = 0; a < ND; ++a) to[a] += g * slope[a];
+        if (adds) add_sample(job, taps, n, c, g);
       }
     }
     deliver(taps, to, through_mask);
@@ -226,18 +238,12 @@ struct Sampler {
     }
   }
 
-  static PYSTN_HD void vjp_grid(const Job& job, I n, const Place<I>& place) {
-    R x[ND];
-    slopes(job, n, place, 0, x);
-    store_grad_grid(job, n, place, x);
-  }
-
   // Adds the gradient to a sample's coordinates to sums for the matrix that they were made with: g (x, y, z, 1).
   static PYSTN_HD void add_to_matrix(const Job& job, I n, Place<I>& place, double (&sums)[ND + 1][ND + 1]) {
     for (I depth = 0; depth < I(job.depth); ++depth) {
       go_to(job, place, depth);
       R g[ND + 1];
-      slopes(job, n, place, depth, g);
+      slopes<false>(job, n, place, depth, 0, 1, g);
       g[ND] = R(0);
       const LatticePoint<R, I, ND> point(job, n, place);
       if constexpr (ND == 2)
@@ -251,10 +257,7 @@ struct Sampler {
           g[1] = lost ? R(0) : g[1] / q;
           g[2] = lost ? R(0) : pulled_to_q(g[0], g[1], x, y);
         }
-      for (int r = 0; r <= ND; ++r) {
-        for (int b = 0; b < ND; ++b) sums[r][b] += double(g[r]) * double(point.at[b]);
-        sums[r][ND] += double(g[r]);
-      }
+      add_outer<ND + 1>(g, point.at, sums);
     }
   }
 
@@ -377,7 +380,7 @@ struct Sampler {
   static PYSTN_HD void add(const ImageArray& image, I at, R value) {
     if constexpr (fixed)
       add_to_cell(static_cast<Cell*>(image.data)[at], Walk(image.walk), value);
-    else if constexpr (E::typed)
+    else if constexpr (E::wide)
       atomicAdd(static_cast<T*>(image.data) + at, T(value));
     else if (Type(image.type) == Type::f32)
       atomicAdd(static_cast<float*>(image.data) + at, float(value));
@@ -404,9 +407,14 @@ struct Sampler {
     }
   }
 
+  // A channel's grad_input += g w
+  static PYSTN_HD void add_sample(const Job& job, const Taps& taps, I n, I c, R g) {
+    const ImageArray& image = job.grad_input;
+    scatter<false, ND>(image, taps, n * I(image.batch) + channel_offset(job, image.channel, c), g, nullptr);
+  }
+
   // grad_input += output w
   static PYSTN_HD void vjp_input(const Job& job, I n, Place<I>& place, I layer) {
-    const ImageArray& image = job.grad_input;
     for (I depth = 0; depth < I(job.depth); ++depth) {
       go_to(job, place, depth);
       R x[ND];
@@ -414,12 +422,11 @@ struct Sampler {
       Taps taps;
       taps.template place<0>(job, x);
       if (!taps.reads()) continue;
-      const I first = place_in(job, job.output, n, place), base = n * I(image.batch);
+      const I first = place_in(job, job.output, n, place);
       PYSTN_UNROLL_BY(channels_at_once)
       for (I c = layer; c < I(job.channels); c += I(job.layers)) {
         if (!takes_part(job, n, place, depth, c)) continue;
-        const R g = read(job.output, first + channel_offset(job, job.output.channel, c));
-        scatter<false, ND>(image, taps, base + channel_offset(job, image.channel, c), g, nullptr);
+        add_sample(job, taps, n, c, read(job.output, first + channel_offset(job, job.output.channel, c)));
       }
     }
   }
@@ -524,10 +531,36 @@ struct Sampler {
     }                                                                      \
   }
 
-PYSTN_SAMPLE_KERNEL(vjp_grid)
 PYSTN_SAMPLE_KERNEL(vjp2_grid)
 PYSTN_SAMPLE_KERNEL(gradient_vjp_grid)
 #undef PYSTN_SAMPLE_KERNEL
+
+// The gradient to the grid; with `adds` that to the image too, in one walk over the samples. Some lanes of a warp, a
+// power of two, share the channels of a sample, and whole warps take their turns.
+template <bool adds, class Job, class T, class R, class I, int ND, int room>
+PYSTN_HD void pull_grid(const Job& job) {
+  const I lanes = I(job.layers), pixels = I(job.pixels);
+  const Index count = job.grid_batch * job.pixels * lanes, lane = threadIdx.x % 32;
+  for (Index first = first_turn() - lane; first < count; first += turn_stride()) {
+    const bool active = first + lane < count;
+    const I turn = active ? I(first + lane) : I(0), sample = quotient(turn, lanes), n = quotient(sample, pixels);
+    const Place<I> place(job, sample - n * pixels);
+    R slopes[ND] = {};
+    if (active)
+      Sampler<Job, T, R, I, ND, room>::template slopes<adds>(job, n, place, 0, turn - sample * lanes, lanes, slopes);
+    for (int apart = int(lanes) / 2; apart > 0; apart /= 2)
+      for (int a = 0; a < ND; ++a) slopes[a] += __shfl_xor_sync(0xffffffffu, slopes[a], apart);
+    if (active && turn == sample * lanes) Sampler<Job, T, R, I, ND, room>::store_grad_grid(job, n, place, slopes);
+  }
+}
+template <class Job, class T, class R, class I, int ND, int room>
+__global__ void vjp_grid(const Job job) {
+  pull_grid<false, Job, T, R, I, ND, room>(job);
+}
+template <class Job, class T, class R, class I, int ND, int room>
+__global__ void vjp(const Job job) {
+  pull_grid<true, Job, T, R, I, ND, room>(job);
+}
 
 // Kernels whose threads have some channels of a sample, of the output's batch or that of all.
 #define PYSTN_CHANNEL_KERNEL(kernel, name, images, fixed)                                                 \
@@ -564,23 +597,15 @@ __global__ void vjp_options(const Job job) {
   }
 }
 
-// partial[matrix, chunk] = the sum of g (x, y, z, 1) over a chunk of the samples of a matrix. A block has a chunk.
-template <class Job, class T, class R, class I, int ND, int room>
-__global__ void vjp_matrix(const Job job) {
-  __shared__ double of_warps[(ND + 1) * (ND + 1)][block_threads / 32];
-  const Index matrix = blockIdx.x / job.source.chunks, chunk = blockIdx.x % job.source.chunks;
-  const Index pixels = job.pixels / job.source.count;  // of a matrix
-  const I n = I(matrix / job.source.count);
-  double sums[ND + 1][ND + 1] = {};
-  for (Index pixel = chunk * block_threads + threadIdx.x; pixel < pixels; pixel += job.source.chunks * block_threads) {
-    Place<I> place(job, I(matrix % job.source.count * pixels + pixel));
-    Sampler<Job, T, R, I, ND, room>::add_to_matrix(job, n, place, sums);
-  }
-  const int entries = (ND + is_projective(job)) * (ND + 1), lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+// The sums of the threads of a block added up, into the block's row of `partial`.
+template <class Job, int columns>
+PYSTN_HD void store_partial(const Job& job, const double (&sums)[columns][columns],
+                            double (&of_warps)[columns * columns][block_threads / 32]) {
+  const int entries = (columns - 1 + is_projective(job)) * columns, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   PYSTN_UNROLL
-  for (int e = 0; e < (ND + 1) * (ND + 1); ++e) {
+  for (int e = 0; e < columns * columns; ++e) {
     if (e >= entries) break;
-    const double sum = warp_sum(sums[e / (ND + 1)][e % (ND + 1)]);
+    const double sum = warp_sum(sums[e / columns][e % columns]);
     if (lane == 0) of_warps[e][warp] = sum;
   }
   __syncthreads();
@@ -589,6 +614,21 @@ __global__ void vjp_matrix(const Job job) {
     for (int w = 0; w < block_threads / 32; ++w) sum += of_warps[threadIdx.x][w];
     job.source.partial[Index(blockIdx.x) * entries + threadIdx.x] = sum;
   }
+}
+
+// partial[matrix, chunk] = the sum of g (x, y, z, 1) over a chunk of the samples of a matrix. A block has a chunk.
+template <class Job, class T, class R, class I, int ND, int room>
+__global__ void vjp_matrix(const Job job) {
+  const Index matrix = blockIdx.x / job.source.chunks, chunk = blockIdx.x % job.source.chunks;
+  const Index pixels = job.pixels / job.source.count;  // of a matrix
+  const I n = I(matrix / job.source.count);
+  double sums[ND + 1][ND + 1] = {};
+  for (Index pixel = chunk * block_threads + threadIdx.x; pixel < pixels; pixel += job.source.chunks * block_threads) {
+    Place<I> place(job, I(matrix % job.source.count * pixels + pixel));
+    Sampler<Job, T, R, I, ND, room>::add_to_matrix(job, n, place, sums);
+  }
+  __shared__ double of_warps[(ND + 1) * (ND + 1)][block_threads / 32];
+  store_partial(job, sums, of_warps);
 }
 
 struct ChunksJob {

@@ -90,7 +90,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     dtype = property(lambda self: self._host.dtype)
     ndim = property(lambda self: self._host.ndim)
     size = property(lambda self: self._host.size)
-    strides = property(lambda self: self._host.strides)
+    # Those of an array without elements are 0, as CuPy has them.
+    strides = property(lambda self: self._host.strides if self.size else (0,) * self.ndim)
     itemsize = property(lambda self: self._host.itemsize)
     nbytes = property(lambda self: self._host.nbytes)
     flags = property(lambda self: self._host.flags)

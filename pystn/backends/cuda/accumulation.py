@@ -46,9 +46,15 @@ def add_up(call: Call, image: DeviceArray, direction: str, order: int) -> None:
     """Fill an image with what a kernel adds to it, which is `vjp_input` or `push`."""
     batch = call.job.batch
     call.image("grad_input", image)
+    if direction == "vjp_input" and call.gathers() and image.size:
+        call.gather()
+        return
     if not call.options.deterministic:
         image.fill(0)
-        call.run(direction, batch, order)
+        if direction == "vjp_input" and call.tiles(order):
+            call.run_tiles("vjp_input_tiles", order)
+        else:
+            call.run(direction, batch, order)
         return
     cells = cupy.zeros((*image.shape, parts_of(image.dtype), WORDS), np.uint64)
     to, ndim = call.job.grad_input, call.ndim

@@ -21,7 +21,22 @@ from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.interpolation import Interpolation
 from pystn.options import SamplingOptions
 
-__all__ = ["BLOCK", "INT_MAX", "MAX_NDIM", "PLAIN_KERNELS", "ROOMS", "Call", "merged", "sum_chunks"]
+__all__ = [
+    "AFFINE",
+    "BLOCK",
+    "CONSTANT",
+    "GATHERED_TAPS",
+    "INT_MAX",
+    "MAX_NDIM",
+    "PLAIN_KERNELS",
+    "ROOMS",
+    "STORED",
+    "TILE_KERNELS",
+    "ZEROS",
+    "Call",
+    "merged",
+    "sum_chunks",
+]
 
 MAX_NDIM, MAX_RANK = 3, 8
 BLOCK = 256  # threads of a block; block_threads in sampling.cuh
@@ -29,9 +44,25 @@ ROOMS = (1, 2, 4, 8, 64)  # taps on an axis that kernels are made for: nearest, 
 ENOUGH_THREADS = 1 << 18  # from so many on a thread takes all channels of its sample
 NEAREST, LINEAR, CUBIC = 0, 1, 2  # of Mode in src/core/interpolation.hpp
 INT_MAX = 2**31 - 2**16  # what is computed from indices may go somewhat beyond them
-# Kernels that are compiled for a PlainJob too.
-PLAIN_KERNELS = ("forward", "vjp_input", "vjp_input_fixed", "vjp_grid", "vjp_matrix")
-CONSTANT = 5  # of Boundary in src/core/boundaries.hpp
+# Kernels whose warps take tiles, of a PlainJob alone; those that are compiled for one too.
+TILE_KERNELS = ("vjp_input_tiles", "vjp_tiles", "vjp_matrix_tiles")
+PLAIN_KERNELS = (
+    "forward",
+    "vjp_input",
+    "vjp_input_fixed",
+    "vjp",
+    "vjp_grid",
+    "vjp_matrix",
+    "gather_input",
+    *TILE_KERNELS,
+)
+GATHERED_TAPS = MOST_KNOWN_TAPS = 4  # on an axis, at most, of gather_input and of a PlainJob
+ZEROS, CONSTANT = 0, 5  # of Boundary in src/core/boundaries.hpp
+STORED, AFFINE = 0, 1  # of Source in src/core/coordinates.hpp
+GATHER_BLOCKS = 4096  # that find out which samples a matrix leads to a pixel, at most
+TILE_HEIGHT = 4  # of the samples that a warp takes
+TILED = 1 << 15  # samples, from which on none of their channels is left to other threads
+ELEMENT_TYPES = {0: "float", 1: "double", 2: "Half", 3: "Bfloat"}  # kernels of frequent calls are made for
 MAX_LAYERS = 65535  # blocks along y
 CHANNELS_EACH = 4  # at least, of a thread that shares a sample with others
 MANY_CHANNELS = 8  # next to each other in memory: so many threads that are neighbours share them
@@ -115,7 +146,7 @@ class SampleJob(ctypes.Structure):
         ("depth", c_longlong),
         ("size", c_longlong * MAX_NDIM),
         *[(name, c_int) for name in ("rank", "components", "grid_type", "coordinates", "subgradient", "cutoff")],
-        *[(name, c_int) for name in ("projected", "maximum", "adjacent_layers", "unused")],
+        *[(name, c_int) for name in ("projected", "maximum", "adjacent_layers", "row")],
     ]
 
 
@@ -322,11 +353,24 @@ class Call:
         name, inner = self.name(direction, order), job.layers if adjacent else 1
         self.launched = launch(name, threads * inner, self.argument(), BLOCK, job.layers // inner)
 
+    def run_lanes(self, direction: str, order: int) -> None:
+        """Launch a kernel for all coordinates of the grid, where lanes of a warp may share the channels of a sample."""
+        job = self.job
+        self.set_shape()
+        threads = job.grid_batch * job.pixels
+        if threads == 0:
+            return
+        lanes, shares = 1, self.channels_last and job.channels >= MANY_CHANNELS
+        while lanes < 32 and CHANNELS_EACH * lanes < job.channels and (shares or threads * lanes < ENOUGH_THREADS):
+            lanes *= 2
+        job.layers = lanes
+        self.launched = launch(self.name(direction, order), threads * lanes, self.argument(), BLOCK)
+
     def argument(self) -> DeviceArray:
         """The kernels' one argument."""
         return argument(self.job)
 
-    def run_matrices(self) -> DeviceArray:
+    def run_matrices(self, direction: str = "vjp_matrix") -> DeviceArray:
         """The gradient to the matrices, (N, *K, rows, ndim + 1) in double."""
         job, source = self.job, self.job.source
         self.set_shape()
@@ -337,10 +381,53 @@ class Call:
             return cupy.zeros(theta)
         source.chunks = max(1, min(-(-pixels // BLOCK), -(-1024 // matrices)))
         partial, sums = cupy.empty((matrices, source.chunks, *theta[-2:])), cupy.empty(theta)
-        source.partial, self.partial = partial.data.ptr, partial.shape
-        self.launched = launch(self.name("vjp_matrix", 1), matrices * source.chunks * BLOCK, argument(job), BLOCK)
+        source.partial, self.partial, job.layers = partial.data.ptr, partial.shape, 1
+        self.launched = launch(self.name(direction, 1), matrices * source.chunks * BLOCK, argument(job), BLOCK)
         sum_chunks(partial, sums)
         return sums
+
+    def gathers(self) -> bool:
+        """Whether sums in one order are found pixel by pixel: where an affine matrix says which samples read one."""
+        job = self.job
+        near = all(job.kernel[a].boundary in (ZEROS, CONSTANT) for a in range(self.ndim))
+        affine = job.source.kind == AFFINE and not job.projected
+        return self.options.deterministic and affine and near and self.room(0) <= GATHERED_TAPS
+
+    def gather(self) -> None:
+        """Fill the image that is added to."""
+        job = self.job
+        self.set_shape()
+        images = 1 if job.grad_input.batch == 0 else job.batch
+        job.layers = max(1, -(-job.channels // CHANNELS_EACH))
+        job.adjacent_layers = self.channels_last and job.channels >= MANY_CHANNELS
+        inner = job.layers if job.adjacent_layers else 1
+        blocks = -(-prod(job.size[: self.ndim]) * inner // BLOCK) * images * (job.layers // inner)
+        threads = min(blocks, GATHER_BLOCKS) * BLOCK
+        self.launched = launch(self.name("gather_input", 0), threads, self.argument(), BLOCK)
+
+    def tiles(self, order: int) -> bool:
+        """Whether warps take tiles of samples and join what these add to an image."""
+        job = self.job
+        self.set_shape()
+        job.row = self.shape[-1] if self.shape else 1
+        adjacent = self.channels_last and job.channels >= MANY_CHANNELS
+        many = order == 0 or job.channels <= CHANNELS_EACH or job.grid_batch * job.pixels >= TILED
+        flat = self.ndim > 1 and 0 < TILE_HEIGHT * job.row <= job.pixels
+        return many and flat and not adjacent and self.room(order) == 2 and self.plain(order) is not None
+
+    def run_tiles(self, direction: str, order: int) -> None:
+        """The same as `run` or `run_lanes`, where `tiles`."""
+        job = self.job
+        rows = job.pixels // job.row
+        tiles = -(-job.row // (32 // TILE_HEIGHT)) * -(-rows // TILE_HEIGHT)
+        images = job.batch if order == 0 else job.grid_batch
+        layers = 1
+        if order == 0 and images * job.pixels < ENOUGH_THREADS:
+            layers = min(
+                -(-ENOUGH_THREADS // max(1, images * job.pixels)), -(-job.channels // CHANNELS_EACH), MAX_LAYERS
+            )
+        job.layers = max(1, layers)
+        self.launched = launch(self.name(direction, order), 32 * images * tiles, self.argument(), BLOCK, job.layers)
 
     def run_groups(self, partial: DeviceArray) -> None:
         """Add to rows of sums, one for each thread."""
@@ -374,28 +461,40 @@ class Call:
 
     def name(self, direction: str, order: int) -> str:
         """The name expression of a kernel that takes derivatives of so high an order of the weights."""
-        elements = self.elements | ({self.sums} if self.sums is not None else set())
-        pixels = "float" if elements == {0} else "double" if elements == {1} else "Any"
-        real = "float" if self.single else "double"
-        if pixels == "double" and self.single:
-            pixels = "Any"
-        turns = self.job.batch * self.job.pixels * max(1, self.job.layers)
-        small = max(self.extent, turns, *self.job.size) <= INT_MAX
-        index, room = "int" if small else "long long", self.room(order)
-        plain = direction in PLAIN_KERNELS and pixels == real and small and room <= 4 and self.plain()
-        return f"{direction}<{plain or 'SampleJob'}, {pixels}, {real}, {index}, {self.ndim}, {room}>"
+        room = self.room(order)
+        plain = self.plain(order) if direction in PLAIN_KERNELS else None
+        job = f"PlainJob<{plain}>" if plain else "SampleJob"
+        pixels, real, index = self.types(plain is not None)
+        return f"{direction}<{job}, {pixels}, {real}, {index}, {self.ndim}, {room}>"
 
-    def plain(self) -> str | None:
-        """The type of the job, if it is a PlainJob."""
+    def types(self, plain: bool) -> tuple[str, str, str]:
+        """Of pixels, arithmetic and indices."""
+        real = "float" if self.single else "double"
+        sizes = prod(self.job.size[: self.ndim])
+        turns = self.job.batch * max(self.job.pixels, sizes) * max(1, self.job.layers)
+        index = "int" if max(self.extent, turns, *self.job.size) <= INT_MAX else "long long"
+        elements = self.elements | ({self.sums} if self.sums is not None and not plain else set())
+        pixels = ELEMENT_TYPES.get(min(elements)) if len(elements) == 1 else None
+        known = plain or pixels == "float" or (pixels == "double" and not self.single)
+        return (pixels if known and pixels else "Any"), real, index
+
+    def plain(self, order: int) -> str | None:
+        """The arguments of the type of the job, if it is a PlainJob."""
         job, ndim = self.job, self.ndim
+        pixels, real, index = self.types(True)
+        wide = self.sums in (None, int(not self.single)) and pixels in (
+            (real, "Half", "Bfloat") if self.single else (real,)
+        )
         more = job.components == 2 or job.cutoff or job.projected or job.mask.data or job.fill or job.chosen.data
         boundaries = {job.kernel[a].boundary for a in range(ndim)}
-        known = job.source.kind == 1 or (job.source.kind == 0 and bool(job.grid_type) != self.single)
+        known = job.source.kind == AFFINE or (job.source.kind == STORED and bool(job.grid_type) != self.single)
         if more or not known or job.output_batch != job.batch or len(boundaries) > 1 or CONSTANT in boundaries:
             return None
         if job.rank != ndim and (job.rank != 1 or self.made):
             return None
-        return f"PlainJob<{job.rank}, {job.source.kind}, {boundaries.pop()}>"
+        if not wide or index != "int" or self.room(order) > MOST_KNOWN_TAPS:
+            return None
+        return f"{job.rank}, {job.source.kind}, {boundaries.pop()}"
 
     def room(self, order: int) -> int:
         kernels = [self.job.kernel[a] for a in range(self.ndim)]

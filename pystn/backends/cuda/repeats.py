@@ -124,13 +124,14 @@ class RepeatVjp(Remembered):
     """The same of gradients to the input and to the source, None where not wanted."""
 
     to_input: Kind | None
+    clears: bool  # the image that is added to, first
     to_source: bool
     partial: tuple[int, ...] | None  # shape of the sums for matrices
 
     @classmethod
     def of(
         cls,
-        calls: tuple[Call | None, Call | None],
+        calls: Sequence[Call],
         input: DeviceArray,
         source: DeviceArray,
         size: Any,
@@ -140,13 +141,14 @@ class RepeatVjp(Remembered):
     ) -> RepeatVjp | None:
         written = {"grad_input": grad_input, "grad_grid": grad_source}
         read = {"input": input, "grid": source, "theta": source, "samples": grad_output}
-        passes = passes_of([call for call in calls if call is not None], {**read, **written})
+        passes = passes_of(calls, {**read, **written})
         if passes is None:
             return None
         self = cls(passes, input, source, size, grad_output)
         self.to_input = None if grad_input is None else Kind.of(grad_input)
+        self.clears = not calls[0].gathers()
         self.to_source = grad_source is not None
-        self.partial = None if calls[1] is None else calls[1].partial
+        self.partial = calls[-1].partial
         return self
 
     def __call__(
@@ -158,16 +160,15 @@ class RepeatVjp(Remembered):
         to_input = to_source = None
         if self.to_input is not None:
             arrays["grad_input"] = to_input = cupy.ndarray(self.to_input.shape, self.to_input.dtype)
-            to_input.fill(0)
-            self.passes[0].run(arrays)
-        if self.to_source:
-            of = self.source
-            if self.partial is None:
-                arrays["grad_grid"] = to_source = cupy.ndarray(of.shape, of.dtype)
-                self.passes[-1].run(arrays)
-            else:
-                arrays["partial"] = partial = cupy.ndarray(self.partial)
-                self.passes[-1].run(arrays)
-                to_source = cupy.ndarray(of.shape, of.dtype)
-                sum_chunks(partial, to_source)
+            if self.clears:
+                to_input.fill(0)
+        if self.to_source and self.partial is None:
+            arrays["grad_grid"] = to_source = cupy.ndarray(self.source.shape, self.source.dtype)
+        elif self.to_source:
+            arrays["partial"] = cupy.ndarray(self.partial)
+        for one in self.passes:
+            one.run(arrays)
+        if self.to_source and self.partial is not None:
+            to_source = cupy.ndarray(self.source.shape, self.source.dtype)
+            sum_chunks(arrays["partial"], to_source)
         return to_input, to_source

@@ -11,7 +11,18 @@ import numpy as np
 from pystn.backends.cuda import accumulation
 from pystn.backends.cuda.accumulation import add_up
 from pystn.backends.cuda.arrays import DeviceArray
-from pystn.backends.cuda.jobs import PLAIN_KERNELS, ROOMS, Call, fill_table
+from pystn.backends.cuda.jobs import (
+    AFFINE,
+    CONSTANT,
+    GATHERED_TAPS,
+    PLAIN_KERNELS,
+    ROOMS,
+    STORED,
+    TILE_KERNELS,
+    ZEROS,
+    Call,
+    fill_table,
+)
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions
 
@@ -36,8 +47,12 @@ ORDERS = {
     "vjp_input": 0,
     "vjp_options": 0,
     "jvp": 1,
+    "vjp": 1,
     "vjp_grid": 1,
     "vjp_matrix": 1,
+    "vjp_tiles": 1,
+    "vjp_matrix_tiles": 1,
+    "vjp_input_tiles": 0,
     "push": 1,
     "vjp_input_fixed": 0,
     "push_fixed": 1,
@@ -45,7 +60,11 @@ ORDERS = {
     "vjp2_grid": 2,
     "gradient_jvp": 2,
     "gradient_vjp_grid": 2,
+    "gather_input": 0,
 }
+# Of these, those whose coordinates are stored, or made from matrices, alone.
+OF_GRIDS = {"vjp", "vjp_grid", "vjp_tiles"}
+OF_MATRICES = {"vjp_matrix", "gather_input", "vjp_matrix_tiles"}
 
 
 def names() -> Iterator[str]:
@@ -54,11 +73,17 @@ def names() -> Iterator[str]:
     yield from ("sum_chunks<float>", "sum_chunks<double>")
     types = [("float", "float"), ("float", "double"), ("double", "double"), ("Any", "float"), ("Any", "double")]
     for direction, (pixels, real), index, ndim, room in product(ORDERS, types, ("int", "long long"), (1, 2, 3), ROOMS):
-        yield f"{direction}<SampleJob, {pixels}, {real}, {index}, {ndim}, {room}>"
-    for direction, real, ndim, room in product(PLAIN_KERNELS, ("float", "double"), (1, 2, 3), (1, 2, 4)):
-        sources = [(1, 0), (ndim, 0), (ndim, 1)] if direction != "vjp_matrix" else [(ndim, 1)]
-        for (axes, source), boundary in product(dict.fromkeys(sources), range(5)):
-            yield f"{direction}<PlainJob<{axes}, {source}, {boundary}>, {real}, {real}, int, {ndim}, {room}>"
+        if direction not in TILE_KERNELS and (direction != "gather_input" or room <= GATHERED_TAPS):
+            yield f"{direction}<SampleJob, {pixels}, {real}, {index}, {ndim}, {room}>"
+    types = [("float", "float"), ("double", "double"), ("Half", "float"), ("Bfloat", "float")]
+    for direction, (pixels, real), ndim, room in product(PLAIN_KERNELS, types, (1, 2, 3), (1, 2, 4)):
+        if direction in TILE_KERNELS and (room != 2 or ndim == 1):
+            continue
+        of_grids = {(1, STORED), (ndim, STORED)} if direction not in OF_MATRICES else set()
+        of_matrices = {(ndim, AFFINE)} if direction not in OF_GRIDS else set()
+        boundaries = [ZEROS] if direction == "gather_input" else range(CONSTANT)
+        for (axes, source), boundary in product(sorted(of_grids | of_matrices), boundaries):
+            yield f"{direction}<PlainJob<{axes}, {source}, {boundary}>, {pixels}, {real}, int, {ndim}, {room}>"
 
 
 def grid_sample(
@@ -108,25 +133,42 @@ def grid_sample_vjp(
     grad_grid: DeviceArray | None,
     to_matrices: bool,
     options: SamplingOptions,
-) -> tuple[tuple[Call | None, Call | None], DeviceArray | None]:
-    """Fills grad_input and grad_grid, either of which may be None. Returns what can be repeated, for input and grid,
+) -> tuple[list[Call], DeviceArray | None]:
+    """Fills grad_input and grad_grid, either of which may be None. Returns what can be repeated, in that order,
     and the sums for the matrices if they are wanted."""
-    to_input = to_grid = sums = None
-    if grad_input is not None:
-        to_input = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
-        to_input.samples("output", grad_output)
-        add_up(to_input, grad_input, "vjp_input", 0)
+    calls: list[Call] = []
+    sums = None
+    to_source = None  # the call for the grid or the matrices
+    # The image that is added to while that is made: the same taps and cotangents.
+    beside = grad_input if not options.deterministic else None
+    tiles = False
     if grad_grid is not None or to_matrices:
-        to_grid = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
-        to_grid.image("input", input)
-        to_grid.samples("output", grad_output)
-        to_grid.samples("mask", grad_mask, channels=False)
+        to_source = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
+        to_source.image("input", input)
+        to_source.samples("output", grad_output)
+        to_source.samples("mask", grad_mask, channels=False)
+        to_source.grid("grad_grid", grad_grid)
+        if beside is not None:
+            to_source.image("grad_input", beside)
+            tiles = to_source.tiles(1)
+    if to_source is None or (to_matrices and not tiles):
+        beside = None
+    if beside is not None:
+        beside.fill(0)
+    elif grad_input is not None:
+        call = Call(input.shape, input.dtype, grad_output.shape[0], grid, options)
+        call.samples("output", grad_output)
+        add_up(call, grad_input, "vjp_input", 0)
+        calls.append(call)
+    if to_source is not None:
         if to_matrices:
-            sums = to_grid.run_matrices()
+            sums = to_source.run_matrices("vjp_matrix_tiles" if tiles else "vjp_matrix")
+        elif tiles:
+            to_source.run_tiles("vjp_tiles", 1)
         else:
-            to_grid.grid("grad_grid", grad_grid)
-            to_grid.run("vjp_grid", to_grid.job.grid_batch, 1, splits=False)
-    return (to_input, to_grid), sums
+            to_source.run_lanes("vjp_grid" if beside is None else "vjp", 1)
+        calls.append(to_source)
+    return calls, sums
 
 
 def grid_sample_vjp_options(
