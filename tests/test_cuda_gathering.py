@@ -1,5 +1,5 @@
-"""With deterministic=True threads on CUDA gather the gradient to the image of an affine warp, a pixel each: it is that of
-the CPU, which adds sample by sample, and the same in every order."""
+"""The gradient to the image of an affine warp with deterministic=True, on CUDA: threads gather it, a pixel each. It is
+that of the CPU, which adds sample by sample, and the same in every order."""
 
 import numpy as np
 import pytest
