@@ -61,19 +61,20 @@ def warmup(
         raise ImportError(
             "warmup compiles CUDA kernels, and CuPy is not installed: pip install pystn[cuda13], or pystn[cuda12]"
         ) from error
-    size = (2,) * ndim
-    image, grid = cupy.zeros((1, 1, *size), dtype), cupy.zeros((1, 1, ndim), coordinates)
-    theta = cupy.zeros((1, ndim, ndim + 1), coordinates)
     options: dict[str, Any] = {"mode": mode, "padding_mode": padding_mode}
-    samples = grid_sample(image, grid, **options)
-    warped = warp_affine(image, theta, size, **options)
-    if not derivatives:
-        return
-    if image.dtype.kind not in "fcV":  # gradients and tangents of integer images are float32
-        samples, warped, tangent = (array.astype("float32") for array in (samples, warped, image))
-    else:
-        tangent = image
-    grid_sample_vjp(samples, image, grid, **options)
-    warp_affine_vjp(warped, image, theta, size, **options)
-    grid_sample_jvp(image, grid, tangent, grid, **options)
-    warp_affine_jvp(image, theta, tangent, theta, size, **options)
+    # Gradients of samples that fill a tile have kernels of their own.
+    for size in ((4,) * ndim, (1,) * ndim) if derivatives else ((4,) * ndim,):
+        image, grid = cupy.zeros((1, 1, *size), dtype), cupy.zeros((1, *size, ndim), coordinates)
+        theta = cupy.zeros((1, ndim, ndim + 1), coordinates)
+        samples = grid_sample(image, grid, **options)
+        warped = warp_affine(image, theta, size, **options)
+        if not derivatives:
+            return
+        if image.dtype.kind not in "fcV":  # gradients and tangents of integer images are float32
+            samples, warped, tangent = (array.astype("float32") for array in (samples, warped, image))
+        else:
+            tangent = image
+        grid_sample_vjp(samples, image, grid, **options)
+        warp_affine_vjp(warped, image, theta, size, **options)
+        grid_sample_jvp(image, grid, tangent, grid, **options)
+        warp_affine_jvp(image, theta, tangent, theta, size, **options)

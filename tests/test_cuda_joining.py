@@ -144,6 +144,8 @@ def test_numbers_that_are_none(backend, rng):
     cotangent[0, 1, 5, 6], cotangent[1, 0, 3, 3], cotangent[1, 2, 11, 23] = np.nan, np.inf, -np.inf
     grid[0, 2, 9] = np.nan
     grid[1, 7, 8] = np.inf, 0
+    grid[1, 8, 20] = 5, 5
+    cotangent[0, :, 2, 9] = cotangent[1, :, 7, 8] = cotangent[1, :, 8, 20] = np.inf
     for function in (to_grid, to_input):
         ours = function()(*map(backend.array, (cotangent, image, grid)))
         theirs = function()(cotangent, image, grid)

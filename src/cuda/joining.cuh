@@ -95,6 +95,7 @@ struct Tile {
     Tile tile;
     tile.taps.template place<false>(sample, stride);
     tile.join();
+    const bool reads = sample.reads();
     Flat products;
     for (int a = 0; a < ND; ++a) stride[a] = I(job.input.axis[a]);
     if (slopes) products.template place<true>(sample, stride);
@@ -103,7 +104,7 @@ struct Tile {
       const I first = place_in(job, job.output, n, place), base = n * I(job.grad_input.batch);
       PYSTN_UNROLL_BY(2)
       for (I c = layer; c < I(job.channels); c += I(job.layers)) {
-        const R g = active ? Sampling::read(job.output, first + channel_offset(job, job.output.channel, c)) : R(0);
+        const R g = reads ? Sampling::read(job.output, first + channel_offset(job, job.output.channel, c)) : R(0);
         if (slopes) {
           R value[Flat::count];
           image.load(products, channel_offset(job, image.channel, c), value);

@@ -81,6 +81,10 @@ class FootprintCall(Call):
         self.feet.ndim = self.ndim
         self.footprint("footprint", footprint)
 
+    def tiles(self, order: int) -> bool:
+        """No: samples are of more pixels than their neighbours are apart."""
+        return False
+
     def footprint(self, name: str, array: DeviceArray | None) -> None:
         if array is None:
             return
