@@ -167,6 +167,8 @@ def test_empty(backend, rng, shape):
 def test_no_samples(backend, rng):
     (found,) = check(backend, gradient, (np.ones((2, 1, 0, 5), "f"), np.ones((2, 1, 4, 4), "f"), turned(rng, 2)))
     assert not found.any()
+    (found,) = check(backend, gradient, problem(rng, turned(rng, 2, 0).reshape(2, 0, 2, 3)))
+    assert not found.any()
 
 
 def test_strides(backend, rng):

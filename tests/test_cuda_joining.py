@@ -151,3 +151,16 @@ def test_numbers_that_are_none(backend, rng):
         theirs = function()(cotangent, image, grid)
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(backend.numpy(a), b, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0])
+@pytest.mark.parametrize("turned", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
+def test_out_of_any_strides(backend, rng, scale, turned):
+    """Offsets may be negative; what lies outside has none."""
+    cotangent, image, theta = arrays(rng, 2, (24, 32), matrix(rng, 2, 2, 1.5 * scale, turn=0.02), channels=1)
+    y, x = turned
+    to = backend.array(np.zeros(image.shape, np.float32))[:, :, ::y, ::x]
+    given = cotangent, image, grid_of(theta, (24, 32))
+    pystn.grid_sample_vjp(*map(backend.array, given), wrt="input", out=(to, None))
+    expected, _ = pystn.grid_sample_vjp(*given)
+    np.testing.assert_allclose(backend.numpy(to), expected, rtol=0, atol=1e-5)

@@ -206,7 +206,7 @@ __global__ void gather_input(const Job job) {
   const Index all = tiles * (layers / inner) * (shared ? 1 : job.batch);
   const Index each = (all + gridDim.x - 1) / gridDim.x,
               end = (blockIdx.x + 1) * each < all ? (blockIdx.x + 1) * each : all;
-  const I matrices = I(job.source.count), of_matrix = quotient(I(job.pixels), matrices);
+  const I matrices = I(job.source.count), of_matrix = matrices == 0 ? I(0) : quotient(I(job.pixels), matrices);
   I known = -1;  // the matrix that `readers` are of
   for (Index tile = blockIdx.x * each; tile < end; ++tile) {
     const Index part = tile / tiles, image = part / (layers / inner);

@@ -8,6 +8,7 @@
 namespace pystn::PYSTN_LEVEL {
 
 constexpr int tile_width = 8, tile_height = 4;  // 32 lanes
+constexpr int nowhere = -0x7fffffff;            // further than any offset in a PlainJob
 
 // The sample of a lane; that of a lane beyond the output is the first one, and not active.
 template <class I>
@@ -56,8 +57,8 @@ struct Tile {
       for (int k = 0; k < Flat::count; ++k) {
         if (!(k >> a & 1)) continue;
         const int near = k - (1 << a);
-        const I next = __shfl_down_sync(all_lanes, taps.inside[near] ? taps.offset[near] : I(outside_image), apart(a));
-        gives[a] = gives[a] && next == (taps.inside[k] ? taps.offset[k] : I(outside_image));
+        const I next = __shfl_down_sync(all_lanes, taps.inside[near] ? taps.offset[near] : I(nowhere), apart(a));
+        gives[a] = gives[a] && next == (taps.inside[k] ? taps.offset[k] : I(nowhere));
       }
     }
   }
