@@ -347,11 +347,17 @@ class Call:
         adjacent = splits and self.channels_last and job.channels >= MANY_CHANNELS
         if adjacent:
             layers = -(-job.channels // CHANNELS_EACH)
-        elif splits and threads < ENOUGH_THREADS:
-            layers = min(-(-ENOUGH_THREADS // threads), -(-job.channels // CHANNELS_EACH), MAX_LAYERS)
+        elif splits:
+            layers = self.shares(threads)
         job.layers, job.adjacent_layers = max(1, layers), adjacent
         name, inner = self.name(direction, order), job.layers if adjacent else 1
         self.launched = launch(name, threads * inner, self.argument(), BLOCK, job.layers // inner)
+
+    def shares(self, threads: int) -> int:
+        """Of how many threads each has some of the channels of a sample, if all samples have one thread otherwise."""
+        if not 0 < threads < ENOUGH_THREADS:
+            return 1
+        return max(1, min(-(-ENOUGH_THREADS // threads), -(-self.job.channels // CHANNELS_EACH), MAX_LAYERS))
 
     def run_lanes(self, direction: str, order: int) -> None:
         """Launch a kernel for all coordinates of the grid, where lanes of a warp may share the channels of a sample."""
@@ -421,12 +427,7 @@ class Call:
         rows = job.pixels // job.row
         tiles = -(-job.row // (32 // TILE_HEIGHT)) * -(-rows // TILE_HEIGHT)
         images = job.batch if order == 0 else job.grid_batch
-        layers = 1
-        if order == 0 and images * job.pixels < ENOUGH_THREADS:
-            layers = min(
-                -(-ENOUGH_THREADS // max(1, images * job.pixels)), -(-job.channels // CHANNELS_EACH), MAX_LAYERS
-            )
-        job.layers = max(1, layers)
+        job.layers = self.shares(images * job.pixels) if order == 0 else 1
         self.launched = launch(self.name(direction, order), 32 * images * tiles, self.argument(), BLOCK, job.layers)
 
     def run_groups(self, partial: DeviceArray) -> None:
