@@ -9,8 +9,8 @@
 #include <type_traits>
 
 #include "bodies.hpp"
+#include "nearest_taps.hpp"
 #include "stream.hpp"
-#include "usual_taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -67,38 +67,18 @@ PYSTN_APART void copy_pixels(const T* __restrict image, const int* __restrict fi
     for (int i = 0; i < count; ++i) copy_pixel<C>(plain[i] ? image + first[i] : dark, out + i * column);
 }
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
-// Of one channel, where elements are as long as their offsets.
-template <class T>
-void gather_channel(const T* __restrict image, const int* __restrict first, const Flag* __restrict plain, int count,
-                    T dark, T* __restrict out) {
-  int i = 0;
-  const __m256i outside = _mm256_set1_epi32(int(dark));
-  for (; i + 8 <= count; i += 8) {
-    const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first + i));
-    const __m256i flags = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(plain + i));
-    const __m256i taken = _mm256_slli_epi32(flags, 31);
-    const __m256i tap = _mm256_mask_i32gather_epi32(outside, reinterpret_cast<const int*>(image), at, taken, 4);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), tap);
-  }
-  for (; i < count; ++i) out[i] = plain[i] ? image[first[i]] : dark;
-}
-#endif
-
-// Of one channel.
+// Of one channel. Every pixel is read, some other for those that are outside: no branch waits for what is plain.
 template <class T>
 PYSTN_APART void copy_channel(const T* __restrict image, const int* __restrict first, const Flag* __restrict plain,
                               bool all, int count, T dark, T* __restrict out, Index column) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    if (column == 1) return gather_channel(image, first, plain, count, dark, out);
-#endif
-  if (all && column == 1) {
-#pragma GCC unroll 8
-    for (int i = 0; i < count; ++i) out[i] = image[first[i]];
-  } else {
+  if (column != 1) {
     for (int i = 0; i < count; ++i) out[i * column] = plain[i] ? image[first[i]] : dark;
+    return;
   }
+#pragma GCC unroll 8
+  for (int i = 0; i < count; ++i) out[i] = image[first[i]];
+  if (all) return;
+  for (int i = 0; i < count; ++i) out[i] = plain[i] ? out[i] : dark;
 }
 
 constexpr int few_copied = 4;    // channels whose fill values are elements already
@@ -126,7 +106,7 @@ PYSTN_APART void copy_row(const SampleJob& job, const T* image, const CopiedRow<
 // R: of the coordinates' arithmetic; T: numbers as large as the elements.
 template <class R, int ND, class T>
 struct CopySampler {
-  using Taps = UsualTaps<R, 1, ND, false, strip_rows>;
+  using Taps = NearestTaps<R, ND>;
 
   // The other way: pixels of one row that are not plain may read anything.
   static PYSTN_APART void copy_others(const SampleJob& job, int64_t n, const Span& row, const Flag* plain, Taps& taps,
@@ -181,15 +161,17 @@ struct CopySampler {
       T* const here = streams ? stream.begin(there) : there;
       const Index next = streams ? stream.row : row;
       taps.place(job, n, strip);
-      for_each_piece(strip, [&](const Span& run, int r, int i) {
-        const int first = r * taps.width + i;
-        if constexpr (ND == 2) {
-          const int64_t planes = width > 1 ? 1 : job.channels;
-          prefetch_ahead(job, run, strip.count - i, first, taps, image, job.input.channel, planes, 0);
-        }
-        copy(job, image, {taps.first + first, taps.plain + first, taps.all != 0, run.count, dark, column},
-             here + r * next + i * column);
-      });
+      if constexpr (ND == 2)
+        for_each_piece(strip, [&](const Span& run, int r, int i) {
+          prefetch_ahead(job, run, strip.count - i, r * taps.width + i, taps, image, job.input.channel,
+                         width > 1 ? 1 : job.channels, 0);
+        });
+      const bool is_one = next == strip.count * column;  // rows follow each other
+      const int rows = is_one ? 1 : strip.rows, count = is_one ? strip.rows * strip.count : strip.count;
+      for (int r = 0; r < rows; ++r) {
+        const int first = r * taps.width;
+        copy(job, image, {taps.first + first, taps.plain + first, taps.all != 0, count, dark, column}, here + r * next);
+      }
       if (!taps.one_outside && !taps.all)
         for_each_piece(strip, [&](const Span& run, int r, int i) {
           const int first = r * taps.width + i;

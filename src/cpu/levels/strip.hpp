@@ -44,10 +44,16 @@ inline void load_coordinates(const SampleJob& job, int64_t n, const Span& span, 
   is_stored(job) ? load_stored(job, job.grid, n, span, a, to) : make_coordinates(job, n, span, a, to);
 }
 
+// Whether coordinates of a type are stored in pairs next to each other.
+inline bool has_pairs_of(const SampleJob& job, Element type) {
+  return job.ndim == 2 && is_stored(job) && job.grid_type == type && job.grid.component == 1 &&
+         column_stride(job, job.grid.axis) == 2;
+}
+
 // Those of the rows of a strip, `width` from one to the next: on all axes, and the last of a row again up to there.
 template <class R, int ND, int capacity>
 PYSTN_APART void load_strip(const SampleJob& job, int64_t n, const Span& strip, int width, R (&to)[ND][capacity]) {
-  const bool pairs = ND == 2 && is_stored(job) && job.grid.component == 1 && column_stride(job, job.grid.axis) == 2;
+  const bool pairs = ND == 2 && has_pairs_of(job, job.grid_type);
   const auto load_rows = [&](const auto* grid) {
     const auto* from = grid + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
     for (int r = 0; r < strip.rows; ++r, from += row_stride(job, job.grid.axis))

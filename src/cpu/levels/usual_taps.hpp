@@ -189,7 +189,7 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
     return any;
   }
 
- private:
+ protected:
   const ImageArray* image;
   int last, low, high;
   bool usual, known, dropping, trusting;
