@@ -449,11 +449,21 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         lanes);
   }
 
+  // Where there are tiles, which are of several rows, strips are too.
+  template <class Body>
+  static PYSTN_HD void for_each_written_strip(const SampleJob& job, int64_t chunk, Body&& body) {
+#if defined(__AVX512F__)
+    for_each_strip(job, chunk, body);
+#else
+    for_each_long_strip(job, chunk, body);
+#endif
+  }
+
   // Calls body(strip, target) for the strips of a chunk, whose samples are written,
   template <class Body>
   static PYSTN_HD void for_each_unstreamed(const SampleJob& job, int64_t n, int64_t chunk, Body&& body) {
     const Index row = row_stride(job, job.output.axis), column = column_stride(job, job.output.axis);
-    for_each_written_strip(job, chunk, sizeof(R), [&](const Span& strip) {
+    for_each_written_strip(job, chunk, [&](const Span& strip) {
       const bool adds = projects(job) && General::depth_of(job, strip) != 0;
       body(strip, Target{samples_of(job, job.output, n, strip), row, column, job.output.channel, adds});
     });
@@ -467,7 +477,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       return for_each_unstreamed(job, n, chunk, body);
     const Index row = row_stride(job, job.output.axis);
     Stream<R, streamed, strip_rows, strip_columns> stream(row, channel);
-    for_each_written_strip(job, chunk, sizeof(R), [&](const Span& strip) {
+    for_each_written_strip(job, chunk, [&](const Span& strip) {
       R* const there = samples_of(job, job.output, n, strip);
       R* const here = stream.begin(there);
       body(strip, Target{here, stream.row, 1, stream.channel, false});

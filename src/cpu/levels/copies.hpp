@@ -156,7 +156,7 @@ struct CopySampler {
     Flag other[strip_columns];
     const bool streams = job.streams && column == width && job.channels == width;
     Stream<T, 1, strip_rows, strip_columns * few_copied> stream(row, 0);
-    for_each_written_strip(job, chunk % chunks_per_image(job), width * int(sizeof(T)), [&](const Span& strip) {
+    for_each_long_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       T* const there = output + offset_of(job, job.output.axis, strip);
       T* const here = streams ? stream.begin(there) : there;
       const Index next = streams ? stream.row : row;

@@ -63,15 +63,10 @@ inline void for_each_strip(const SampleJob& job, int64_t chunk, Body&& body) {
   for_each_block(job, chunk, strip_rows, strip_columns, body);
 }
 
-// The same where samples are written, so many bytes a pixel: as many pixels of one row where these are long, for
-// processors foresee that better than some short ones. Tiles are of several rows.
+// The same, but of rows that are long as many pixels of one: processors foresee that better than some short ones.
 template <class Body>
-inline void for_each_written_strip(const SampleJob& job, int64_t chunk, int bytes, Body&& body) {
-#if defined(__AVX512F__)
-  constexpr bool by_rows = false;
-#else
-  const bool by_rows = bytes >= 4 && job.columns > strip_columns;
-#endif
+inline void for_each_long_strip(const SampleJob& job, int64_t chunk, Body&& body) {
+  const bool by_rows = job.columns > strip_columns;
   for_each_block(job, chunk, by_rows ? 1 : strip_rows, by_rows ? strip_pixels : strip_columns, body);
 }
 

@@ -50,12 +50,23 @@ inline bool has_pairs_of(const SampleJob& job, Element type) {
          column_stride(job, job.grid.axis) == 2;
 }
 
+// Asks for what follows the rows of a strip, of so many numbers each: processors forget how coordinates are read while
+// pixels are.
+template <class G>
+inline void prefetch_next(const G* from, int rows, int64_t row, int count) {
+  const uintptr_t bytes = uintptr_t(count) * sizeof(G), first = reinterpret_cast<uintptr_t>(from) + bytes;
+  for (int r = 0; r < rows; ++r)
+    for (uintptr_t at = 0; at < bytes; at += 64)
+      __builtin_prefetch(reinterpret_cast<const char*>(first + uintptr_t(r * row) * sizeof(G) + at));
+}
+
 // Those of the rows of a strip, `width` from one to the next: on all axes, and the last of a row again up to there.
 template <class R, int ND, int capacity>
 PYSTN_APART void load_strip(const SampleJob& job, int64_t n, const Span& strip, int width, R (&to)[ND][capacity]) {
   const bool pairs = ND == 2 && has_pairs_of(job, job.grid_type);
   const auto load_rows = [&](const auto* grid) {
     const auto* from = grid + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
+    prefetch_next(from, strip.rows, row_stride(job, job.grid.axis), 2 * strip.count);
     for (int r = 0; r < strip.rows; ++r, from += row_stride(job, job.grid.axis))
       load_pairs(from, strip.count, to[0] + r * width, to[ND - 1] + r * width);
   };
