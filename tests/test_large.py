@@ -145,3 +145,18 @@ def test_sides_of_more_than_32767_pixels(size, dtype, mode, flipped):
     assert between.any()
     assert not grad_image[between].any()
     np.testing.assert_allclose(pushed, grad_image, rtol=0, atol=10 * bound)
+
+
+@pytest.mark.parametrize("coordinates", ["float32", "float64"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border"])
+@pytest.mark.parametrize("size", [2**22 - 1, 2**22, 2**22 + 3, 2**23 + 2])
+def test_nearest_where_numbers_end_to_have_digits_behind_the_point(size, padding_mode, coordinates):
+    image = np.arange(1, size + 1, dtype=np.float32).reshape(1, 1, size)
+    at = np.concatenate([np.arange(-2, 3, 0.25), size - 1 + np.arange(-3, 3, 0.25)]).astype(coordinates)
+    pixel = np.rint(at).astype(int)
+    if padding_mode == "border":
+        pixel = pixel.clip(0, size - 1)
+    expected = np.where((pixel >= 0) & (pixel < size), pixel + 1, 0)
+    options = {"mode": "nearest", "padding_mode": padding_mode, "coords": "pixel"}
+    sampled = pystn.grid_sample(image, np.tile(at, 9).reshape(1, -1, 1), **options)
+    np.testing.assert_array_equal(sampled[0, 0], np.tile(expected, 9).astype(np.float32))

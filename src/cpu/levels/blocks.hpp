@@ -27,6 +27,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   using General = Sampler<R, R, S, ND>;
   using V = typename Vectors<R>::V;
   using Flags = typename Vectors<R>::Flags;
+  using Mask = decltype(V{} == V{});
   static constexpr int lanes = Vectors<R>::lanes;
   static constexpr bool flat = General::flat;
   static constexpr int products = flat ? power(S, ND) : 1;
@@ -399,7 +400,6 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   };
 
   // Whether any samples of a block were; `mask` has which.
-  using Mask = decltype(V{} == V{});
   static PYSTN_APART bool any_chosen(const SampleJob& job, int64_t n, const Span& span, int64_t c, int i, Mask& mask) {
     const Chosen chosen(job, n, span, c);
     bool any = false;
@@ -550,6 +550,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     const int64_t* stride;
     int i;
     Flags lit;
+    int moved = 0;  // from the first tap
 
     // Those whose tap k on an axis is read, as StripTaps::reads.
     PYSTN_HD Flags inside(int a, int k) const {
@@ -573,10 +574,32 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       }
       return all;
     }
-    PYSTN_HD Lit next(int a, int k) const { return {at + k * stride[a], taps, stride, i, inside(a, k)}; }
+    PYSTN_HD Lit next(int a, int k) const {
+      return {at + k * stride[a], taps, stride, i, inside(a, k), moved + int(k * stride[a])};
+    }
+    // Whole rows of taps are read, and some other where none of a row counts, unless one of them begins before the
+    // image or ends behind it, or rows are of one pixel, where the stride is 0.
     PYSTN_HD void row(V (&tap)[S]) const {
-      // A row of one pixel has the stride 0.
-      for (int k = 0; k < S; ++k) tap[k] = load_some(at + k * stride[0], taps.first + i, inside(0, k));
+      Flags in[S], counts{};
+      for (int k = 0; k < S; ++k) counts |= in[k] = inside(0, k);
+      const Flags offset = load<Flags>(taps.first + i) + moved;
+      const Flags beyond = counts & ((offset < taps.least) | (offset > taps.most));
+      if (vector_bytes == 64 || taps.least > taps.most || any(beyond)) {
+        for (int k = 0; k < S; ++k) tap[k] = load_some(at + k * stride[0], taps.first + i, in[k]);
+        return;
+      }
+      alignas(vector_bytes) int from[lanes];
+      const Flags somewhere = counts ? offset : Flags{} + taps.least;
+      __builtin_memcpy(from, &somewhere, sizeof somewhere);
+      Rows<S>::read(at - moved, from, tap);
+      for (int k = 0; k < S; ++k) tap[k] = __builtin_convertvector(in[k] != 0, Mask) ? tap[k] : V{};
+    }
+    static PYSTN_HD bool any(const Flags& flags) {
+      constexpr int words = sizeof(Flags) / 8;
+      uint64_t word[words], some = 0;
+      __builtin_memcpy(word, &flags, sizeof flags);
+      for (int l = 0; l < words; ++l) some |= word[l];
+      return some != 0;
     }
   };
 

@@ -166,11 +166,10 @@ struct CopySampler {
           prefetch_ahead(job, run, strip.count - i, r * taps.width + i, taps, image, job.input.channel,
                          width > 1 ? 1 : job.channels, 0);
         });
-      const bool is_one = next == strip.count * column;  // rows follow each other
-      const int rows = is_one ? 1 : strip.rows, count = is_one ? strip.rows * strip.count : strip.count;
-      for (int r = 0; r < rows; ++r) {
+      for (int r = 0; r < strip.rows; ++r) {
         const int first = r * taps.width;
-        copy(job, image, {taps.first + first, taps.plain + first, taps.all != 0, count, dark, column}, here + r * next);
+        copy(job, image, {taps.first + first, taps.plain + first, taps.all != 0, strip.count, dark, column},
+             here + r * next);
       }
       if (!taps.one_outside && !taps.all)
         for_each_piece(strip, [&](const Span& run, int r, int i) {

@@ -73,10 +73,9 @@ struct NearestTaps : UsualTaps<R, 1, ND, false, strip_rows> {
     if (!By::Folding::periodic && has_pairs_of(job, type)) {
       const P* x = static_cast<const P*>(job.grid.data) + n * job.grid.batch + offset_of(job, job.grid.axis, span);
       const Index row = row_stride(job, job.grid.axis);
-      const int rows = row == 2 * width ? 1 : span.rows, count = row == 2 * width ? span.rows * width : width;
-      prefetch_next(x, rows, row, 2 * count);
-      for (int r = 0; r < rows; ++r, x += row)
-        all &= place_row<2, P>(by, room, x, x + 1, x, count, first + r * width, plain + r * width);
+      prefetch_next(x, span.rows, row, 2 * width);
+      for (int r = 0; r < span.rows; ++r, x += row)
+        all &= place_row<2, P>(by, room, x, x + 1, x, width, first + r * width, plain + r * width);
       return true;
     }
     alignas(64) P x[ND][Taps::capacity];

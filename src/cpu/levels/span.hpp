@@ -63,13 +63,6 @@ inline void for_each_strip(const SampleJob& job, int64_t chunk, Body&& body) {
   for_each_block(job, chunk, strip_rows, strip_columns, body);
 }
 
-// The same, but of rows that are long as many pixels of one: processors foresee that better than some short ones.
-template <class Body>
-inline void for_each_long_strip(const SampleJob& job, int64_t chunk, Body&& body) {
-  const bool by_rows = job.columns > strip_columns;
-  for_each_block(job, chunk, by_rows ? 1 : strip_rows, by_rows ? strip_pixels : strip_columns, body);
-}
-
 // Calls body(piece, r, i) for the rows of a strip, of long ones for as many columns as other strips have: those from
 // column i of row r on.
 template <class Body>

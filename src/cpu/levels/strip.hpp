@@ -11,6 +11,32 @@
 
 namespace pystn::PYSTN_LEVEL {
 
+// Whether pixels go on in the next row as in theirs: where samples are written, where coordinates are stored, and their
+// tangents.
+inline bool follows(const SampleJob& job, const int64_t* stride) {
+  return row_stride(job, stride) == job.columns * column_stride(job, stride);
+}
+inline bool is_flat(const SampleJob& job) {
+  return is_stored(job) && job.column_chunks == 1 && !job.streams && follows(job, job.grid.axis) &&
+         (!job.d_grid.data || follows(job, job.d_grid.axis)) && follows(job, job.output.axis);
+}
+
+// As for_each_strip, but as many pixels of one row, or of several as if they were one: processors foresee that better
+// than some short ones.
+template <class Body>
+inline void for_each_long_strip(const SampleJob& job, int64_t chunk, Body&& body) {
+  if (job.columns < strip_pixels && is_flat(job))
+    for_each_block(job, chunk, job.chunk_rows, job.columns, [&](const Span& rows) {
+      const int64_t pixels = int64_t(rows.rows) * rows.count;
+      for (int64_t i = 0; i < pixels; i += strip_pixels)
+        body(Span{rows.outer, rows.row, i, 1, int(pixels - i < strip_pixels ? pixels - i : strip_pixels)});
+    });
+  else if (job.columns > strip_columns)
+    for_each_block(job, chunk, 1, strip_pixels, body);
+  else
+    for_each_strip(job, chunk, body);
+}
+
 template <int step_or_0, class G, class R>
 inline void load_row(const G* __restrict x, int64_t stride, int count, R* __restrict to) {
   const int64_t step = step_or_0 ? step_or_0 : stride;

@@ -68,6 +68,7 @@ struct StripTaps {
   bool drops;
   alignas(64) int cell[ND][capacity];
   int begin[ND], end[ND];
+  int least, most;  // offsets of first taps from which a row of S may be read, whatever is there
 
   // Whether tap k on an axis is read.
   PYSTN_HD bool reads(int a, int k, int i) const {
@@ -307,13 +308,20 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
     unsigned stride[ND], places[ND];  // of first taps: one before them is a large number
 
     Room(UsualTaps& taps, const SampleJob& job) {
+      Index first = 0, last = 0;
+      bool has_rows = taps.image->axis[0] == 1;
       for (int a = 0; a < ND; ++a) {
         before[a] = int(job.origin[a]) + (S - 1) / 2;
         begin[a] = taps.begin[a] = a == ND - 1 ? taps.low : 0;
         const int end = taps.end[a] = a == ND - 1 ? taps.high : int(job.size[a]);
         stride[a] = unsigned(taps.image->axis[a]);
         places[a] = end - begin[a] < S ? 0 : unsigned(end - begin[a] - S + 1);
+        has_rows &= taps.image->axis[a] >= 0;
+        first += begin[a] * taps.image->axis[a];
+        last += (end - 1) * taps.image->axis[a];
       }
+      taps.least = int(first);
+      taps.most = has_rows ? int(last) - (S - 1) : int(first) - 1;
     }
   };
 
