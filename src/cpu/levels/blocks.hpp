@@ -1043,10 +1043,12 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     PYSTN_HD Index along(int a, int k, int) const { return a == 0 ? k * strides[0] : 0; }
   };
 
-  // Adds value * w + sum_a slope_a * w_a to the taps of a run on the first L axes, row of taps by row.
   // Neighbours among the pixels, which mostly add to the same elements, are taken far apart, so that
   // none waits for the one before. An element receives its terms in this order whether all taps are in
   // a task's part or not.
+  static constexpr int apart = 8;
+
+  // Adds value * w + sum_a slope_a * w_a to the taps of a run on the first L axes, row of taps by row.
   template <bool slopes, int L, class At>
   static void scatter(R* to, const At& spots, const RowWeights& row, int count, const R* value,
                       const R (*slope)[strip_columns], int (&tap)[ND]) {
@@ -1067,7 +1069,6 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         scatter<slopes, L - 1>(to + k * spots.stride(a), spots, row, count, next, inner, tap);
       }
     } else {
-      constexpr int apart = 8;
       for (int j = 0; j < apart && j < count; ++j)
         for (int i = j; i < count; i += apart) {
           if (spots.adjacent(i)) {
@@ -1118,14 +1119,27 @@ struct BlockSampler : Sampler<R, R, S, ND> {
                                         RowWeights& row) {
     const UsualSpots<order> spots(taps, first, stride);
     alignas(64) R copy[strip_columns];
-    row.template set<false>(spots, span.count);
+    if constexpr (S > 1) row.template set<false>(spots, span.count);
     prefetch(job, span, span.count, first, taps, job.grad_input, part.n0, part.channel0, part.channel1 - part.channel0);
     for (int64_t c = part.channel0; c < part.channel1; ++c) {
       const R* const values = samples_in_row(job, job.output, n, c, span, copy);
-      const R(*const no_slope)[strip_columns] = nullptr;
-      int tap[ND] = {};
-      scatter<false, ND>(image + c * job.grad_input.channel, spots, row, span.count, values, no_slope, tap);
+      R* const to = image + c * job.grad_input.channel;
+      if constexpr (S == 1) {
+        add_pixels(to, taps.first + first, taps.plain + first, taps.all, span.count, values);
+      } else {
+        const R(*const no_slope)[strip_columns] = nullptr;
+        int tap[ND] = {};
+        scatter<false, ND>(to, spots, row, span.count, values, no_slope, tap);
+      }
     }
+  }
+
+  // Of one tap, whose weight is 1, of pixels that are plain: all others are outside.
+  static PYSTN_APART void add_pixels(R* __restrict to, const int* __restrict first, const Flag* __restrict plain,
+                                     bool all, int count, const R* __restrict value) {
+    for (int j = 0; j < apart && j < count; ++j)
+      for (int i = j; i < count; i += apart)
+        if (all || plain[i]) to[first[i]] += value[i];
   }
 
   // Adds the terms of a part's runs: terms(n, c, span, value, slope) sets those of a channel, and returns
