@@ -68,8 +68,10 @@ struct LinearLattice {
           sum[m][a] += theta[m * job.theta_matrix + a * job.theta_row + k * job.theta_function] * value;
     }
     for (int m = 0; m < some; ++m) {
+      V whole[ND];  // sums whose address is taken would not stay in registers
+      for (int a = 0; a < ND; ++a) whole[a] = sum[m][a];
       alignas(64) R along[ND][lanes];
-      memcpy(along, sum[m], sizeof along);
+      memcpy(along, whole, sizeof along);
       R* const to = grid + m * job.points * ND;
       if (count >= lanes)
         for (int i = 0; i < lanes; ++i)
