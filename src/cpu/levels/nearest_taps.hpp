@@ -42,18 +42,11 @@ struct NearestTaps : UsualTaps<R, 1, ND, false, strip_rows> {
   void place(const SampleJob& job, int64_t n, const Span& span) {
     width = span.count;
     all = true;
-    if (Taps::known && place_known(job, n, span)) return;
-    all = true;
-    Taps::place_any(job, n, span, 1);
+    const auto place_by = [&](auto p) { return this->template place_known_by<decltype(p)>(job, n, span); };
+    if (!Taps::known || !Taps::by_positions(job, place_by)) Taps::place_any(job, n, span, 1);
   }
 
  private:
-  bool place_known(const SampleJob& job, int64_t n, const Span& span) {
-    if constexpr (std::is_same<R, float>::value)
-      if (has_wide_positions(job)) return place_known_by<double>(job, n, span);
-    return place_known_by<R>(job, n, span);
-  }
-
   template <class P>
   bool place_known_by(const SampleJob& job, int64_t n, const Span& span) {
     for (int a = 0; a < ND; ++a)

@@ -196,10 +196,16 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
   bool usual, known, dropping, trusting;
   alignas(64) Flag idle[may_trust ? capacity : 1];
 
-  bool place_known(const SampleJob& job, int64_t n, const Span& span) {
+  // Returns body(number) in the arithmetic of positions.
+  template <class Body>
+  static bool by_positions(const SampleJob& job, Body&& body) {
     if constexpr (std::is_same<R, float>::value)
-      if (has_wide_positions(job)) return place_known_by<double>(job, n, span);
-    return place_known_by<R>(job, n, span);
+      if (has_wide_positions(job)) return body(double());
+    return body(R());
+  }
+
+  bool place_known(const SampleJob& job, int64_t n, const Span& span) {
+    return by_positions(job, [&](auto p) { return this->template place_known_by<decltype(p)>(job, n, span); });
   }
 
   template <class P>
