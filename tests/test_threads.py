@@ -42,7 +42,9 @@ CASES = list(cases())
 @pytest.mark.parametrize("name, image, grid", CASES, ids=[name for name, *_ in CASES])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    "options", [{}, {"mode": "nearest"}, {"padding_mode": "reflection", "subgradient": "central"}], ids=str
+    "options",
+    [{}, {"mode": "nearest"}, {"padding_mode": "reflection", "subgradient": "central"}, {"padding_mode": "wrap"}],
+    ids=str,
 )
 def test_bitwise_equal_for_any_number(name, image, grid, dtype, options):
     image, grid = image.astype(dtype), grid.astype(dtype)

@@ -18,6 +18,7 @@
 
 #include "rows_of_taps.hpp"
 #include "stream.hpp"
+#include "strip_scatter.hpp"
 #include "usual_taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
@@ -265,7 +266,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     return sum;
   }
 
-  // The taps of a block on the first L axes.
+  // The taps of a block on the first L axes; on all.
   template <int L, class Cursor>
   static PYSTN_HD void read(const Cursor& at, V* tap) {
     if constexpr (L == 1) {
@@ -275,6 +276,11 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     } else {
       for (int k = 0; k < S; ++k) read<L - 1>(at.next(L - 1, k), tap + k * power(S, L - 1));
     }
+  }
+
+  template <class Cursor>
+  static PYSTN_HD void read_all(const Cursor& at, V (&tap)[products]) {
+    read<ND>(at, tap);
   }
 
   // Products of the axes' weights, those with the slope of one axis, and their sum.
@@ -314,7 +320,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   static PYSTN_HD V value(const Cursor& at, const From& from, const V (&weight)[products]) {
     if constexpr (flat) {
       V tap[products];
-      read<ND>(at, tap);
+      read_all(at, tap);
       return contract(weight, tap);
     } else {
       return gather<0, ND>(at, from).value;
@@ -325,7 +331,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   static PYSTN_HD void slopes(const Cursor& at, const From& from, const FlatWeights<true>& weights, V (&slope)[ND]) {
     if constexpr (flat) {
       V tap[products];
-      read<ND>(at, tap);
+      read_all(at, tap);
       for (int a = 0; a < ND; ++a) slope[a] = contract(weights.slope[a], tap);
     } else {
       const Jet<V, ND> moved = gather<1, ND>(at, from);
@@ -542,105 +548,180 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     PYSTN_HD void row(V (&tap)[S]) const { Rows<S>::read(at, taps.first + i, tap); }
   };
 
-  // The same where some taps are outside and read 0: `lit` are pixels whose taps on the axes so far are inside.
+  // The pixels of a block whose tap k on an axis is read, as StripTaps::reads.
+  template <class Taps>
+  static PYSTN_HD Flags reads(const Taps& taps, int a, int k, int i) {
+    const Flags at = load<Flags>(taps.cell[a] + i) + k;
+    Flags in = (at >= taps.begin[a]) & (at < taps.end[a]) & 1;
+    if constexpr (S > 2) {
+      const V zero{}, w = load(taps.w[a][k] + i);
+      auto busy = w != zero;
+      if constexpr (Taps::has_slopes) busy |= load(taps.dw[a][k] + i) != zero;
+      in &= __builtin_convertvector(busy, Flags);
+    }
+    return in;
+  }
+  static PYSTN_HD bool any_of(const Flags& flags) {
+    constexpr int words = sizeof(Flags) / 8;
+    uint64_t word[words], some = 0;
+    __builtin_memcpy(word, &flags, sizeof flags);
+    for (int l = 0; l < words; ++l) some |= word[l];
+    return some != 0;
+  }
+
+  // A row of the taps of a block, of which some are outside and read 0: whole rows are read, and some other where none
+  // of one counts, unless one of them begins before the image or ends behind it, or rows are of one pixel, where the
+  // stride is 0.
+  struct LitRow {
+    Flags in[S], counts;
+    bool whole;
+    alignas(vector_bytes) int from[lanes];
+
+    // The row at offset `moved` from the first tap, of pixels that are `lit`.
+    template <class Taps>
+    PYSTN_HD void place(const Taps& taps, int i, const Flags& lit, int moved) {
+      counts = Flags{};
+      for (int k = 0; k < S; ++k) counts |= in[k] = lit & reads(taps, 0, k, i);
+      const Flags offset = load<Flags>(taps.first + i) + moved;
+      const Flags beyond = counts & ((offset < taps.least) | (offset > taps.most));
+      whole = vector_bytes < 64 && taps.least <= taps.most && !any_of(beyond);
+      const Flags some = counts | !whole ? offset : Flags{} + taps.least;
+      __builtin_memcpy(from, &some, sizeof some);
+    }
+    PYSTN_HD void read(const R* image, int64_t step, V (&tap)[S]) const {
+      if (whole) {
+        Rows<S>::read(image, from, tap);
+        for (int k = 0; k < S; ++k) tap[k] = __builtin_convertvector(in[k] != 0, Mask) ? tap[k] : V{};
+      } else {
+        for (int k = 0; k < S; ++k) tap[k] = load_some(image + k * step, from, in[k]);
+      }
+    }
+  };
+
+  // Reads such rows, from pixel i of a run on; `lit` are those whose taps on the axes so far are inside.
   template <class Taps>
   struct Lit {
-    const R* at;
+    const R* image;
     const Taps& taps;
     const int64_t* stride;
     int i;
     Flags lit;
-    int moved = 0;  // from the first tap
+    int moved = 0;
 
-    // Those whose tap k on an axis is read, as StripTaps::reads.
-    PYSTN_HD Flags inside(int a, int k) const {
-      const Flags at = load<Flags>(taps.cell[a] + i) + k;
-      Flags in = lit & (at >= taps.begin[a]) & (at < taps.end[a]);
-      if constexpr (S > 2) {
-        const V zero{}, w = load(taps.w[a][k] + i);
-        auto busy = w != zero;
-        if constexpr (Taps::has_slopes) busy |= load(taps.dw[a][k] + i) != zero;
-        in &= __builtin_convertvector(busy, Flags);
-      }
-      return in;
+    PYSTN_HD Lit next(int a, int k) const {
+      return {image, taps, stride, i, lit & reads(taps, a, k, i), moved + int(k * stride[a])};
     }
-    // Those that read anything.
+    PYSTN_HD void row(V (&tap)[S]) const {
+      LitRow one;
+      one.place(taps, i, lit, moved);
+      one.read(image, stride[0], tap);
+    }
+  };
+
+  // The same of all axes, where rows are few and known once for all channels of a block.
+  struct LitRows {
+    static constexpr int count = products / S;
+    LitRow row[count];
+    int64_t step;
+
+    struct At {
+      const R* image;
+      const LitRows& rows;
+    };
+
+    template <class Taps>
+    PYSTN_HD LitRows(const Taps& taps, const int64_t* stride, int i) : step(stride[0]) {
+      for (int r = 0; r < count; ++r) {
+        Flags lit = Flags{} + 1;
+        int moved = 0;
+        for (int a = 1, rest = r; a < ND; ++a, rest /= S) {
+          lit &= reads(taps, a, rest % S, i);
+          moved += int(rest % S * stride[a]);
+        }
+        row[r].place(taps, i, lit, moved);
+      }
+    }
+    PYSTN_HD At at(const R* image) const { return {image, *this}; }
+    // Pixels that read anything.
     PYSTN_HD Flags reading() const {
-      Flags all = lit;
+      Flags any{};
+      for (int r = 0; r < count; ++r) any |= row[r].counts;
+      return any;
+    }
+  };
+  static PYSTN_HD void read_all(const typename LitRows::At& at, V (&tap)[products]) {
+    for (int r = 0; r < LitRows::count; ++r) {
+      V row[S];
+      at.rows.row[r].read(at.image, at.rows.step, row);
+      for (int k = 0; k < S; ++k) tap[r * S + k] = row[k];
+    }
+  }
+
+  // Where they are many.
+  template <class Taps>
+  struct LitAxes {
+    Lit<Taps> first;
+
+    PYSTN_HD LitAxes(const Taps& taps, const int64_t* stride, int i) : first{nullptr, taps, stride, i, Flags{} + 1} {}
+    PYSTN_HD Lit<Taps> at(const R* image) const { return {image, first.taps, first.stride, first.i, first.lit}; }
+    PYSTN_HD Flags reading() const {
+      Flags all = first.lit;
       for (int a = 0; a < ND; ++a) {
         Flags any{};
-        for (int k = 0; k < S; ++k) any |= inside(a, k);
+        for (int k = 0; k < S; ++k) any |= reads(first.taps, a, k, first.i);
         all &= any;
       }
       return all;
     }
-    PYSTN_HD Lit next(int a, int k) const {
-      return {at + k * stride[a], taps, stride, i, inside(a, k), moved + int(k * stride[a])};
-    }
-    // Whole rows of taps are read, and some other where none of a row counts, unless one of them begins before the
-    // image or ends behind it, or rows are of one pixel, where the stride is 0.
-    PYSTN_HD void row(V (&tap)[S]) const {
-      Flags in[S], counts{};
-      for (int k = 0; k < S; ++k) counts |= in[k] = inside(0, k);
-      const Flags offset = load<Flags>(taps.first + i) + moved;
-      const Flags beyond = counts & ((offset < taps.least) | (offset > taps.most));
-      if (vector_bytes == 64 || taps.least > taps.most || any(beyond)) {
-        for (int k = 0; k < S; ++k) tap[k] = load_some(at + k * stride[0], taps.first + i, in[k]);
-        return;
-      }
-      alignas(vector_bytes) int from[lanes];
-      const Flags somewhere = counts ? offset : Flags{} + taps.least;
-      __builtin_memcpy(from, &somewhere, sizeof somewhere);
-      Rows<S>::read(at - moved, from, tap);
-      for (int k = 0; k < S; ++k) tap[k] = __builtin_convertvector(in[k] != 0, Mask) ? tap[k] : V{};
-    }
-    static PYSTN_HD bool any(const Flags& flags) {
-      constexpr int words = sizeof(Flags) / 8;
-      uint64_t word[words], some = 0;
-      __builtin_memcpy(word, &flags, sizeof flags);
-      for (int l = 0; l < words; ++l) some |= word[l];
-      return some != 0;
-    }
   };
+  template <class Taps>
+  using OddTaps = typename std::conditional<flat, LitRows, LitAxes<Taps>>::type;
 
-  // How a block of a run is: what it has of plain and of dark pixels.
+  // What the block at entry i has of plain and of dark pixels.
+  template <class Taps>
   struct Light {
-    Flag all, any, none;
+    const Taps& taps;
+    int i;
 
-    template <class Taps>
-    PYSTN_HD Light(const Taps& taps, int i) : all(1), any(taps.all), none(!taps.all) {
-      for (int l = i; !taps.all && l < i + lanes; ++l) {
-        all &= taps.plain[l];
-        any |= taps.plain[l];
-        none &= taps.dark[l];
-      }
-    }
+    PYSTN_HD bool all() const { return taps.all || taps.plain_bits(i, lanes) == first_bits(lanes); }
+    PYSTN_HD bool any() const { return taps.all || taps.plain_bits(i, lanes); }
+    PYSTN_HD bool none() const { return !taps.all && taps.dark_bits(i, lanes) == first_bits(lanes); }
   };
-
-  // The value of a block not all of whose pixels are plain, but `any`; those that are not are 0 if taps do not drop.
-  static PYSTN_HD V odd_value(const Plain<KnownTaps<0>>& at, bool any, const V (&weight)[products]) {
-    const KnownTaps<0>& taps = at.taps;
-    const UsualWeights<0> from{taps};
-    if (taps.drops) return value(Lit<KnownTaps<0>>{at.at, taps, at.stride, at.i, Flags{} + 1}, from, weight);
-    // Rows of taps from the first pixel on stand for those of others: where any is plain, there is room for them.
-    V x{};
-    if (any) x = value(at, from, weight);
-    for (int l = 0; l < lanes; ++l) x[l] = taps.plain[at.i + l] ? x[l] : R(0);
-    return x;
+  // The end of the plain blocks from pixel i of a run of `count` on, which begins with an entry.
+  template <class Taps>
+  static PYSTN_HD int end_of_plain(const Taps& taps, int entry, int i, int count) {
+    while (i < count && Light<Taps>{taps, entry + i}.all()) i += lanes;
+    return i;
   }
 
   // Values of the channels of a block whose first pixel is entry i of taps, not all of them plain; `count` are wanted.
+  // Those of pixels that are not are 0 if taps do not drop.
   static PYSTN_APART void put_odd(const SampleJob& job, const Target& to, const KnownTaps<0>& taps, int i, int count,
                                   const R* image, const int64_t* stride) {
-    const Light light(taps, i);
-    const FlatWeights<false> weights(UsualWeights<0>{taps}, i);
-    for (int64_t c = 0; c < job.channels; ++c) {
-      V x{};
-      if (!light.none) x = odd_value({image + c * job.input.channel, taps, stride, i}, light.any, weights.weight);
-      for (int l = 0; job.fill && l < lanes; ++l)
-        if (taps.dark[i + l]) x[l] = R(job.fill[c]);
-      store(x, to.at + c * to.channel, to.column, count);
+    const Light<KnownTaps<0>> light{taps, i};
+    const UsualWeights<0> from{taps};
+    const auto put = [&](auto&& value_of) {
+      for (int64_t c = 0; c < job.channels; ++c) {
+        V x = value_of(image + c * job.input.channel);
+        for (int l = 0; job.fill && l < lanes; ++l)
+          if (taps.dark[i + l]) x[l] = R(job.fill[c]);
+        store(x, to.at + c * to.channel, to.column, count);
+      }
+    };
+    if (light.none()) return put([](const R*) { return V{}; });
+    const FlatWeights<false> weights(from, i);
+    if (taps.drops) {
+      const OddTaps<KnownTaps<0>> odd(taps, stride, i);
+      return put([&](const R* at) { return value(odd.at(at), from, weights.weight); });
     }
+    const bool any = light.any();
+    put([&](const R* at) {
+      // Rows of taps from the first pixel on stand for those of others: where any is plain, there is room for them.
+      V x{};
+      if (any) x = value(Plain<KnownTaps<0>>{at, taps, stride, i}, from, weights.weight);
+      for (int l = 0; l < lanes; ++l) x[l] = taps.plain[i + l] ? x[l] : R(0);
+      return x;
+    });
   }
 
   // The same of whole blocks of plain pixels: those of entries i to `end`, of which a last one of fewer pixels is taken
@@ -672,8 +753,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
                                   const KnownTaps<0>& taps, const R* image, const int64_t* stride) {
     if (taps.all) return put_plain(taps, entry, entry + count, image, job.input.channel, stride, to, job.channels);
     for (int i = 0; i < count;) {
-      int end = i;
-      while (end < count && Light(taps, entry + end).all) end += lanes;
+      const int end = end_of_plain(taps, entry, i, count);
       if (end > i) {
         const int last = end < count ? end : count;
         put_plain(taps, entry + i, entry + last, image, job.input.channel, stride, to.from(0, i), job.channels);
@@ -829,18 +909,25 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     });
   }
 
-  // Calls usual(span, its first entry of taps) for the runs of a strip whose taps are usual, and other(span) else.
+  // Rows of strips are placed in whole blocks.
+  static constexpr int block = S == 2 && lanes < StripScatter<R, ND>::apart ? StripScatter<R, ND>::apart : lanes;
+
+  // Calls usual(strip or run) for what has usual taps of a strip, and other(span) for other runs.
   template <int order, class Usual, class Other>
   static PYSTN_HD void for_each_usual(const SampleJob& job, int64_t n, const Span& strip, KnownTaps<order>& taps,
                                       bool may_be, Usual&& usual, Other&& other) {
-    if (may_be && strip.rows > 1 && strip.rows <= together && taps.place_all_or_none(job, n, strip, lanes)) {
-      for (int r = 0; r < strip.rows; ++r) usual(KnownTaps<order>::row_of(strip, r), r * taps.width);
-      return;
-    }
+    if (may_be && strip.rows > 1 && strip.rows <= together && taps.place_all_or_none(job, n, strip, block))
+      return usual(strip);
     for_each_run(job, strip, [&](const Span& span) {
-      if (may_be && taps.place_all_or_none(job, n, span, lanes)) return usual(span, 0);
+      if (may_be && taps.place_all_or_none(job, n, span, block)) return usual(span);
       other(span);
     });
+  }
+
+  // Calls body(row, its first entry of taps) for the rows of what is placed.
+  template <int order, class Body>
+  static PYSTN_HD void for_each_row(const Span& strip, const KnownTaps<order>& taps, Body&& body) {
+    for (int r = 0; r < strip.rows; ++r) body(KnownTaps<order>::row_of(strip, r), r * taps.width);
   }
 
   // grad_grid_a = sum_c output_c slope_ca, as slopes(way, n, c, i, weights, slope) has them for a block, over the
@@ -857,10 +944,12 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       for_each_usual(
           job, n0, strip, usual, may_be_usual,
-          [&](const Span& span, int first) {
-            prefetch(job, span, span.count, first, usual, job.input, n0, 0, job.channels);
-            sum_slopes(job, n0, n1, span, usual, first, stride, sums);
-            put_grad_grid<R, ND>(job, n0, chunk, span, UsualWeights<1>{usual, first}, sums);
+          [&](const Span& some) {
+            for_each_row(some, usual, [&](const Span& span, int first) {
+              prefetch(job, span, span.count, first, usual, job.input, n0, 0, job.channels);
+              sum_slopes(job, n0, n1, span, usual, first, stride, sums);
+              put_grad_grid<R, ND>(job, n0, chunk, span, UsualWeights<1>{usual, first}, sums);
+            });
           },
           [&](const Span& span) {
             run.template place<order>(job, n0, span, lanes);
@@ -918,43 +1007,83 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     }
   };
 
-  // The same sums for taps of usual kernels, of pixels that are plain, dark or masked, from entry `first` on.
-  static PYSTN_APART void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span,
-                                     const KnownTaps<1>& taps, int first, const int64_t* stride,
-                                     R (&sums)[ND][strip_columns]) {
-    const Index column = column_stride(job, job.output.axis);
-    const UsualWeights<1> from{taps};
-    for (int i = 0; i < span.count; i += lanes) {
-      V sum[ND] = {};
-      const int entry = first + i;
-      const Light light(taps, entry);
-      const FlatWeights<true> weights(from, entry);
-      const Flags lit = Flags{} + 1;
-      for (int64_t n = n0; n < n1 && !light.none; ++n) {
-        const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
-        const R* const cotangent = samples_of(job, job.output, n, span) + i * column;
-        for (int64_t c = 0; c < job.channels; ++c) {
-          const R* const at = image + c * job.input.channel;
-          const V g = load(cotangent + c * job.output.channel, column, span.count - i);
+  // The same sums for the taps of usual kernels are made from these: cotangents of a row of pixels, of images n0 to n1.
+  struct SlopedRow {
+    const R *image, *cotangent;
+    Index image_batch, image_channel, batch, channel, column;
+    int64_t images, channels;
+
+    SlopedRow(const SampleJob& job, int64_t n0, int64_t n1, const Span& span)
+        : image(static_cast<const R*>(job.input.data) + n0 * job.input.batch),
+          cotangent(samples_of(job, job.output, n0, span)),
+          image_batch(job.input.batch),
+          image_channel(job.input.channel),
+          batch(job.output.batch),
+          channel(job.output.channel),
+          column(column_stride(job, job.output.axis)),
+          images(n1 - n0),
+          channels(job.channels) {}
+
+    // Sums g slope over the channels of the images, for up to `count` pixels from pixel i on, whose slopes are
+    // slopes_of(image, slope).
+    template <class Slopes>
+    PYSTN_HD void add_up(int i, int count, V (&sum)[ND], Slopes&& slopes_of) const {
+      for (int64_t n = 0; n < images; ++n)
+        for (int64_t c = 0; c < channels; ++c) {
           V slope[ND];
-          if (light.all)
-            slopes(Plain<KnownTaps<1>>{at, taps, stride, entry}, from, weights, slope);
-          else
-            masked_slopes(Lit<KnownTaps<1>>{at, taps, stride, entry, lit}, from, weights, slope);
+          slopes_of(image + n * image_batch + c * image_channel, slope);
+          const V g = load(cotangent + n * batch + c * channel + i * column, column, count);
           for (int a = 0; a < ND; ++a) sum[a] += g * slope[a];
         }
-      }
-      // Pixels that read nothing have no slopes, whatever their cotangents.
-      const Flags reading = light.all ? lit : Lit<KnownTaps<1>>{nullptr, taps, stride, entry, lit}.reading();
-      for (int a = 0; a < ND; ++a) {
-        for (int l = 0; !light.all && l < lanes; ++l) sum[a][l] = reading[l] ? sum[a][l] : R(0);
-        __builtin_memcpy(sums[a] + i, &sum[a], sizeof sum[a]);
+    }
+  };
+
+  // From entry `first` of the taps on, of pixels that are plain, dark or masked.
+  static void sum_slopes(const SampleJob& job, int64_t n0, int64_t n1, const Span& span, const KnownTaps<1>& taps,
+                         int first, const int64_t* stride, R (&sums)[ND][strip_columns]) {
+    const SlopedRow row(job, n0, n1, span);
+    for (int i = 0; i < span.count;) {
+      const int end = end_of_plain(taps, first, i, span.count);
+      if (end > i) {
+        sum_plain_slopes(row, taps, first, i, span.count < end ? span.count : end, stride, sums);
+        i = end;
+      } else {
+        sum_odd_slopes(row, taps, first, i, span.count - i, stride, sums);
+        i += lanes;
       }
     }
   }
-  static PYSTN_APART void masked_slopes(const Lit<KnownTaps<1>>& at, const UsualWeights<1>& from,
-                                        const FlatWeights<true>& weights, V (&slope)[ND]) {
-    slopes(at, from, weights, slope);
+
+  // Of blocks of plain pixels next to each other: little is known here but what the loop needs, as in put_plain.
+  static PYSTN_APART void sum_plain_slopes(const SlopedRow& row, const KnownTaps<1>& taps, int first, int i, int end,
+                                           const int64_t* strides, R (&sums)[ND][strip_columns]) {
+    const UsualWeights<1> from{taps};
+    int64_t stride[ND];
+    for (int a = 0; a < ND; ++a) stride[a] = strides[a];
+    for (; i < end; i += lanes) {
+      const FlatWeights<true> weights(from, first + i);
+      V sum[ND] = {};
+      row.add_up(i, end - i, sum, [&](const R* image, V(&slope)[ND]) {
+        slopes(Plain<KnownTaps<1>>{image, taps, stride, first + i}, from, weights, slope);
+      });
+      for (int a = 0; a < ND; ++a) __builtin_memcpy(sums[a] + i, &sum[a], sizeof sum[a]);
+    }
+  }
+
+  // Of one block, of `count` pixels.
+  static PYSTN_APART void sum_odd_slopes(const SlopedRow& row, const KnownTaps<1>& taps, int first, int i, int count,
+                                         const int64_t* stride, R (&sums)[ND][strip_columns]) {
+    V sum[ND] = {};
+    if (!Light<KnownTaps<1>>{taps, first + i}.none()) {
+      const UsualWeights<1> from{taps};
+      const FlatWeights<true> weights(from, first + i);
+      const OddTaps<KnownTaps<1>> odd(taps, stride, first + i);
+      row.add_up(i, count, sum, [&](const R* image, V(&slope)[ND]) { slopes(odd.at(image), from, weights, slope); });
+      // Pixels that read nothing have no slopes, whatever their cotangents.
+      const Mask reading = __builtin_convertvector(odd.reading() != 0, Mask);
+      for (int a = 0; a < ND; ++a) sum[a] = reading ? sum[a] : V{};
+    }
+    for (int a = 0; a < ND; ++a) __builtin_memcpy(sums[a] + i, &sum[a], sizeof sum[a]);
   }
 
   static void vjp_grid(const SampleJob& job, int64_t chunk) {
@@ -1006,6 +1135,13 @@ struct BlockSampler : Sampler<R, R, S, ND> {
         for (int i = 0; i < count; ++i)
           for (int k = 0; k < S; ++k) dw[i][k] = from.dw(0, k)[i];
     }
+  };
+
+  // What the scatter makes on its way.
+  struct Scratch {
+    alignas(64) R value[together * strip_columns];
+    RowWeights row;
+    StripScatter<R, ND> terms;
   };
 
   // Where the taps of a run are and what they weigh, for the scatter: any,
@@ -1112,24 +1248,45 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       if (spots.inside(0, k, i)) to[offset + spots.along(0, k, i)] += terms[k];
   }
 
-  // The same for channels of usual taps.
+  // The same for the channels of a part, of usual taps.
   template <int order>
-  static PYSTN_APART void scatter_usual(const SampleJob& job, const Part& part, int64_t n, const Span& span, R* image,
-                                        const KnownTaps<order>& taps, int first, const int64_t* stride,
-                                        RowWeights& row) {
+  static PYSTN_APART void scatter_usual(const SampleJob& job, const Part& part, int64_t n, const Span& strip, R* image,
+                                        const KnownTaps<order>& taps, const int64_t* stride, Scratch& scratch) {
+    for_each_row(strip, taps, [&](const Span& span, int first) {
+      prefetch(job, span, span.count, first, taps, job.grad_input, part.n0, part.channel0,
+               part.channel1 - part.channel0);
+    });
+    if constexpr (S == 2) {
+      if (!scratch.terms.place(taps, strip.rows * taps.width, stride)) return;
+      for (int64_t c = part.channel0; c < part.channel1; ++c) {
+        for_each_row(strip, taps, [&](const Span& span, int first) {
+          load_samples(job, job.output, n, c, span, scratch.value + first);
+          for (int i = span.count; i < taps.width; ++i) scratch.value[first + i] = R(0);
+        });
+        scratch.terms.add(taps, scratch.value, image + c * job.grad_input.channel);
+      }
+    } else {
+      for_each_row(strip, taps, [&](const Span& span, int first) {
+        scatter_row(job, part, n, span, image, taps, first, stride, scratch);
+      });
+    }
+  }
+
+  // The same of a row, of another number of taps.
+  template <int order>
+  static PYSTN_HD void scatter_row(const SampleJob& job, const Part& part, int64_t n, const Span& span, R* image,
+                                   const KnownTaps<order>& taps, int first, const int64_t* stride, Scratch& scratch) {
     const UsualSpots<order> spots(taps, first, stride);
-    alignas(64) R copy[strip_columns];
-    if constexpr (S > 1) row.template set<false>(spots, span.count);
-    prefetch(job, span, span.count, first, taps, job.grad_input, part.n0, part.channel0, part.channel1 - part.channel0);
+    if constexpr (S > 1) scratch.row.template set<false>(spots, span.count);
     for (int64_t c = part.channel0; c < part.channel1; ++c) {
-      const R* const values = samples_in_row(job, job.output, n, c, span, copy);
+      const R* const values = samples_in_row(job, job.output, n, c, span, scratch.value);
       R* const to = image + c * job.grad_input.channel;
       if constexpr (S == 1) {
         add_pixels(to, taps.first + first, taps.plain + first, taps.all, span.count, values);
       } else {
         const R(*const no_slope)[strip_columns] = nullptr;
         int tap[ND] = {};
-        scatter<false, ND>(to, spots, row, span.count, values, no_slope, tap);
+        scatter<false, ND>(to, spots, scratch.row, span.count, values, no_slope, tap);
       }
     }
   }
@@ -1151,8 +1308,8 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     R* const image = static_cast<R*>(job.grad_input.data) + part.n0 * job.grad_input.batch;
     Blocks blocks;
     Places places(job.grad_input);
-    alignas(64) R value[strip_columns], slope[slopes ? ND : 1][strip_columns];
-    RowWeights row;
+    alignas(64) R slope[slopes ? ND : 1][strip_columns];
+    Scratch scratch;
     const int64_t* const stride = job.grad_input.axis;
     KnownTaps<0> usual(job);
     usual.are_of(job.grad_input, part.low, part.high);
@@ -1162,11 +1319,11 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       blocks.set(run, span.count);
       if (blocks.nothing) return;
       places.set(run, span.count, blocks);
-      row.template set<slopes>(Weights{run}, span.count);
+      scratch.row.template set<slopes>(Weights{run}, span.count);
       place(n, span);
       for (int64_t c = part.channel0; c < part.channel1; ++c) {
-        const R* const values = terms(n, c, span, value, slope);
-        scatter<slopes>(job, n, c, span, image, places, blocks, run, row, values, slope);
+        const R* const values = terms(n, c, span, scratch.value, slope);
+        scatter<slopes>(job, n, c, span, image, places, blocks, run, scratch.row, values, slope);
       }
     };
     General::for_each_strip_of(job, part, [&](int64_t n, const Span& strip, int64_t) {
@@ -1176,8 +1333,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       else
         for_each_usual(
             job, n, strip, usual, may_be_usual,
-            [&](const Span& span, int first) { scatter_usual(job, part, n, span, image, usual, first, stride, row); },
-            other);
+            [&](const Span& some) { scatter_usual(job, part, n, some, image, usual, stride, scratch); }, other);
     });
   }
 
@@ -1213,16 +1369,18 @@ struct BlockSampler : Sampler<R, R, S, ND> {
     Run<R, ND> run;
     Blocks blocks;
     Places places(job.input);  // those of the gradient are the same
-    RowWeights row;
-    alignas(64) R sums[ND][strip_columns], value[strip_columns];
+    Scratch scratch;
+    alignas(64) R sums[ND][strip_columns];
     const int64_t* const stride = job.input.axis;
     KnownTaps<1> usual(job);
     const bool may_be_usual = !chooses(job);
-    const auto usually = [&](int64_t n, int64_t chunk, const Span& span, int first) {
-      prefetch(job, span, span.count, first, usual, job.input, n, 0, job.channels);
-      sum_slopes(job, n, n + 1, span, usual, first, stride, sums);
-      put_grad_grid<R, ND>(job, n, chunk, span, UsualWeights<1>{usual, first}, sums);
-      scatter_usual(job, part, n, span, image, usual, first, stride, row);
+    const auto usually = [&](int64_t n, int64_t chunk, const Span& some) {
+      for_each_row(some, usual, [&](const Span& span, int first) {
+        prefetch(job, span, span.count, first, usual, job.input, n, 0, job.channels);
+        sum_slopes(job, n, n + 1, span, usual, first, stride, sums);
+        put_grad_grid<R, ND>(job, n, chunk, span, UsualWeights<1>{usual, first}, sums);
+      });
+      scatter_usual(job, part, n, some, image, usual, stride, scratch);
     };
     const auto generally = [&](int64_t n, int64_t chunk, const Span& span) {
       run.template place<1>(job, n, span, lanes);
@@ -1231,16 +1389,16 @@ struct BlockSampler : Sampler<R, R, S, ND> {
       sum_slopes(job, n, n + 1, span, run, blocks, ImageSlopes{run, blocks, places}, sums);
       put_grad_grid<R, ND>(job, n, chunk, span, run, sums);
       if (blocks.nothing) return;
-      row.template set<false>(Weights{run}, span.count);
+      scratch.row.template set<false>(Weights{run}, span.count);
       const R(*const no_slope)[strip_columns] = nullptr;
       for (int64_t c = 0; c < job.channels; ++c) {
-        const R* const values = samples_in_row(job, job.output, n, c, span, value);
-        scatter<false>(job, n, c, span, image, places, blocks, run, row, values, no_slope);
+        const R* const values = samples_in_row(job, job.output, n, c, span, scratch.value);
+        scatter<false>(job, n, c, span, image, places, blocks, run, scratch.row, values, no_slope);
       }
     };
     General::for_each_strip_of(job, part, [&](int64_t n, const Span& strip, int64_t chunk) {
       for_each_usual(
-          job, n, strip, usual, may_be_usual, [&](const Span& span, int first) { usually(n, chunk, span, first); },
+          job, n, strip, usual, may_be_usual, [&](const Span& some) { usually(n, chunk, some); },
           [&](const Span& span) { generally(n, chunk, span); });
     });
   }

@@ -21,7 +21,14 @@ inline Bits bits_of(const Flag* flags, int count) {
 #if defined(__AVX512F__)
   for (; i + 16 <= count; i += 16)
     bits |= Bits(_mm512_test_epi32_mask(_mm512_loadu_si512(flags + i), _mm512_set1_epi32(1))) << i;
-#elif defined(__SSE2__)
+#endif
+#if defined(__AVX2__)
+  for (; i + 8 <= count; i += 8) {
+    const __m256i eight = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(flags + i));
+    bits |= Bits(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_slli_epi32(eight, 31)))) << i;
+  }
+#endif
+#if defined(__SSE2__)
   for (; i + 4 <= count; i += 4) {
     const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(flags + i));
     bits |= Bits(_mm_movemask_ps(_mm_castsi128_ps(_mm_slli_epi32(four, 31)))) << i;
@@ -160,11 +167,12 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
   }
 
   // For whole blocks of so many pixels in each row: those beyond the span are its last again. Whether all that is not
-  // plain is 0 or masked.
+  // plain is 0 or masked. Of linear that does not depend on the band.
   bool place_all_or_none(const SampleJob& job, int64_t n, const Span& span, int lanes = 1) {
     width = (span.count + lanes - 1) / lanes * lanes;
     drops = dropping;
-    return known && place_known(job, n, span) && (all || drops);
+    if (!known || !place_known(job, n, span)) return false;
+    return all || drops || (S == 2 && drop_other_bands(job, span.rows * width));
   }
 
   // The same, any taps.
@@ -423,6 +431,19 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
     }
     doubtful = doubts;
     set_outside(every, count);
+  }
+
+  // What is beyond a band of the image, but in it, drops.
+  PYSTN_APART bool drop_other_bands(const SampleJob& job, int count) {
+    Flag within = 1;
+    for (int i = 0; i < count; ++i)
+      for (int a = 0; a < ND; ++a) within &= Flag(cell[a][i] >= 0) & Flag(cell[a][i] <= int(job.size[a]) - S);
+    if (!within) return false;
+    for (int i = 0; i < count; ++i) {
+      first[i] = 0;
+      for (int a = 0; a < ND; ++a) first[i] += cell[a][i] * int(image->axis[a]);
+    }
+    return drops = true;
   }
 
   // What is known of pixels that are not plain.
