@@ -12,8 +12,8 @@
 #endif
 
 #include "few_channels.hpp"
-#include "sampling.hpp"
 #include "stream.hpp"
+#include "usual_taps.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -401,6 +401,14 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       __builtin_prefetch(from + line, 0, 2);
   }
 
+  // The same two runs before, of few channels next to each other.
+  static PYSTN_HD void prefetch_few(const SampleJob& job, const Span& span, const Pixels<false>& pixels,
+                                    const Places& places, int64_t n) {
+    if constexpr (S == 2 && ND == 2)
+      if (job.channels <= 4)
+        prefetch_ahead(job, span, 0, places.first, pixels.are_neighbours, places.image(n), 1, 1, places.stride[1]);
+  }
+
   // Puts the samples of pixels begin <= i < end of a run at `to`, `column` apart.
   static void sample_run(const Pixels<false>& pixels, const Places& places, const R* image, int64_t channels, int begin,
                          int end, R* to, Index column) {
@@ -609,6 +617,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       pixels.set(span.count);
       places.set(pixels.run, span.count);
       sums.clear(span.count);
+      prefetch_few(job, span, pixels, places, n0);
       for (int64_t n = n0; n < n1; ++n)
         add_slopes(pixels, places, places.image(n), job.channels, span.count, samples_of(job, job.output, n, span),
                    column, sums);
@@ -681,6 +690,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       pixels.set(span.count);
       pixels.product.set(pixels.run, span.count);
       places.set(pixels.run, span.count);
+      prefetch_few(job, span, pixels, places, part.n0);
       add_run(pixels, places, image, part.channel1 - part.channel0, apart(job), span.count,
               samples_of(job, job.output, n, span) + part.channel0, column);
     });
@@ -702,6 +712,8 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       places.set(pixels.run, span.count);
       grad.set(pixels.run, span.count);
       sums.clear(span.count);
+      prefetch_few(job, span, pixels, places, n);
+      prefetch_few(job, span, pixels, grad, part.n0);
       add_slopes(pixels, places, places.image(n), job.channels, span.count, cotangents, column, sums);
       sums.total(span.count, sum);
       put_grad_grid<R, ND>(job, n, chunk, span, pixels.run, sum);

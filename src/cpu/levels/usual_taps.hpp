@@ -489,37 +489,41 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
   }
 };
 
-// Asks for what is read two runs after one whose first pixel is an entry of taps, with `left` pixels of its row placed:
-// every few pixels, others in each row of the output, and for half of them the row `below` that of the first tap. To
-// the right of what is placed is what a straight line leads to.
-template <class T, class Taps>
-PYSTN_HD void prefetch_ahead(const SampleJob& job, const Span& run, int left, int entry, const Taps& taps,
+// Asks for what is read two runs after one, with `left` pixels of its row placed, whose first taps are at offsets
+// `first` where they are `plain`: every few pixels, others in each row of the output, and for half of them the row
+// `below` that of the first tap. To the right of what is placed is what a straight line leads to.
+template <class T, class Offset>
+PYSTN_HD void prefetch_ahead(const SampleJob& job, const Span& run, int left, const Offset* first, const Flag* plain,
                              const T* image, int64_t channel, int64_t planes, int64_t below) {
 #if !defined(__AVX512F__)
   constexpr int apart = 8, columns = strip_columns;
   constexpr int64_t worthwhile = 1 << 18, most_planes = 4;  // bytes that nearer caches do not hold
   if (run.count < columns || planes > most_planes) return;
   if (job.size[0] * job.size[1] * planes * int64_t(sizeof(T)) < worthwhile) return;
-  const int* first = taps.first + entry;
-  const Flag* plain = taps.plain + entry;
   int64_t ahead = 0;
   if (left >= 3 * columns) {
     first += 2 * columns;
     plain += 2 * columns;
   } else if (plain[0] & plain[columns - 1]) {
-    ahead = 2 * (int64_t(first[columns - 1]) - first[0]);
+    ahead = 2 * (int64_t(first[columns - 1]) - int64_t(first[0]));
   } else {
     return;
   }
   for (int l = int(run.row) % apart; l < columns; l += apart) {
     if (!plain[l]) continue;
-    int64_t at = first[l] + ahead + (l & apart ? below : 0);
+    int64_t at = int64_t(first[l]) + ahead + (l & apart ? below : 0);
     for (int64_t c = 0; c < planes; ++c, at += channel) {
       const uintptr_t address = reinterpret_cast<uintptr_t>(image) + uintptr_t(at) * sizeof(T);
       __builtin_prefetch(reinterpret_cast<const char*>(address));
     }
   }
 #endif
+}
+// Of a run whose first pixel is an entry of taps.
+template <class T, class Taps>
+PYSTN_HD void prefetch_ahead(const SampleJob& job, const Span& run, int left, int entry, const Taps& taps,
+                             const T* image, int64_t channel, int64_t planes, int64_t below) {
+  prefetch_ahead(job, run, left, taps.first + entry, taps.plain + entry, image, channel, planes, below);
 }
 
 // Taps of a run's pixels, up to eight on an axis, wherever they are: of each its offset, and whether it reads anything.
