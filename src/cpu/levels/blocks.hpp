@@ -844,7 +844,7 @@ struct BlockSampler : Sampler<R, R, S, ND> {
   template <class Taps>
   static PYSTN_HD void prefetch(const SampleJob& job, const Span& run, int left, int entry, const Taps& taps,
                                 const ImageArray& image, int64_t n, int64_t channel0, int64_t channels) {
-    if constexpr (S == 2 && ND == 2)
+    if constexpr (S <= 2 && ND == 2)
       prefetch_ahead(job, run, left, entry, taps,
                      static_cast<const R*>(image.data) + n * image.batch + channel0 * image.channel, image.channel,
                      channels, image.axis[1]);
