@@ -126,7 +126,7 @@ struct StripScatter {
         }
   }
 
-  // In the same order, those that count. Apart, some GCC take it for a function that does nothing.
+  // In the same order, those that count.
   PYSTN_HD void add_one_by_one(R* to) const {
     for (int j = 0; j < apart; ++j)
       for (int i = j; i < count; i += apart)
