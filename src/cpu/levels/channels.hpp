@@ -401,7 +401,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       __builtin_prefetch(from + line, 0, 2);
   }
 
-  // The same two runs before, of few channels next to each other.
+  // Asks for what is read two runs later, where channels are few.
   static PYSTN_HD void prefetch_few(const SampleJob& job, const Span& span, const Pixels<false>& pixels,
                                     const Places& places, int64_t n) {
     if constexpr (S == 2 && ND == 2)

@@ -433,7 +433,7 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
     set_outside(every, count);
   }
 
-  // What is beyond a band of the image, but in it, drops.
+  // Taps beyond a band of the image drop, if all are in the image; whether they are.
   PYSTN_APART bool drop_other_bands(const SampleJob& job, int count) {
     Flag within = 1;
     for (int i = 0; i < count; ++i)
