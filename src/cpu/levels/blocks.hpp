@@ -22,9 +22,7 @@ template <class R, int S, int ND>
 struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
   using General = Sampler<R, R, S, ND>;
   using Taps = BlockTaps<R, S, ND>;
-  using typename Taps::Adjacent;
   using typename Taps::Blocks;
-  using typename Taps::Flags;
   using typename Taps::Mask;
   using typename Taps::Places;
   using typename Taps::Reading;
@@ -446,8 +444,8 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
     });
   }
 
-  // Rows of strips are placed in whole blocks.
-  static constexpr int block = S == 2 && lanes < StripScatter<R, ND>::apart ? StripScatter<R, ND>::apart : lanes;
+  // Rows of strips are placed in whole blocks, and so that each holds whole turns of the scatter.
+  static constexpr int apart = StripScatter<R, ND>::apart, block = S == 2 && lanes < apart ? apart : lanes;
 
   // Calls usual(strip or run) for what has usual taps of a strip, and other(span) for other runs.
   template <int order, class Usual, class Other>
@@ -719,8 +717,7 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
   // Neighbours among the pixels, which mostly add to the same elements, are taken far apart, so that
   // none waits for the one before. An element receives its terms in this order whether all taps are in
   // a task's part or not.
-  static constexpr int apart = 8;
-
+  //
   // Adds value * w + sum_a slope_a * w_a to the taps of a run on the first L axes, row of taps by row.
   template <bool slopes, int L, class At>
   static void scatter(R* to, const At& spots, const RowWeights& row, int count, const R* value,
