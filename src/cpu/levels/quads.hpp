@@ -35,6 +35,29 @@ using QuadVector = typename Quads<pixels>::Vector;
 #define PYSTN_QUADS 1
 #endif
 
+// Numbers rounded to integers, as far as those of T go: what is beyond all integers would become the least of them, as
+// NaN does.
+template <class T>
+constexpr float largest = std::is_same<T, Byte>::value ? 255.0f : std::is_same<T, short>::value ? 32767.0f : 65535.0f;
+#if defined(__SSE2__)
+template <class T>
+PYSTN_HD __m128i integers(__m128 x) {
+  return _mm_cvtps_epi32(_mm_min_ps(_mm_set1_ps(largest<T>), x));
+}
+#endif
+#if defined(__AVX2__)
+template <class T>
+PYSTN_HD __m256i integers(__m256 x) {
+  return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(largest<T>), x));
+}
+#endif
+#if PYSTN_QUADS == 4
+template <class T>
+PYSTN_HD __m512i integers(__m512 x) {
+  return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(largest<T>), x));
+}
+#endif
+
 // The floats that 16 bits of each lane are, four lanes, eight or sixteen.
 #if defined(__SSE2__)
 PYSTN_HD __m128 widened(__m128i four, unsigned short) {
@@ -63,6 +86,32 @@ PYSTN_HD __m256 widened_8(__m128i x, Half) { return _mm256_cvtph_ps(x); }
 PYSTN_HD __m256 widened_8(__m128i x, Bfloat) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
 }
+
+// And back.
+PYSTN_HD __m128i packed_unsigned(__m256i x) {
+  return _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+}
+PYSTN_HD __m128i packed_signed(__m256i x) {
+  return _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+}
+PYSTN_HD __m128i narrowed_8(__m256 x, unsigned short) { return packed_unsigned(integers<unsigned short>(x)); }
+PYSTN_HD __m128i narrowed_8(__m256 x, short) {
+  const __m256i numbers = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_ORD_Q));
+  return packed_signed(_mm256_and_si256(integers<short>(x), numbers));
+}
+PYSTN_HD __m128i narrowed_8(__m256 x, Half) {
+  const __m128i halves = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m128i nothing = _mm_or_si128(_mm_and_si128(halves, _mm_set1_epi16(short(0x8000))), _mm_set1_epi16(0x7e00));
+  return _mm_blendv_epi8(halves, nothing, packed_signed(_mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q))));
+}
+PYSTN_HD __m128i narrowed_8(__m256 x, Bfloat) {
+  const __m256i bits = _mm256_castps_si256(x), high = _mm256_srli_epi32(bits, 16);
+  const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i nothing = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+  const __m256i is_nothing = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  return packed_unsigned(_mm256_blendv_epi8(_mm256_srli_epi32(up, 16), nothing, is_nothing));
+}
 #endif
 #if PYSTN_QUADS == 4
 PYSTN_HD __m512 widened(__m256i x, unsigned short) { return _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(x)); }
@@ -74,12 +123,11 @@ PYSTN_HD __m512 widened(__m256i x, Bfloat) {
 
 // And back, in the low half of each lane.
 PYSTN_HD __m512i narrowed(__m512 x, unsigned short) {
-  const __m512i numbers = _mm512_max_epi32(_mm512_cvtps_epi32(x), _mm512_setzero_si512());
-  return _mm512_min_epi32(numbers, _mm512_set1_epi32(65535));
+  return _mm512_max_epi32(integers<unsigned short>(x), _mm512_setzero_si512());
 }
 PYSTN_HD __m512i narrowed(__m512 x, short) {
   const __m512i numbers =
-      _mm512_mask_mov_epi32(_mm512_cvtps_epi32(x), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_setzero_si512());
+      _mm512_mask_mov_epi32(integers<short>(x), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_setzero_si512());
   return _mm512_and_si512(_mm512_cvtepi16_epi32(_mm512_cvtsepi32_epi16(numbers)), _mm512_set1_epi32(65535));
 }
 PYSTN_HD __m512i narrowed(__m512 x, Half) {
@@ -144,7 +192,7 @@ struct QuadOf<1> {
   template <int C>
   static PYSTN_HD void store(Byte* to, const V& v) {
 #if defined(__SSE2__)
-    const __m128i words = _mm_packs_epi32(_mm_cvtps_epi32(__m128(v)), _mm_setzero_si128());
+    const __m128i words = _mm_packs_epi32(integers<Byte>(__m128(v)), _mm_setzero_si128());
     const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
     __builtin_memcpy(to, &bytes, C);
 #else
@@ -174,8 +222,10 @@ struct QuadOf<2> {
   }
   template <int C, class T>
   static PYSTN_HD void store(T* to, const V& v) {
-    for (int l = 0; l < 8; ++l)
-      if (l % 4 < C) assign(to[l / 4 * C + l % 4], float(v[l]));
+    const __m128i pixels = narrowed_8(__m256(v), T());
+    const int64_t first = _mm_cvtsi128_si64(pixels), second = _mm_extract_epi64(pixels, 1);
+    __builtin_memcpy(to, &first, 4 * sizeof(T));
+    __builtin_memcpy(to + C, &second, C * sizeof(T));
   }
   static PYSTN_HD V spread(const float* weight) {
     double both;
@@ -190,7 +240,7 @@ struct QuadOf<2> {
   }
   template <int C>
   static PYSTN_HD void store(Byte* to, const V& v) {
-    const __m256i numbers = _mm256_cvtps_epi32(__m256(v));
+    const __m256i numbers = integers<Byte>(__m256(v));
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(numbers), _mm256_extracti128_si256(numbers, 1));
     const int64_t bytes = _mm_cvtsi128_si64(_mm_packus_epi16(words, words));
     const int first = int(bytes), second = int(bytes >> 32);
@@ -241,7 +291,7 @@ struct QuadOf<4> {
   }
   template <int C>
   static PYSTN_HD void store(Byte* to, const V& v) {
-    const __m512i numbers = _mm512_max_epi32(_mm512_cvtps_epi32(__m512(v)), _mm512_setzero_si512());
+    const __m512i numbers = _mm512_max_epi32(integers<Byte>(__m512(v)), _mm512_setzero_si512());
     const __m128i bytes = _mm512_cvtusepi32_epi8(numbers);
     const __m128i packed = C == 2   ? _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1)
                            : C == 3 ? _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1)

@@ -53,7 +53,7 @@ struct LanesOfPixels {
   static PYSTN_HD void store_bytes(Byte* to, const __m512 (&sum)[C], int count) {
     const __m512i zero = _mm512_setzero_si512();
     __m512i c[4];
-    for (int k = 0; k < 4; ++k) c[k] = k < C ? _mm512_cvtps_epi32(sum[k < C ? k : 0]) : zero;
+    for (int k = 0; k < 4; ++k) c[k] = k < C ? integers<Byte>(sum[k < C ? k : 0]) : zero;
     // Four pixels of each channel in turn, then the channels of each pixel.
     const __m512i planes = _mm512_packus_epi16(_mm512_packs_epi32(c[0], c[1]), _mm512_packs_epi32(c[2], c[3]));
     const __mmask64 bytes = count < 16 ? (__mmask64(1) << C * count) - 1 : ~__mmask64(0) >> (64 - 16 * C);
