@@ -16,7 +16,7 @@
 // within a period, in images longer than these are many.
 #pragma once
 
-#include "portability.hpp"
+#include "lanes.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -30,10 +30,10 @@ PYSTN_HD R outside() {
   return R(-2);
 }
 
-template <class R>
-PYSTN_HD R between(R low, R x, R high) {
-  x = x > low ? x : low;
-  return x < high ? x : high;
+template <class R, class X>
+PYSTN_HD X between(R low, X x, R high) {
+  x = x > low ? x : spread<X>(low);
+  return x < high ? x : spread<X>(high);
 }
 
 // Far enough for all taps to be beyond the image on the side of the cell.
@@ -63,10 +63,11 @@ struct Zeros {
 
   PYSTN_HD Zeros(Index n, R /*tolerance*/) : low(outside<R>()), high(R(n) + R(1)) {}
 
-  PYSTN_HD R operator()(R p, R& factor) const {
-    factor = R(1);
-    p = p < high ? p : high;  // false for NaN, which so ends at `high`
-    return p > low ? p : low;
+  template <class X>
+  PYSTN_HD X operator()(X p, X& factor) const {
+    factor = spread<X>(R(1));
+    p = p < high ? p : spread<X>(high);  // false for NaN, which so ends at `high`
+    return p > low ? p : spread<X>(low);
   }
 };
 
@@ -97,8 +98,9 @@ struct Border {
 
   PYSTN_HD Border(Index n, R tolerance) : last(R(n - 1)), flat_below(tolerance), flat_above(R(n - 1) - tolerance) {}
 
-  PYSTN_HD R operator()(R p, R& factor) const {
-    factor = p <= flat_below || p >= flat_above ? R(0) : R(1);
+  template <class X>
+  PYSTN_HD X operator()(X p, X& factor) const {
+    factor = (p <= flat_below) | (p >= flat_above) ? X{} : spread<X>(R(1));
     return between(R(0), p, last);
   }
 };

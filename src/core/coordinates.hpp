@@ -35,7 +35,11 @@ struct Normalization {
     }
   }
 
-  PYSTN_HD R operator()(R x) const { return (x + bias) * scale + shift; }
+  // X: R, or a vector of them (lanes.hpp); below too.
+  template <class X>
+  PYSTN_HD X operator()(X x) const {
+    return (x + bias) * scale + shift;
+  }
 };
 
 // Samples that are replaced whole by the fill value: none but those whose coordinates are no numbers,
@@ -75,7 +79,10 @@ struct MatrixRow {
       for (int b = ndim - 1; b > 0; --b) constant[r] = R(matrix[b]) * at[b] + constant[r];
     }
   }
-  PYSTN_HD R operator()(int r, R x) const { return slope[r] * x + constant[r]; }
+  template <class X>
+  PYSTN_HD X operator()(int r, X x) const {
+    return slope[r] * x + constant[r];
+  }
 };
 
 // Which denominators a projective map leaves out: those of points at the horizon, and of points

@@ -38,7 +38,9 @@ using QuadVector = typename Quads<pixels>::Vector;
 // Numbers rounded to integers, as far as those of T go: what is beyond all integers would become the least of them, as
 // NaN does.
 template <class T>
-constexpr float largest = std::is_same<T, Byte>::value ? 255.0f : std::is_same<T, short>::value ? 32767.0f : 65535.0f;
+constexpr float largest = std::is_same<T, Byte>::value    ? 255.0f
+                          : std::is_same<T, short>::value ? 32767.0f
+                                                          : 65535.0f;
 #if defined(__SSE2__)
 template <class T>
 PYSTN_HD __m128i integers(__m128 x) {

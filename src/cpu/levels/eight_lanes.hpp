@@ -1,0 +1,77 @@
+// Eight pixels of a plane in a vector, one a lane: their coordinates and the pairs of taps that are neighbours in a
+// row, read from memory; and their values, written. For planes.hpp.
+#pragma once
+
+#if defined(__GNUC__) && defined(__AVX2__) && defined(__F16C__)
+#define PYSTN_EIGHT_LANES 1
+
+#include <immintrin.h>
+
+#include "quads.hpp"
+#include "rows_of_taps.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+typedef float Eight __attribute__((vector_size(32)));
+typedef int EightInts __attribute__((vector_size(32)));
+constexpr int eight = 8;
+
+// Which of the lanes have a sign.
+PYSTN_HD int signs_of(EightInts x) { return _mm256_movemask_ps(_mm256_castsi256_ps(__m256i(x))); }
+
+// Pairs that are next to each other in memory, apart.
+PYSTN_HD void split_pairs(const float* from, Eight& x, Eight& y) {
+  const auto every_other_two = [&](const float* at) __attribute__((always_inline)) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at)), _mm_loadu_ps(at + eight), 1);
+  };
+  const __m256 a = every_other_two(from), b = every_other_two(from + eight / 2);
+  x = Eight(_mm256_shuffle_ps(a, b, 0x88));
+  y = Eight(_mm256_shuffle_ps(a, b, 0xdd));
+}
+
+template <class Number>
+PYSTN_HD Number number_at(const void* from) {
+  Number number;
+  __builtin_memcpy(&number, from, sizeof number);
+  return number;
+}
+
+// Elements at offsets `first` of a plane, and those after them.
+PYSTN_HD void read_pairs(const float* from, const int* first, Eight (&tap)[2]) {
+  const auto two = [&](int l) __attribute__((always_inline)) {
+    const __m128i one = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + first[l]));
+    return _mm_loadh_pi(_mm_castsi128_ps(one), reinterpret_cast<const __m64*>(from + first[l + 1]));
+  };
+  const auto four = [&](int l) __attribute__((always_inline)) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(two(l)), two(l + 4), 1);
+  };
+  const __m256 a = four(0), b = four(2);
+  tap[0] = Eight(_mm256_shuffle_ps(a, b, 0x88));
+  tap[1] = Eight(_mm256_shuffle_ps(a, b, 0xdd));
+}
+PYSTN_HD void read_pairs(const Byte* from, const int* first, Eight (&tap)[2]) {
+  const auto pair = [&](int l) __attribute__((always_inline)) { return number_at<short>(from + first[l]); };
+  const __m128i pairs = _mm_setr_epi16(pair(0), pair(1), pair(2), pair(3), pair(4), pair(5), pair(6), pair(7));
+  tap[0] = Eight(widened_8(_mm_and_si128(pairs, _mm_set1_epi16(255)), (unsigned short)0));
+  tap[1] = Eight(widened_8(_mm_srli_epi16(pairs, 8), (unsigned short)0));
+}
+template <class T>
+PYSTN_HD void read_pairs(const T* from, const int* first, Eight (&tap)[2]) {
+  const auto pair = [&](int l) __attribute__((always_inline)) { return number_at<int>(from + first[l]); };
+  const __m256i pairs = _mm256_setr_epi32(pair(0), pair(1), pair(2), pair(3), pair(4), pair(5), pair(6), pair(7));
+  tap[0] = Eight(widened_8(packed_unsigned(_mm256_and_si256(pairs, _mm256_set1_epi32(65535))), T()));
+  tap[1] = Eight(widened_8(packed_unsigned(_mm256_srli_epi32(pairs, 16)), T()));
+}
+
+PYSTN_HD void store_eight(float* to, Eight x) { _mm256_storeu_ps(to, __m256(x)); }
+PYSTN_HD void store_eight(Byte* to, Eight x) {
+  const __m128i words = packed_signed(integers<Byte>(__m256(x)));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
+}
+template <class T>
+PYSTN_HD void store_eight(T* to, Eight x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), narrowed_8(__m256(x), T()));
+}
+
+}  // namespace pystn::PYSTN_LEVEL
+#endif

@@ -1,0 +1,415 @@
+// Linear and nearest samples of few planes, eight output pixels at a time: what is known of them is made in registers,
+// and little of it is kept for the pixels that are placed before any is read. Coordinates are of float32, stored in
+// pairs or made from a matrix; taps outside read 0 or, of the nearest pixel, have the fill value. Values are those of
+// sampling.hpp.
+//
+// Linear pixels read pairs of neighbours, one load for each. At the image's borders it is a pair in the image, in which
+// the taps are found. What is linear on AVX-512 is not here: there are tiles, and small_lanes.hpp.
+#pragma once
+
+#include "eight_lanes.hpp"
+
+#if defined(PYSTN_EIGHT_LANES)
+#define PYSTN_PLANES 1
+
+#include "copies.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+// Where the coordinates of a row come from: stored in pairs,
+struct StoredCoordinates {
+  const float* at;
+
+  // Processors forget how coordinates are read while pixels are: a line of them is asked for, much later ones.
+  PYSTN_HD void load(int i, Eight& x, Eight& y) const {
+    split_pairs(at + 2 * i, x, y);
+    const uintptr_t address = reinterpret_cast<uintptr_t>(at) + uintptr_t(2 * (i + strip_pixels)) * sizeof(float);
+    __builtin_prefetch(reinterpret_cast<const char*>(address));
+  }
+  // of `count` pixels, the last of them again in the other lanes.
+  PYSTN_HD void load_some(int start, int count, Eight& x, Eight& y) const {
+    float pairs[2 * eight];
+    for (int i = 0; i < eight; ++i)
+      for (int a = 0; a < 2; ++a) pairs[2 * i + a] = at[2 * (start + (i < count ? i : count - 1)) + a];
+    split_pairs(pairs, x, y);
+  }
+};
+// or made from a matrix.
+struct MadeCoordinates {
+  const float* columns;
+  MatrixRow<float> row;
+
+  PYSTN_HD void load(int i, Eight& x, Eight& y) const {
+    const Eight at = number_at<Eight>(columns + i);
+    x = row(0, at);
+    y = row(1, at);
+  }
+  PYSTN_HD void load_some(int start, int count, Eight& x, Eight& y) const {
+    float some[eight];
+    for (int i = 0; i < eight; ++i) some[i] = columns[start + (i < count ? i : count - 1)];
+    MadeCoordinates{some, row}.load(0, x, y);
+  }
+};
+
+// T: of the image's elements, or a number as large for the nearest pixel; S: taps on each axis, one or two; of one
+// plane, or of up to four.
+template <class T, int S, template <class> class Fold, bool one_plane>
+struct PlaneSampler {
+  using By = Projection<float, Fold>;
+  static constexpr int blocks = strip_pixels / eight;
+
+  By by_x, by_y;
+  int width, height, origin_x, origin_y;
+  int column, row;  // strides of the image
+  const T* image;
+  Index image_channel, out_channel;
+  int plane_count;
+  bool far;  // the image is larger than what nearer caches hold
+  T dark[streamed];
+
+  PlaneSampler(const SampleJob& job, int64_t n)
+      : by_x(job, 0),
+        by_y(job, 1),
+        width(int(job.size[0])),
+        height(int(job.size[1])),
+        origin_x(int(job.origin[0])),
+        origin_y(int(job.origin[1])),
+        column(int(job.input.axis[0])),
+        row(int(job.input.axis[1])),
+        image(static_cast<const T*>(job.input.data) + n * job.input.batch),
+        image_channel(job.input.channel),
+        out_channel(job.output.channel),
+        plane_count(int(job.channels)) {
+    constexpr int64_t worthwhile = 1 << 21;  // bytes
+    far = job.size[0] * job.size[1] * job.channels * int64_t(sizeof(T)) >= worthwhile;
+    for (int c = 0; c < streamed; ++c) dark[c] = S == 1 && c < plane_count ? element_outside<T>(job, c, 1.0f) : T();
+  }
+
+  PYSTN_HD int planes() const { return one_plane ? 1 : plane_count; }
+
+  // On the whole axis; outside where the coordinate is no number.
+  static PYSTN_HD Eight position(const By& by, Eight x) {
+    Eight factor;
+    const Eight p = by.fold(by.normalize(x), factor);
+    if constexpr (By::Folding::takes_any)
+      return p;
+    else
+      return x - x == Eight{} ? p : spread<Eight>(outside<float>());
+  }
+
+  // Pixels of a row in blocks of eight, the last of which may have some of those before.
+  struct Placed {
+    alignas(64) int first[strip_pixels];  // offsets of first taps; of the nearest pixel 0 if it is outside
+    EightInts at_x[blocks], at_y[blocks];
+    Eight t_x[blocks], t_y[blocks];
+    unsigned odd;                   // bits of blocks that have taps outside
+    unsigned char outside[blocks];  // and of pixels
+    int64_t ahead;                  // from offsets to those of pixels that are read later, or 0
+  };
+  static PYSTN_HD int begin_of(int block, int count) {
+    return block * eight + eight <= count ? block * eight : count < eight ? 0 : count - eight;
+  }
+
+  PYSTN_HD void place_linear(Eight x, Eight y, int block, int begin, Placed& placed) const {
+    const Eight p_x = position(by_x, x), p_y = position(by_y, y);
+    const Eight cell_x = Eight(_mm256_floor_ps(__m256(p_x))), cell_y = Eight(_mm256_floor_ps(__m256(p_y)));
+    const EightInts at_x = __builtin_convertvector(cell_x, EightInts) - origin_x;
+    const EightInts at_y = __builtin_convertvector(cell_y, EightInts) - origin_y;
+    placed.t_x[block] = p_x - cell_x;
+    placed.t_y[block] = p_y - cell_y;
+    const EightInts first = at_y * row + at_x;
+    __builtin_memcpy(placed.first + begin, &first, sizeof first);
+    if (!signs_of((at_x > width - 2) | (at_y > height - 2) | at_x | at_y)) return;
+    placed.odd |= 1u << block;
+    placed.at_x[block] = at_x;
+    placed.at_y[block] = at_y;
+  }
+
+  PYSTN_HD void place_nearest(Eight x, Eight y, int block, int begin, Placed& placed) const {
+    const EightInts at_x = whole_number(position(by_x, x), origin_x), at_y = whole_number(position(by_y, y), origin_y);
+    EightInts first = at_y * row;
+    first += column == 1 ? at_x : at_x * column;
+    const EightInts outside = (at_x > width - 1) | (at_y > height - 1) | at_x | at_y;
+    const int bits = signs_of(outside);
+    if (bits) {
+      first &= ~(outside >> 31);
+      placed.odd |= 1u << block;
+      placed.outside[block] = (unsigned char)bits;
+    }
+    __builtin_memcpy(placed.first + begin, &first, sizeof first);
+  }
+  static PYSTN_HD EightInts whole_number(Eight p, int origin) {
+    return EightInts(p + Whole<float>::origin) - (int(Whole<float>::zero) + origin);
+  }
+
+  template <class From>
+  static PYSTN_APART void place(const PlaneSampler& sampler, const From& coordinates, int start, int count,
+                                Placed& placed) {
+    const PlaneSampler here = sampler;
+    const From from = coordinates;
+    placed.odd = 0;
+    for (int block = 0; block * eight < count; ++block) {
+      const int begin = begin_of(block, count);
+      Eight x, y;
+      if (count < eight)
+        from.load_some(start, count, x, y);
+      else
+        from.load(start + begin, x, y);
+      if constexpr (S == 1)
+        here.place_nearest(x, y, block, begin, placed);
+      else
+        here.place_linear(x, y, block, begin, placed);
+    }
+  }
+
+  // Asks for what is read two runs on, if these lead straight from one.
+  PYSTN_HD void prefetch(const Placed& placed, int i) const {
+    if (!placed.ahead) return;
+    for (int c = 0; c < planes(); ++c) {
+      const int64_t at = placed.first[i] + placed.ahead;
+      const uintptr_t address = reinterpret_cast<uintptr_t>(image + c * image_channel) + uintptr_t(at) * sizeof(T);
+      __builtin_prefetch(reinterpret_cast<const char*>(address));
+    }
+  }
+  void look_ahead(Placed& placed, int count) const {
+    const unsigned ends = 1u | 1u << (count - 1) / eight;
+    placed.ahead = 0;
+    if (far && count >= strip_columns && !(placed.odd & ends))
+      placed.ahead = (int64_t(placed.first[count - 1]) - placed.first[0]) * (2 * strip_columns) / count;
+  }
+
+  static PYSTN_HD void store(T* to, Eight x, int count) {
+    if (count >= eight) return store_eight(to, x);
+    T some[eight];
+    store_eight(some, x);
+    __builtin_memcpy(to, some, count * sizeof(T));
+  }
+  struct Weights {
+    Eight of[4];
+
+    PYSTN_HD Weights(Eight t_x, Eight t_y) {
+      const Eight s_x = 1.0f - t_x, s_y = 1.0f - t_y;
+      of[0] = s_x * s_y;
+      of[1] = t_x * s_y;
+      of[2] = s_x * t_y;
+      of[3] = t_x * t_y;
+    }
+    PYSTN_HD Eight sum(const Eight (&upper)[2], const Eight (&lower)[2]) const {
+      Eight sum = of[0] * upper[0];
+      sum += of[1] * upper[1];
+      sum += of[2] * lower[0];
+      return sum + of[3] * lower[1];
+    }
+  };
+
+  // Eight pixels, or fewer that are a row.
+  PYSTN_HD void put_linear(const Placed& placed, int block, int begin, int count, T* out) const {
+    const Weights weights(placed.t_x[block], placed.t_y[block]);
+    const T* from = image;
+    for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
+      Eight upper[2], lower[2];
+      read_pairs(from, placed.first + begin, upper);
+      read_pairs(from + row, placed.first + begin, lower);
+      store(out, weights.sum(upper, lower), count);
+    }
+  }
+
+  // The same where some taps are outside.
+  PYSTN_APART void put_odd(const Placed& placed, int block, int count, T* out) const {
+    const EightInts at_x = placed.at_x[block], at_y = placed.at_y[block];
+    const auto within = [](EightInts at, int size) __attribute__((always_inline)) { return (at >= 0) & (at < size); };
+    const auto clipped = [](EightInts at, int last) __attribute__((always_inline)) {
+      return EightInts(
+          _mm256_min_epi32(_mm256_max_epi32(__m256i(at), _mm256_setzero_si256()), _mm256_set1_epi32(last)));
+    };
+    const EightInts in_x[2] = {within(at_x, width), within(at_x + 1, width)};
+    const EightInts in_y[2] = {within(at_y, height), within(at_y + 1, height)};
+    const bool none = !signs_of((in_x[0] | in_x[1]) & (in_y[0] | in_y[1]));
+    const EightInts pair = clipped(at_x, width - 2), other = pair != at_x;
+    alignas(32) int first[2][eight];
+    for (int j = 0; j < 2; ++j) {
+      const EightInts offset = clipped(at_y + j, height - 1) * row + pair;
+      __builtin_memcpy(first[j], &offset, sizeof offset);
+    }
+    const Weights weights(placed.t_x[block], placed.t_y[block]);
+    const T* from = image;
+    for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
+      Eight tap[2][2] = {};
+      for (int j = 0; !none && j < 2; ++j) {
+        Eight read[2];
+        read_pairs(from, first[j], read);
+        for (int k = 0; k < 2; ++k) {
+          const EightInts found = EightInts(other ? read[1 - k] : read[k]);
+          tap[j][k] = Eight(found & in_x[k] & in_y[j]);
+        }
+      }
+      store(out, weights.sum(tap[0], tap[1]), count);
+    }
+  }
+
+  // Other rows ask for other pixels, by their `lane`.
+  void put_nearest(const Placed& placed, int count, int lane, T* out) const {
+    for (int i = lane; i < count; i += eight) prefetch(placed, i);
+    const T* from = image;
+    for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
+      copy_elements(from, placed.first, count, out);
+      for (unsigned left = placed.odd; left; left &= left - 1) {
+        const int block = lowest(left), begin = begin_of(block, count);
+        for (int l = 0; l < eight && begin + l < count; ++l)
+          if (placed.outside[block] >> l & 1) out[begin + l] = dark[c];
+      }
+    }
+  }
+  // Two offsets are one load.
+  static PYSTN_APART void copy_elements(const T* __restrict from, const int* __restrict first, int count,
+                                        T* __restrict out) {
+    int i = 0;
+#pragma GCC unroll 4
+    for (; i + 2 <= count; i += 2) {
+      const int64_t two = number_at<int64_t>(first + i);
+      out[i] = from[int(two)];
+      out[i + 1] = from[two >> 32];
+    }
+    if (i < count) out[i] = from[first[i]];
+  }
+
+  static PYSTN_APART void put(const PlaneSampler& sampler, const Placed& placed, int count, int lane, T* out) {
+    const PlaneSampler here = sampler;
+    for (int block = 0; block * eight < count; ++block) {
+      const int begin = begin_of(block, count);
+      if (placed.odd >> block & 1)
+        sampler.put_odd(placed, block, count, out + begin);
+      else
+        here.put_linear(placed, block, begin, count, out + begin);
+      here.prefetch(placed, begin + lane);
+    }
+  }
+
+  // So many pixels of a row; its last ones twice, if they are fewer than eight of a longer row.
+  template <class From>
+  void put_row(const From& from, int count, int lane, T* to) const {
+    Placed placed;
+    for (int start = 0; start < count; start += strip_pixels) {
+      if (count >= eight && start > count - eight) start = count - eight;
+      const int some = count - start < strip_pixels ? count - start : strip_pixels;
+      place(*this, from, start, some, placed);
+      look_ahead(placed, some);
+      if constexpr (S == 1)
+        put_nearest(placed, some, lane, to + start);
+      else
+        put(*this, placed, some, lane, to + start);
+    }
+  }
+
+  void put_strip(const SampleJob& job, int64_t n, const Span& strip, T* to, Index to_row) const {
+    if (is_stored(job)) {
+      const Index row = row_stride(job, job.grid.axis);
+      const float* from =
+          static_cast<const float*>(job.grid.data) + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
+      for (int r = 0; r < strip.rows; ++r, from += row, to += to_row)
+        put_row(StoredCoordinates{from}, strip.count, int(strip.row + r) % eight, to);
+      return;
+    }
+    alignas(64) float columns[strip_pixels];
+    for (int i = 0; i < strip.count; i += strip_pixels) {
+      const int count = strip.count - i < strip_pixels ? strip.count - i : strip_pixels;
+      target_columns(job, strip.column + i, count, columns);
+      for (int r = 0; r < strip.rows; ++r) {
+        const LatticeSpan<float> lattice(job, n, Span{strip.outer, strip.row + r, strip.column + i, 1, count});
+        put_row(MadeCoordinates{columns, lattice.under(job, job.source.theta)}, count, int(strip.row + r) % eight,
+                to + r * to_row + i);
+      }
+    }
+  }
+
+  static void forward(const SampleJob& job, int64_t chunk) {
+    const int64_t n = chunk / chunks_per_image(job), of_image = chunk % chunks_per_image(job);
+    PlaneSampler sampler(job, n);
+    T* const output = static_cast<T*>(job.output.data) + n * job.output.batch;
+    const Index row = row_stride(job, job.output.axis), channel = sampler.out_channel;
+    if (!job.streams) {
+      const auto put = [&](const Span& strip) {
+        sampler.put_strip(job, n, strip, output + offset_of(job, job.output.axis, strip), row);
+      };
+      if (job.columns >= strip_pixels || !is_flat(job))
+        return for_each_block(job, of_image, strip_rows, int64_t(1) << 30, put);
+      return for_each_block(job, of_image, job.chunk_rows, job.columns, [&](const Span& rows) {
+        put(Span{rows.outer, rows.row, rows.column, 1, rows.rows * rows.count});
+      });
+    }
+    Stream<T, streamed, strip_rows, strip_columns> stream(row, channel);
+    sampler.out_channel = stream.channel;
+    for_each_long_strip(job, of_image, [&](const Span& strip) {
+      T* const there = output + offset_of(job, job.output.axis, strip);
+      sampler.put_strip(job, n, strip, stream.begin(there), stream.row);
+      stream.end(there, row, channel, sampler.planes(), strip.rows, strip.count, is_first(job, strip),
+                 is_last(job, strip));
+    });
+    end_streams();
+  }
+};
+
+template <class T, int S, template <class> class Fold>
+SampleChunk folded_planes(const SampleJob& job) {
+  return job.channels == 1 ? PlaneSampler<T, S, Fold, true>::forward : PlaneSampler<T, S, Fold, false>::forward;
+}
+template <class T, int S>
+SampleChunk sampled_planes(const SampleJob& job) {
+  return Boundary(job.boundary[0]) == Boundary::border ? folded_planes<T, S, Border>(job)
+                                                       : folded_planes<T, S, Zeros>(job);
+}
+
+// The body for a forward job on such planes, or null if another has to do it.
+inline SampleChunk planes(const SampleJob& job) {
+  if (!job.single || has_wide_positions(job) || job.ndim != 2 || job.components != 1) return nullptr;
+  if (job.output.type != job.input.type || job.mask.data || job.projected || job.output_batch != job.batch)
+    return nullptr;
+  if (Cutoff(job.cutoff) != Cutoff::none || job.channels > streamed || is_projective(job)) return nullptr;
+  if (is_stored(job) && !has_pairs_of(job, Element::f32)) return nullptr;
+  if (column_stride(job, job.output.axis) != 1 || job.boundary[0] != job.boundary[1]) return nullptr;
+  const Mode mode = Mode(job.kernel[0].mode);
+  const Boundary boundary = Boundary(job.boundary[0]);
+  if (mode != Mode(job.kernel[1].mode) || job.kernel[0].variant || job.kernel[1].variant) return nullptr;
+  if (boundary != Boundary::zeros && boundary != Boundary::border && boundary != Boundary::constant) return nullptr;
+  int64_t reach = 0;
+  for (int a = 0; a < 2; ++a) {
+    const int64_t stride = job.input.axis[a] < 0 ? -job.input.axis[a] : job.input.axis[a];
+    if (!Whole<float>::holds(job.full[a])) return nullptr;
+    reach += (job.full[a] + 2) * stride;  // first taps are at most two pixels outside
+  }
+  if (reach >= int64_t(1) << 31) return nullptr;
+  if (mode == Mode::nearest) {
+    switch (job.input.type) {
+      case Element::u8:
+        return sampled_planes<uint8_t, 1>(job);
+      case Element::f32:
+        return sampled_planes<uint32_t, 1>(job);
+      default:
+        return sampled_planes<uint16_t, 1>(job);
+    }
+  }
+#if !defined(__AVX512F__)
+  if (mode != Mode::linear || job.fill || job.input.axis[0] != 1 || job.size[0] < 2) return nullptr;
+  switch (job.input.type) {
+    case Element::f32:
+      return sampled_planes<float, 2>(job);
+    case Element::f16:
+      return sampled_planes<Half, 2>(job);
+    case Element::bf16:
+      return sampled_planes<Bfloat, 2>(job);
+    case Element::u8:
+      return sampled_planes<Byte, 2>(job);
+    case Element::i16:
+      return sampled_planes<short, 2>(job);
+    case Element::u16:
+      return sampled_planes<unsigned short, 2>(job);
+    default:
+      return nullptr;
+  }
+#else
+  return nullptr;
+#endif
+}
+
+}  // namespace pystn::PYSTN_LEVEL
+#endif
