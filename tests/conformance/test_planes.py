@@ -34,7 +34,7 @@ def assert_same(few, many):
 @pytest.mark.parametrize("padding_mode", PADDINGS)
 @pytest.mark.parametrize("planes", [1, 2, 3, 4])
 def test_stored_coordinates(rng, dtype, mode, padding_mode, planes):
-    """Rows of any length, joined or apart; images of any size; positions at pixels, between them, outside and nowhere."""
+    """Rows of any length, joined or apart; images of any size; positions at pixels, between, outside and nowhere."""
     options = options_for(mode, padding_mode)
     for size in ((1, 1), (1, 5), (5, 1), (2, 2), (19, 23)):
         image = drawn(rng, (2, MANY, *size), dtype)
