@@ -1,4 +1,5 @@
-"""Few planes, sampled eight pixels at a time: the bits of the same planes among more, which are sampled another way."""
+"""Few planes, sampled eight pixels at a time: the bits of the same planes among more, which are sampled another way.
+Gradients too: more planes whose cotangents are 0."""
 
 import numpy as np
 import pytest
@@ -16,6 +17,14 @@ def drawn(rng, shape, dtype):
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max + 1, shape, dtype)
     return rng.standard_normal(shape).astype(dtype)
+
+
+def drawn_grid(rng, rows, columns):
+    """The identity in the first row, and some that are no numbers, far away or on the border in the last."""
+    grid = rng.uniform(-1.4, 1.4, (2, rows, columns, 2)).astype(np.float32)
+    grid[:, 0] = pystn.affine_grid(np.eye(2, 3, dtype=np.float32)[None], (1, columns))[0, 0]
+    grid[:, -1, ::5] = rng.choice([np.nan, np.inf, -np.inf, 1e30, -1.0, 1.0], (2, len(range(0, columns, 5)), 2))
+    return grid
 
 
 def options_for(mode, padding_mode):
@@ -39,9 +48,7 @@ def test_stored_coordinates(rng, dtype, mode, padding_mode, planes):
     for size in ((1, 1), (1, 5), (5, 1), (2, 2), (19, 23)):
         image = drawn(rng, (2, MANY, *size), dtype)
         for rows, columns in ((1, 1), (3, 7), (2, 8), (5, 9), (3, 28), (2, 250), (2, 300)):
-            grid = rng.uniform(-1.4, 1.4, (2, rows, columns, 2)).astype(np.float32)
-            grid[:, 0] = pystn.affine_grid(np.eye(2, 3, dtype=np.float32)[None], (1, columns))[0, 0]
-            grid[:, -1, ::5] = rng.choice([np.nan, np.inf, -np.inf, 1e30, -1.0, 1.0], (2, len(range(0, columns, 5)), 2))
+            grid = drawn_grid(rng, rows, columns)
             for coordinates in (grid, np.ascontiguousarray(grid[:, :, ::-1])[:, :, ::-1], grid[:, ::-1]):
                 few = pystn.grid_sample(image[:, :planes], coordinates, **options)
                 assert_same(few, pystn.grid_sample(image, coordinates, **options))
@@ -90,3 +97,54 @@ def test_large_images(rng, dtype, mode):
     for planes in (1, 3):
         assert_same(pystn.grid_sample(image[:, :planes], grid, mode), expected)
         assert_same(pystn.warp_affine(image[:, :planes], theta, (300, 1100), mode=mode), expected)
+
+
+@pytest.mark.parametrize("padding_mode", PADDINGS)
+@pytest.mark.parametrize("planes", [1, 2, 3, 4])
+@pytest.mark.parametrize("wrt", [("input", "grid"), ("grid",)])
+def test_gradients(rng, padding_mode, planes, wrt):
+    options = {"padding_mode": padding_mode, "wrt": wrt}
+    for size in ((1, 1), (1, 5), (5, 1), (2, 2), (19, 23), (300, 310)):
+        image = drawn(rng, (2, MANY, *size), "float32")
+        for rows, columns in ((1, 1), (3, 7), (2, 8), (5, 9), (9, 28), (2, 64), (6, 150)):
+            grid = drawn_grid(rng, rows, columns)
+            cotangent = drawn(rng, (2, MANY, rows, columns), "float32")
+            cotangent[:, planes:] = 0
+            few = pystn.grid_sample_vjp(cotangent[:, :planes], image[:, :planes], grid, **options)
+            many = pystn.grid_sample_vjp(cotangent, image, grid, **options)
+            np.testing.assert_array_equal(few[1], many[1])
+            if "input" in wrt:
+                np.testing.assert_array_equal(few[0], many[0][:, :planes])
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "border"])
+@pytest.mark.parametrize("planes", [1, 3])
+def test_gradients_of_matrices(rng, padding_mode, planes):
+    image = drawn(rng, (3, MANY, 31, 40), "float32")
+    for shape in ((1, 3), (4, 8), (28, 28), (9, 71)):
+        theta = (np.eye(2, 3) + 0.4 * rng.standard_normal((3, 2, 3))).astype(np.float32)
+        cotangent = drawn(rng, (3, MANY, *shape), "float32")
+        cotangent[:, planes:] = 0
+        few = pystn.warp_affine_vjp(cotangent[:, :planes], image[:, :planes], theta, shape, padding_mode=padding_mode)
+        many = pystn.warp_affine_vjp(cotangent, image, theta, shape, padding_mode=padding_mode)
+        np.testing.assert_array_equal(few[0], many[0][:, :planes])
+        np.testing.assert_array_equal(few[1], many[1])
+
+
+def test_gradients_of_what_is_no_number(rng):
+    """A NaN beside the taps of a pixel, and the cotangents of pixels that read nothing."""
+    image = drawn(rng, (1, 3, 20, 24), "float32")
+    grid = rng.uniform(-1.3, 1.3, (1, 11, 29, 2)).astype(np.float32)
+    cotangent = drawn(rng, (1, 3, 11, 29), "float32")
+    exact = pystn.grid_sample_vjp(*(x.astype(float) for x in (cotangent, image, grid)))
+    cells = (grid + 1) * [12, 10] - 0.5
+    outside = ((cells < -1.01) | (cells > [24.01, 20.01])).any(-1)
+    cotangent[:, :, outside[0]] = np.nan
+    found = pystn.grid_sample_vjp(cotangent, image, grid)
+    for actual, expected in zip(found, exact, strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-3)
+    image[..., 7, 9] = np.nan
+    near = (abs(cells - [9, 7]) < 1.01).all(-1)
+    of_grid = pystn.grid_sample_vjp(cotangent, image, grid)[1]
+    assert np.isfinite(of_grid[~near]).all()
+    assert np.isnan(of_grid[near]).any()

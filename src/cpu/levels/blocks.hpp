@@ -385,6 +385,15 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
                      channels, image.axis[1]);
   }
 
+  // And for the samples to the right of a strip, if channels are few: across several rows processors do not foresee
+  // them.
+  static PYSTN_HD void prefetch_samples(const SampleJob& job, int64_t n, const Span& strip) {
+    if (job.channels > streamed || column_stride(job, job.output.axis) != 1) return;
+    const R* from = samples_of(job, job.output, n, strip);
+    for (int64_t c = 0; c < job.channels; ++c, from += job.output.channel)
+      prefetch_next(from, strip.rows, row_stride(job, job.output.axis), strip.count);
+  }
+
   static PYSTN_HD void put_strip(const SampleJob& job, int64_t n, const Span& strip, const Target& to,
                                  KnownTaps<0>& taps, Blocks& blocks, Places& places, const R* image,
                                  const int64_t* stride) {
@@ -480,6 +489,7 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
       for_each_usual(
           job, n0, strip, usual, may_be_usual,
           [&](const Span& some) {
+            prefetch_samples(job, n0, some);
             for_each_row(some, usual, [&](const Span& span, int first) {
               prefetch(job, span, span.count, first, usual, job.input, n0, 0, job.channels);
               sum_slopes(job, n0, n1, span, usual, first, stride, sums);
@@ -739,8 +749,9 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
         scatter<slopes, L - 1>(to + k * spots.stride(a), spots, row, count, next, inner, tap);
       }
     } else {
-      for (int j = 0; j < apart && j < count; ++j)
-        for (int i = j; i < count; i += apart) {
+      constexpr int turns = S == 1 ? 1 : apart;  // one after the other, as add_pixels does
+      for (int j = 0; j < turns && j < count; ++j)
+        for (int i = j; i < count; i += turns) {
           if (spots.adjacent(i)) {
             RowOf<R, S>::template add<slopes>(to + spots.first(i), row.w[i], value[i], row.dw[i],
                                               slopes ? slope[0][i] : R(0));
@@ -825,12 +836,21 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
     }
   }
 
-  // Of one tap, whose weight is 1, of pixels that are plain: all others are outside.
+  // Of one tap, whose weight is 1, of pixels that are plain: all others are outside. Neighbours seldom add to the same
+  // element, and two offsets are one load.
   static PYSTN_APART void add_pixels(R* __restrict to, const int* __restrict first, const Flag* __restrict plain,
                                      bool all, int count, const R* __restrict value) {
-    for (int j = 0; j < apart && j < count; ++j)
-      for (int i = j; i < count; i += apart)
-        if (all || plain[i]) to[first[i]] += value[i];
+    int i = 0;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    for (; all && i + 2 <= count; i += 2) {
+      int64_t two;
+      __builtin_memcpy(&two, first + i, sizeof two);
+      to[int(two)] += value[i];
+      to[two >> 32] += value[i + 1];
+    }
+#endif
+    for (; i < count; ++i)
+      if (all || plain[i]) to[first[i]] += value[i];
   }
 
   // Adds the terms of a part's runs: terms(n, c, span, value, slope) sets those of a channel, and returns
@@ -867,7 +887,11 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
       else
         for_each_usual(
             job, n, strip, usual, may_be_usual,
-            [&](const Span& some) { scatter_usual(job, part, n, some, image, usual, stride, scratch); }, other);
+            [&](const Span& some) {
+              prefetch_samples(job, n, some);
+              scatter_usual(job, part, n, some, image, usual, stride, scratch);
+            },
+            other);
     });
   }
 
@@ -909,6 +933,7 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
     KnownTaps<1> usual(job);
     const bool may_be_usual = !chooses(job);
     const auto usually = [&](int64_t n, int64_t chunk, const Span& some) {
+      prefetch_samples(job, n, some);
       for_each_row(some, usual, [&](const Span& span, int first) {
         prefetch(job, span, span.count, first, usual, job.input, n, 0, job.channels);
         sum_slopes(job, n, n + 1, span, usual, first, stride, sums);

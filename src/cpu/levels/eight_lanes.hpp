@@ -29,6 +29,29 @@ PYSTN_HD void split_pairs(const float* from, Eight& x, Eight& y) {
   y = Eight(_mm256_shuffle_ps(a, b, 0xdd));
 }
 
+// The first `count` of these, and 0 in the other lanes.
+PYSTN_HD __m256i first_lanes(int count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+PYSTN_HD void split_some_pairs(const float* from, int count, Eight& x, Eight& y) {
+  const __m256 low = _mm256_maskload_ps(from, first_lanes(2 * count));
+  const __m256 high = _mm256_maskload_ps(from + eight, first_lanes(2 * count - eight));
+  const __m256 a = _mm256_permute2f128_ps(low, high, 0x20), b = _mm256_permute2f128_ps(low, high, 0x31);
+  x = Eight(_mm256_shuffle_ps(a, b, 0x88));
+  y = Eight(_mm256_shuffle_ps(a, b, 0xdd));
+}
+
+// Numbers next to each other, the first `count` of which are there.
+PYSTN_HD Eight load_eight(const float* from, int count) {
+  return Eight(count >= eight ? _mm256_loadu_ps(from) : _mm256_maskload_ps(from, first_lanes(count)));
+}
+// Pairs of two vectors' lanes, next to each other in memory.
+PYSTN_HD void store_pairs(float* to, Eight x, Eight y) {
+  const __m256 a = _mm256_unpacklo_ps(__m256(x), __m256(y)), b = _mm256_unpackhi_ps(__m256(x), __m256(y));
+  _mm256_storeu_ps(to, _mm256_permute2f128_ps(a, b, 0x20));
+  _mm256_storeu_ps(to + eight, _mm256_permute2f128_ps(a, b, 0x31));
+}
+
 template <class Number>
 PYSTN_HD Number number_at(const void* from) {
   Number number;

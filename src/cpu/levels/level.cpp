@@ -69,6 +69,7 @@ SampleChunk sample(Direction direction, const SampleJob& job) {
     if (direction == Direction::forward)
       if (const SampleChunk body = body_of_pixels(job)) return body;
     if (is_uniform(job)) {
+      if (const SampleChunk body = body_of_planes(direction, job)) return body;
       if (const SampleChunk body = body_of_channels(direction, job)) return body;
       if (const SampleChunk body = body_of_blocks(direction, job)) return body;
     }

@@ -1,15 +1,18 @@
 #include "planes.hpp"
 
 #include "bodies.hpp"
+#include "plane_gradients.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
-SampleChunk body_of_planes([[maybe_unused]] const SampleJob& job) {
-#if defined(PYSTN_PLANES)
-  return planes(job);
-#else
-  return nullptr;
+SampleChunk body_of_planes([[maybe_unused]] Direction direction, [[maybe_unused]] const SampleJob& job) {
+#if defined(PYSTN_EIGHT_LANES)
+  if (direction == Direction::forward) return planes(job);
+#if !defined(__AVX512F__)
+  return plane_gradients(direction, job);
 #endif
+#endif
+  return nullptr;
 }
 
 }  // namespace pystn::PYSTN_LEVEL

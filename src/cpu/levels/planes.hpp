@@ -7,60 +7,21 @@
 // the taps are found. What is linear on AVX-512 is not here: there are tiles, and small_lanes.hpp.
 #pragma once
 
-#include "eight_lanes.hpp"
+#include "plane_taps.hpp"
 
 #if defined(PYSTN_EIGHT_LANES)
-#define PYSTN_PLANES 1
 
 #include "copies.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
-// Where the coordinates of a row come from: stored in pairs,
-struct StoredCoordinates {
-  const float* at;
-
-  // Processors forget how coordinates are read while pixels are: a line of them is asked for, much later ones.
-  PYSTN_HD void load(int i, Eight& x, Eight& y) const {
-    split_pairs(at + 2 * i, x, y);
-    const uintptr_t address = reinterpret_cast<uintptr_t>(at) + uintptr_t(2 * (i + strip_pixels)) * sizeof(float);
-    __builtin_prefetch(reinterpret_cast<const char*>(address));
-  }
-  // of `count` pixels, the last of them again in the other lanes.
-  PYSTN_HD void load_some(int start, int count, Eight& x, Eight& y) const {
-    float pairs[2 * eight];
-    for (int i = 0; i < eight; ++i)
-      for (int a = 0; a < 2; ++a) pairs[2 * i + a] = at[2 * (start + (i < count ? i : count - 1)) + a];
-    split_pairs(pairs, x, y);
-  }
-};
-// or made from a matrix.
-struct MadeCoordinates {
-  const float* columns;
-  MatrixRow<float> row;
-
-  PYSTN_HD void load(int i, Eight& x, Eight& y) const {
-    const Eight at = number_at<Eight>(columns + i);
-    x = row(0, at);
-    y = row(1, at);
-  }
-  PYSTN_HD void load_some(int start, int count, Eight& x, Eight& y) const {
-    float some[eight];
-    for (int i = 0; i < eight; ++i) some[i] = columns[start + (i < count ? i : count - 1)];
-    MadeCoordinates{some, row}.load(0, x, y);
-  }
-};
-
 // T: of the image's elements, or a number as large for the nearest pixel; S: taps on each axis, one or two; of one
 // plane, or of up to four.
 template <class T, int S, template <class> class Fold, bool one_plane>
 struct PlaneSampler {
-  using By = Projection<float, Fold>;
   static constexpr int blocks = strip_pixels / eight;
 
-  By by_x, by_y;
-  int width, height, origin_x, origin_y;
-  int column, row;  // strides of the image
+  Plane<Fold> plane;
   const T* image;
   Index image_channel, out_channel;
   int plane_count;
@@ -68,14 +29,7 @@ struct PlaneSampler {
   T dark[streamed];
 
   PlaneSampler(const SampleJob& job, int64_t n)
-      : by_x(job, 0),
-        by_y(job, 1),
-        width(int(job.size[0])),
-        height(int(job.size[1])),
-        origin_x(int(job.origin[0])),
-        origin_y(int(job.origin[1])),
-        column(int(job.input.axis[0])),
-        row(int(job.input.axis[1])),
+      : plane(job),
         image(static_cast<const T*>(job.input.data) + n * job.input.batch),
         image_channel(job.input.channel),
         out_channel(job.output.channel),
@@ -86,16 +40,6 @@ struct PlaneSampler {
   }
 
   PYSTN_HD int planes() const { return one_plane ? 1 : plane_count; }
-
-  // On the whole axis; outside where the coordinate is no number.
-  static PYSTN_HD Eight position(const By& by, Eight x) {
-    Eight factor;
-    const Eight p = by.fold(by.normalize(x), factor);
-    if constexpr (By::Folding::takes_any)
-      return p;
-    else
-      return x - x == Eight{} ? p : spread<Eight>(outside<float>());
-  }
 
   // Pixels of a row in blocks of eight, the last of which may have some of those before.
   struct Placed {
@@ -111,32 +55,29 @@ struct PlaneSampler {
   }
 
   PYSTN_HD void place_linear(Eight x, Eight y, int block, int begin, Placed& placed) const {
-    const Eight p_x = position(by_x, x), p_y = position(by_y, y);
-    const Eight cell_x = Eight(_mm256_floor_ps(__m256(p_x))), cell_y = Eight(_mm256_floor_ps(__m256(p_y)));
-    const EightInts at_x = __builtin_convertvector(cell_x, EightInts) - origin_x;
-    const EightInts at_y = __builtin_convertvector(cell_y, EightInts) - origin_y;
-    placed.t_x[block] = p_x - cell_x;
-    placed.t_y[block] = p_y - cell_y;
-    const EightInts first = at_y * row + at_x;
-    __builtin_memcpy(placed.first + begin, &first, sizeof first);
-    if (!signs_of((at_x > width - 2) | (at_y > height - 2) | at_x | at_y)) return;
+    const LinearCells cells(plane, plane.position(plane.by_x, x), plane.position(plane.by_y, y));
+    placed.t_x[block] = cells.t_x;
+    placed.t_y[block] = cells.t_y;
+    number_to(placed.first + begin, cells.first(plane));
+    if (!cells.odd(plane)) return;
     placed.odd |= 1u << block;
-    placed.at_x[block] = at_x;
-    placed.at_y[block] = at_y;
+    placed.at_x[block] = cells.at_x;
+    placed.at_y[block] = cells.at_y;
   }
 
   PYSTN_HD void place_nearest(Eight x, Eight y, int block, int begin, Placed& placed) const {
-    const EightInts at_x = whole_number(position(by_x, x), origin_x), at_y = whole_number(position(by_y, y), origin_y);
-    EightInts first = at_y * row;
-    first += column == 1 ? at_x : at_x * column;
-    const EightInts outside = (at_x > width - 1) | (at_y > height - 1) | at_x | at_y;
+    const EightInts at_x = whole_number(plane.position(plane.by_x, x), plane.origin_x);
+    const EightInts at_y = whole_number(plane.position(plane.by_y, y), plane.origin_y);
+    EightInts first = at_y * plane.row;
+    first += plane.column == 1 ? at_x : at_x * plane.column;
+    const EightInts outside = (at_x > plane.width - 1) | (at_y > plane.height - 1) | at_x | at_y;
     const int bits = signs_of(outside);
     if (bits) {
       first &= ~(outside >> 31);
       placed.odd |= 1u << block;
       placed.outside[block] = (unsigned char)bits;
     }
-    __builtin_memcpy(placed.first + begin, &first, sizeof first);
+    number_to(placed.first + begin, first);
   }
   static PYSTN_HD EightInts whole_number(Eight p, int origin) {
     return EightInts(p + Whole<float>::origin) - (int(Whole<float>::zero) + origin);
@@ -184,66 +125,28 @@ struct PlaneSampler {
     store_eight(some, x);
     __builtin_memcpy(to, some, count * sizeof(T));
   }
-  struct Weights {
-    Eight of[4];
-
-    PYSTN_HD Weights(Eight t_x, Eight t_y) {
-      const Eight s_x = 1.0f - t_x, s_y = 1.0f - t_y;
-      of[0] = s_x * s_y;
-      of[1] = t_x * s_y;
-      of[2] = s_x * t_y;
-      of[3] = t_x * t_y;
-    }
-    PYSTN_HD Eight sum(const Eight (&upper)[2], const Eight (&lower)[2]) const {
-      Eight sum = of[0] * upper[0];
-      sum += of[1] * upper[1];
-      sum += of[2] * lower[0];
-      return sum + of[3] * lower[1];
-    }
-  };
-
   // Eight pixels, or fewer that are a row.
   PYSTN_HD void put_linear(const Placed& placed, int block, int begin, int count, T* out) const {
-    const Weights weights(placed.t_x[block], placed.t_y[block]);
+    const PairWeights weights(placed.t_x[block], placed.t_y[block]);
     const T* from = image;
     for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
-      Eight upper[2], lower[2];
-      read_pairs(from, placed.first + begin, upper);
-      read_pairs(from + row, placed.first + begin, lower);
-      store(out, weights.sum(upper, lower), count);
+      Eight tap[2][2];
+      read_pairs(from, placed.first + begin, tap[0]);
+      read_pairs(from + plane.row, placed.first + begin, tap[1]);
+      store(out, weights.sum(tap), count);
     }
   }
 
   // The same where some taps are outside.
   PYSTN_APART void put_odd(const Placed& placed, int block, int count, T* out) const {
-    const EightInts at_x = placed.at_x[block], at_y = placed.at_y[block];
-    const auto within = [](EightInts at, int size) __attribute__((always_inline)) { return (at >= 0) & (at < size); };
-    const auto clipped = [](EightInts at, int last) __attribute__((always_inline)) {
-      return EightInts(
-          _mm256_min_epi32(_mm256_max_epi32(__m256i(at), _mm256_setzero_si256()), _mm256_set1_epi32(last)));
-    };
-    const EightInts in_x[2] = {within(at_x, width), within(at_x + 1, width)};
-    const EightInts in_y[2] = {within(at_y, height), within(at_y + 1, height)};
-    const bool none = !signs_of((in_x[0] | in_x[1]) & (in_y[0] | in_y[1]));
-    const EightInts pair = clipped(at_x, width - 2), other = pair != at_x;
-    alignas(32) int first[2][eight];
-    for (int j = 0; j < 2; ++j) {
-      const EightInts offset = clipped(at_y + j, height - 1) * row + pair;
-      __builtin_memcpy(first[j], &offset, sizeof offset);
-    }
-    const Weights weights(placed.t_x[block], placed.t_y[block]);
+    const OddPairs pairs(plane, placed.at_x[block], placed.at_y[block]);
+    const PairWeights weights(placed.t_x[block], placed.t_y[block]);
+    const bool any = signs_of(pairs.reading());
     const T* from = image;
     for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
       Eight tap[2][2] = {};
-      for (int j = 0; !none && j < 2; ++j) {
-        Eight read[2];
-        read_pairs(from, first[j], read);
-        for (int k = 0; k < 2; ++k) {
-          const EightInts found = EightInts(other ? read[1 - k] : read[k]);
-          tap[j][k] = Eight(found & in_x[k] & in_y[j]);
-        }
-      }
-      store(out, weights.sum(tap[0], tap[1]), count);
+      for (int j = 0; any && j < 2; ++j) pairs.read(from, j, tap[j]);
+      store(out, weights.sum(tap), count);
     }
   }
 
@@ -310,13 +213,13 @@ struct PlaneSampler {
         put_row(StoredCoordinates{from}, strip.count, int(strip.row + r) % eight, to);
       return;
     }
-    alignas(64) float columns[strip_pixels];
+    TargetColumns<strip_pixels> columns;
     for (int i = 0; i < strip.count; i += strip_pixels) {
       const int count = strip.count - i < strip_pixels ? strip.count - i : strip_pixels;
-      target_columns(job, strip.column + i, count, columns);
+      columns.set(job, strip.column + i, count);
       for (int r = 0; r < strip.rows; ++r) {
         const LatticeSpan<float> lattice(job, n, Span{strip.outer, strip.row + r, strip.column + i, 1, count});
-        put_row(MadeCoordinates{columns, lattice.under(job, job.source.theta)}, count, int(strip.row + r) % eight,
+        put_row(MadeCoordinates{columns.at, lattice.under(job, job.source.theta)}, count, int(strip.row + r) % eight,
                 to + r * to_row + i);
       }
     }
@@ -361,23 +264,8 @@ SampleChunk sampled_planes(const SampleJob& job) {
 
 // The body for a forward job on such planes, or null if another has to do it.
 inline SampleChunk planes(const SampleJob& job) {
-  if (!job.single || has_wide_positions(job) || job.ndim != 2 || job.components != 1) return nullptr;
-  if (job.output.type != job.input.type || job.mask.data || job.projected || job.output_batch != job.batch)
-    return nullptr;
-  if (Cutoff(job.cutoff) != Cutoff::none || job.channels > streamed || is_projective(job)) return nullptr;
-  if (is_stored(job) && !has_pairs_of(job, Element::f32)) return nullptr;
-  if (column_stride(job, job.output.axis) != 1 || job.boundary[0] != job.boundary[1]) return nullptr;
+  if (job.output.type != job.input.type || !fits_planes(job)) return nullptr;
   const Mode mode = Mode(job.kernel[0].mode);
-  const Boundary boundary = Boundary(job.boundary[0]);
-  if (mode != Mode(job.kernel[1].mode) || job.kernel[0].variant || job.kernel[1].variant) return nullptr;
-  if (boundary != Boundary::zeros && boundary != Boundary::border && boundary != Boundary::constant) return nullptr;
-  int64_t reach = 0;
-  for (int a = 0; a < 2; ++a) {
-    const int64_t stride = job.input.axis[a] < 0 ? -job.input.axis[a] : job.input.axis[a];
-    if (!Whole<float>::holds(job.full[a])) return nullptr;
-    reach += (job.full[a] + 2) * stride;  // first taps are at most two pixels outside
-  }
-  if (reach >= int64_t(1) << 31) return nullptr;
   if (mode == Mode::nearest) {
     switch (job.input.type) {
       case Element::u8:
@@ -389,7 +277,7 @@ inline SampleChunk planes(const SampleJob& job) {
     }
   }
 #if !defined(__AVX512F__)
-  if (mode != Mode::linear || job.fill || job.input.axis[0] != 1 || job.size[0] < 2) return nullptr;
+  if (!fits_pairs(job)) return nullptr;
   switch (job.input.type) {
     case Element::f32:
       return sampled_planes<float, 2>(job);

@@ -497,7 +497,9 @@ PYSTN_HD void prefetch_ahead(const SampleJob& job, const Span& run, int left, co
                              const T* image, int64_t channel, int64_t planes, int64_t below) {
 #if !defined(__AVX512F__)
   constexpr int apart = 8, columns = strip_columns;
-  constexpr int64_t worthwhile = 1 << 18, most_planes = 4;  // bytes that nearer caches do not hold
+  constexpr int64_t most_planes = 4;
+  // Bytes that nearer caches do not hold; a single tap is read from others as fast as it is asked for.
+  const int64_t worthwhile = job.kernel[0].taps > 1 ? 1 << 18 : 1 << 21;
   if (run.count < columns || planes > most_planes) return;
   if (job.size[0] * job.size[1] * planes * int64_t(sizeof(T)) < worthwhile) return;
   int64_t ahead = 0;

@@ -1,0 +1,194 @@
+// The taps of eight pixels of planes, one a lane, in registers: positions, and of linear interpolation pairs of
+// neighbours and their weights. For planes.hpp and plane_gradients.hpp.
+#pragma once
+
+#include "eight_lanes.hpp"
+
+#if defined(PYSTN_EIGHT_LANES)
+
+#include "nearest_taps.hpp"
+#include "stream.hpp"
+
+namespace pystn::PYSTN_LEVEL {
+
+// Where the coordinates of a row come from: stored in pairs,
+struct StoredCoordinates {
+  const float* at;
+
+  // Processors forget how coordinates are read while pixels are: a line of them is asked for, much later ones.
+  PYSTN_HD void load(int i, Eight& x, Eight& y) const {
+    split_pairs(at + 2 * i, x, y);
+    const uintptr_t address = reinterpret_cast<uintptr_t>(at) + uintptr_t(2 * (i + strip_pixels)) * sizeof(float);
+    __builtin_prefetch(reinterpret_cast<const char*>(address));
+  }
+  // The first `count` of eight, and 0 in the other lanes.
+  PYSTN_HD void load_some(int i, int count, Eight& x, Eight& y) const { split_some_pairs(at + 2 * i, count, x, y); }
+};
+// or made from a matrix and the target coordinates of the columns, which end in eight zeros.
+struct MadeCoordinates {
+  const float* columns;
+  MatrixRow<float> row;
+
+  PYSTN_HD void load(int i, Eight& x, Eight& y) const {
+    const Eight at = number_at<Eight>(columns + i);
+    x = row(0, at);
+    y = row(1, at);
+  }
+  PYSTN_HD void load_some(int i, int, Eight& x, Eight& y) const { load(i, x, y); }
+};
+
+// Those of up to so many.
+template <int most>
+struct TargetColumns {
+  alignas(64) float at[most + eight];
+
+  void set(const SampleJob& job, int64_t column, int count) {
+    target_columns(job, column, count, at);
+    for (int i = 0; i < eight; ++i) at[count + i] = 0.0f;
+  }
+};
+
+// Images that positions lie in.
+template <template <class> class Fold>
+struct Plane {
+  using By = Projection<float, Fold>;
+  By by_x, by_y;
+  int width, height, origin_x, origin_y;
+  int column, row;  // strides
+
+  explicit Plane(const SampleJob& job)
+      : by_x(job, 0),
+        by_y(job, 1),
+        width(int(job.size[0])),
+        height(int(job.size[1])),
+        origin_x(int(job.origin[0])),
+        origin_y(int(job.origin[1])),
+        column(int(job.input.axis[0])),
+        row(int(job.input.axis[1])) {}
+
+  // On the whole axis, with d position / d coordinate; outside where the coordinate is no number.
+  static PYSTN_HD Eight position(const By& by, Eight x, Eight& factor) {
+    const Eight p = by.fold(by.normalize(x), factor);
+    factor *= by.normalize.scale;
+    if constexpr (By::Folding::takes_any) return p;
+    const EightInts reads = x - x == Eight{};
+    factor = reads ? factor : Eight{};
+    return reads ? p : spread<Eight>(outside<float>());
+  }
+  static PYSTN_HD Eight position(const By& by, Eight x) {
+    Eight factor;
+    return position(by, x, factor);
+  }
+};
+
+// The cells of linear interpolation that pixels lie in, and where in these.
+struct LinearCells {
+  EightInts at_x, at_y;
+  Eight t_x, t_y;
+
+  template <class Plane>
+  PYSTN_HD LinearCells(const Plane& plane, Eight p_x, Eight p_y) {
+    const Eight cell_x = Eight(_mm256_floor_ps(__m256(p_x))), cell_y = Eight(_mm256_floor_ps(__m256(p_y)));
+    at_x = __builtin_convertvector(cell_x, EightInts) - plane.origin_x;
+    at_y = __builtin_convertvector(cell_y, EightInts) - plane.origin_y;
+    t_x = p_x - cell_x;
+    t_y = p_y - cell_y;
+  }
+  template <class Plane>
+  PYSTN_HD EightInts first(const Plane& plane) const {
+    return at_y * plane.row + at_x;
+  }
+  // Whether taps of any are outside.
+  template <class Plane>
+  PYSTN_HD bool odd(const Plane& plane) const {
+    return signs_of((at_x > plane.width - 2) | (at_y > plane.height - 2) | at_x | at_y) != 0;
+  }
+};
+
+PYSTN_HD void number_to(int* to, EightInts x) { __builtin_memcpy(to, &x, sizeof x); }
+
+// Of such pixels pairs of which a tap is in the image, or some others, and the taps in these.
+struct OddPairs {
+  EightInts in_x[2], in_y[2], other;  // taps inside; pairs whose first is tap 1 or whose second is tap 0
+  alignas(32) int first[2][eight];
+
+  OddPairs() = default;
+  template <class Plane>
+  PYSTN_HD OddPairs(const Plane& plane, EightInts at_x, EightInts at_y) {
+    const auto within = [](EightInts at, int size) __attribute__((always_inline)) { return (at >= 0) & (at < size); };
+    const auto clipped = [](EightInts at, int last) __attribute__((always_inline)) {
+      return EightInts(
+          _mm256_min_epi32(_mm256_max_epi32(__m256i(at), _mm256_setzero_si256()), _mm256_set1_epi32(last)));
+    };
+    const EightInts pair = clipped(at_x, plane.width - 2);
+    other = pair != at_x;
+    for (int k = 0; k < 2; ++k) {
+      in_x[k] = within(at_x + k, plane.width);
+      in_y[k] = within(at_y + k, plane.height);
+      number_to(first[k], clipped(at_y + k, plane.height - 1) * plane.row + pair);
+    }
+  }
+  // Which read anything.
+  PYSTN_HD EightInts reading() const { return (in_x[0] | in_x[1]) & (in_y[0] | in_y[1]); }
+
+  // The taps of row j; those outside are 0.
+  template <class T>
+  PYSTN_HD void read(const T* from, int j, Eight (&tap)[2]) const {
+    Eight pair[2];
+    read_pairs(from, first[j], pair);
+    for (int k = 0; k < 2; ++k) tap[k] = Eight(EightInts(other ? pair[1 - k] : pair[k]) & in_x[k] & in_y[j]);
+  }
+  // Puts what taps of row j receive where they are in the pair; what is outside is 0.
+  PYSTN_HD void put(int j, Eight (&term)[2]) const {
+    Eight tap[2];
+    for (int k = 0; k < 2; ++k) tap[k] = Eight(EightInts(term[k]) & in_x[k] & in_y[j]);
+    for (int k = 0; k < 2; ++k) term[k] = other ? tap[1 - k] : tap[k];
+  }
+};
+
+// Of the taps of both rows.
+struct PairWeights {
+  Eight of[4];
+
+  PYSTN_HD PairWeights(Eight t_x, Eight t_y) {
+    const Eight s_x = 1.0f - t_x, s_y = 1.0f - t_y;
+    of[0] = s_x * s_y;
+    of[1] = t_x * s_y;
+    of[2] = s_x * t_y;
+    of[3] = t_x * t_y;
+  }
+  PYSTN_HD Eight sum(const Eight (&tap)[2][2]) const {
+    Eight sum = of[0] * tap[0][0];
+    sum += of[1] * tap[0][1];
+    sum += of[2] * tap[1][0];
+    return sum + of[3] * tap[1][1];
+  }
+};
+
+// Whether planes are sampled so: few of them, their samples next to each other in rows, of one tap or two.
+inline bool fits_planes(const SampleJob& job) {
+  if (!job.single || has_wide_positions(job) || job.ndim != 2 || job.components != 1) return false;
+  if (job.mask.data || job.projected || job.chosen.data || job.output_batch != job.batch) return false;
+  if (Cutoff(job.cutoff) != Cutoff::none || job.channels > streamed || is_projective(job)) return false;
+  if (is_stored(job) && !has_pairs_of(job, Element::f32)) return false;
+  if (column_stride(job, job.output.axis) != 1 || job.boundary[0] != job.boundary[1]) return false;
+  const Mode mode = Mode(job.kernel[0].mode);
+  const Boundary boundary = Boundary(job.boundary[0]);
+  if (mode != Mode::nearest && mode != Mode::linear) return false;
+  if (mode != Mode(job.kernel[1].mode) || job.kernel[0].variant || job.kernel[1].variant) return false;
+  if (boundary != Boundary::zeros && boundary != Boundary::border && boundary != Boundary::constant) return false;
+  int64_t reach = 0;
+  for (int a = 0; a < 2; ++a) {
+    const int64_t stride = job.input.axis[a] < 0 ? -job.input.axis[a] : job.input.axis[a];
+    if (!Whole<float>::holds(job.full[a])) return false;
+    reach += (job.full[a] + 2) * stride;  // first taps are at most two pixels outside
+  }
+  return reach < int64_t(1) << 31;
+}
+// Whether linear pixels read pairs of neighbours, and taps outside read 0.
+inline bool fits_pairs(const SampleJob& job) {
+  return Mode(job.kernel[0].mode) == Mode::linear && !job.fill && job.input.axis[0] == 1 && job.size[0] > 1;
+}
+
+}  // namespace pystn::PYSTN_LEVEL
+#endif
