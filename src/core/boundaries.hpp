@@ -32,8 +32,9 @@ PYSTN_HD R outside() {
 
 template <class R, class X>
 PYSTN_HD X between(R low, X x, R high) {
-  x = x > low ? x : spread<X>(low);
-  return x < high ? x : spread<X>(high);
+  const X least = spread<X>(low), most = spread<X>(high);  // a call in a choice would be a branch
+  x = x > least ? x : least;
+  return x < most ? x : most;
 }
 
 // Far enough for all taps to be beyond the image on the side of the cell.
@@ -65,9 +66,10 @@ struct Zeros {
 
   template <class X>
   PYSTN_HD X operator()(X p, X& factor) const {
+    const X least = spread<X>(low), most = spread<X>(high);
     factor = spread<X>(R(1));
-    p = p < high ? p : spread<X>(high);  // false for NaN, which so ends at `high`
-    return p > low ? p : spread<X>(low);
+    p = p < most ? p : most;  // false for NaN, which so ends at `high`
+    return p > least ? p : least;
   }
 };
 
@@ -100,7 +102,8 @@ struct Border {
 
   template <class X>
   PYSTN_HD X operator()(X p, X& factor) const {
-    factor = (p <= flat_below) | (p >= flat_above) ? X{} : spread<X>(R(1));
+    const X none = X{}, one = spread<X>(R(1));
+    factor = (p <= flat_below) | (p >= flat_above) ? none : one;
     return between(R(0), p, last);
   }
 };

@@ -103,7 +103,7 @@ struct PlaneSampler {
     }
   }
 
-  // Asks for what is read two runs on, if these lead straight from one.
+  // Asks for what is read as many pixels on, if these lead straight from the ones placed.
   PYSTN_HD void prefetch(const Placed& placed, int i) const {
     if (!placed.ahead) return;
     for (int c = 0; c < planes(); ++c) {
@@ -116,7 +116,7 @@ struct PlaneSampler {
     const unsigned ends = 1u | 1u << (count - 1) / eight;
     placed.ahead = 0;
     if (far && count >= strip_columns && !(placed.odd & ends))
-      placed.ahead = (int64_t(placed.first[count - 1]) - placed.first[0]) * (2 * strip_columns) / count;
+      placed.ahead = (int64_t(placed.first[count - 1]) - placed.first[0]) * strip_pixels / count;
   }
 
   static PYSTN_HD void store(T* to, Eight x, int count) {
