@@ -66,6 +66,27 @@ def test_matrices(rng, dtype, mode, padding_mode, planes):
         assert_same(few, pystn.warp_affine(image, theta, shape, **options_for(mode, padding_mode)))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("options", [{}, {"cull_behind": True}, {"min_denominator": 0.3}], ids=str)
+def test_projective_matrices(rng, dtype, mode, options):
+    """Some with the horizon in the image."""
+    image = drawn(rng, (2, MANY, 31, 40), dtype)
+    for tilt in (0.3, 1.5):
+        theta = (np.eye(3) + tilt * rng.standard_normal((2, 3, 3))).astype(np.float32)
+        for shape in ((1, 3), (9, 28), (3, 261)):
+            for planes in (1, 3):
+                few = pystn.warp_projective(image[:, :planes], theta, shape, mode, **options)
+                assert_same(few, pystn.warp_projective(image, theta, shape, mode, **options))
+                if dtype == "float32" and mode == "linear":
+                    cotangent = drawn(rng, (2, MANY, *shape), dtype)
+                    cotangent[:, planes:] = 0
+                    few = pystn.warp_projective_vjp(cotangent[:, :planes], image[:, :planes], theta, shape, **options)
+                    many = pystn.warp_projective_vjp(cotangent, image, theta, shape, **options)
+                    np.testing.assert_array_equal(few[0], many[0][:, :planes])
+                    np.testing.assert_array_equal(few[1], many[1])
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_strides_and_other_pixels_that_are_no_numbers(rng, mode):
     """Images and outputs of any strides; a NaN beside the taps of a pixel is none of its own."""

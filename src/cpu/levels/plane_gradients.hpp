@@ -87,13 +87,9 @@ struct PlaneGradients {
         place_row(*this, StoredCoordinates{from}, strip.count, r * placed.in_row, placed);
       return;
     }
-    TargetColumns<strip_columns> columns;
-    columns.set(job, strip.column, strip.count);
-    for (int r = 0; r < strip.rows; ++r) {
-      const LatticeSpan<float> lattice(job, n, Span{strip.outer, strip.row + r, strip.column, 1, strip.count});
-      place_row(*this, MadeCoordinates{columns.at, lattice.under(job, job.source.theta)}, strip.count,
-                r * placed.in_row, placed);
-    }
+    for_each_made_row<strip_columns>(job, n, strip, [&](int r, const auto& from) {
+      place_row(*this, from, strip.count, r * placed.in_row, placed);
+    });
   }
 
   // Asks for the taps two strips to the right, if they lie straight on, and for the cotangents of the next.

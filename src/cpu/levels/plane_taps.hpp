@@ -36,17 +36,36 @@ struct MadeCoordinates {
   }
   PYSTN_HD void load_some(int i, int, Eight& x, Eight& y) const { load(i, x, y); }
 };
+// The same of a projective one, as Horizon::project.
+struct ProjectedCoordinates : MadeCoordinates {
+  Horizon<float> horizon;
 
-// Those of up to so many.
-template <int most>
-struct TargetColumns {
-  alignas(64) float at[most + eight];
-
-  void set(const SampleJob& job, int64_t column, int count) {
-    target_columns(job, column, count, at);
-    for (int i = 0; i < eight; ++i) at[count + i] = 0.0f;
+  PYSTN_HD void load(int i, Eight& x, Eight& y) const {
+    MadeCoordinates::load(i, x, y);
+    const Eight q = row(2, number_at<Eight>(columns + i)), beyond = spread<Eight>(infinity<float>());
+    EightInts shown = (q >= horizon.least) | (q <= -horizon.least);
+    if (horizon.cull_behind) shown &= q > Eight{};
+    x = shown ? x / q : beyond;
+    y = shown ? y / q : beyond;
   }
+  PYSTN_HD void load_some(int i, int, Eight& x, Eight& y) const { load(i, x, y); }
 };
+
+// Calls body(r, coordinates) for the rows of a strip of up to so many columns, whose coordinates are made.
+template <int most, class Body>
+PYSTN_HD void for_each_made_row(const SampleJob& job, int64_t n, const Span& strip, Body&& body) {
+  alignas(64) float columns[most + eight];
+  target_columns(job, strip.column, strip.count, columns);
+  for (int i = 0; i < eight; ++i) columns[strip.count + i] = 0.0f;
+  for (int r = 0; r < strip.rows; ++r) {
+    const LatticeSpan<float> lattice(job, n, Span{strip.outer, strip.row + r, strip.column, 1, strip.count});
+    const MadeCoordinates made{columns, lattice.under(job, job.source.theta)};
+    if (is_projective(job))
+      body(r, ProjectedCoordinates{made, horizon_of<float>(job)});
+    else
+      body(r, made);
+  }
+}
 
 // Images that positions lie in.
 template <template <class> class Fold>
@@ -169,7 +188,7 @@ struct PairWeights {
 inline bool fits_planes(const SampleJob& job) {
   if (!job.single || has_wide_positions(job) || job.ndim != 2 || job.components != 1) return false;
   if (job.mask.data || job.projected || job.chosen.data || job.output_batch != job.batch) return false;
-  if (Cutoff(job.cutoff) != Cutoff::none || job.channels > streamed || is_projective(job)) return false;
+  if (Cutoff(job.cutoff) != Cutoff::none || job.channels > streamed) return false;
   if (is_stored(job) && !has_pairs_of(job, Element::f32)) return false;
   if (column_stride(job, job.output.axis) != 1 || job.boundary[0] != job.boundary[1]) return false;
   const Mode mode = Mode(job.kernel[0].mode);

@@ -213,15 +213,12 @@ struct PlaneSampler {
         put_row(StoredCoordinates{from}, strip.count, int(strip.row + r) % eight, to);
       return;
     }
-    TargetColumns<strip_pixels> columns;
     for (int i = 0; i < strip.count; i += strip_pixels) {
       const int count = strip.count - i < strip_pixels ? strip.count - i : strip_pixels;
-      columns.set(job, strip.column + i, count);
-      for (int r = 0; r < strip.rows; ++r) {
-        const LatticeSpan<float> lattice(job, n, Span{strip.outer, strip.row + r, strip.column + i, 1, count});
-        put_row(MadeCoordinates{columns.at, lattice.under(job, job.source.theta)}, count, int(strip.row + r) % eight,
-                to + r * to_row + i);
-      }
+      const Span some{strip.outer, strip.row, strip.column + i, strip.rows, count};
+      for_each_made_row<strip_pixels>(job, n, some, [&](int r, const auto& from) {
+        put_row(from, count, int(strip.row + r) % eight, to + r * to_row + i);
+      });
     }
   }
 
