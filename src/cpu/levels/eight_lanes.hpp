@@ -1,5 +1,5 @@
 // Eight pixels of a plane in a vector, one a lane: their coordinates and the pairs of taps that are neighbours in a
-// row, read from memory; and their values, written. For planes.hpp.
+// row, read from memory; and their values, written. For plane_taps.hpp.
 #pragma once
 
 #if defined(__GNUC__) && defined(__AVX2__) && defined(__F16C__)
