@@ -59,19 +59,9 @@ PYSTN_HD Number number_at(const void* from) {
   return number;
 }
 
-// Elements at offsets `first` of a plane, and those after them.
-PYSTN_HD void read_pairs(const float* from, const int* first, Eight (&tap)[2]) {
-  const auto two = [&](int l) __attribute__((always_inline)) {
-    const __m128i one = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + first[l]));
-    return _mm_loadh_pi(_mm_castsi128_ps(one), reinterpret_cast<const __m64*>(from + first[l + 1]));
-  };
-  const auto four = [&](int l) __attribute__((always_inline)) {
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(two(l)), two(l + 4), 1);
-  };
-  const __m256 a = four(0), b = four(2);
-  tap[0] = Eight(_mm256_shuffle_ps(a, b, 0x88));
-  tap[1] = Eight(_mm256_shuffle_ps(a, b, 0xdd));
-}
+// Elements at offsets `first` of a plane, and those after them. What is wider has no use for them.
+#if !defined(__AVX512F__)
+PYSTN_HD void read_pairs(const float* from, const int* first, Eight (&tap)[2]) { Rows<2>::read(from, first, tap); }
 PYSTN_HD void read_pairs(const Byte* from, const int* first, Eight (&tap)[2]) {
   const auto pair = [&](int l) __attribute__((always_inline)) { return number_at<short>(from + first[l]); };
   const __m128i pairs = _mm_setr_epi16(pair(0), pair(1), pair(2), pair(3), pair(4), pair(5), pair(6), pair(7));
@@ -85,6 +75,7 @@ PYSTN_HD void read_pairs(const T* from, const int* first, Eight (&tap)[2]) {
   tap[0] = Eight(widened_8(packed_unsigned(_mm256_and_si256(pairs, _mm256_set1_epi32(65535))), T()));
   tap[1] = Eight(widened_8(packed_unsigned(_mm256_srli_epi32(pairs, 16)), T()));
 }
+#endif
 
 PYSTN_HD void store_eight(float* to, Eight x) { _mm256_storeu_ps(to, __m256(x)); }
 PYSTN_HD void store_eight(Byte* to, Eight x) {
