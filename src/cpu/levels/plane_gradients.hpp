@@ -1,11 +1,12 @@
 // The gradients of linear samples of few planes of float32, eight output pixels at a time: to the grid, or to it and
 // the image. As planes.hpp makes the samples; the gradient to the image has the terms and the order of
-// strip_scatter.hpp, so the same bits.
+// strip_scatter.hpp, so the same bits. AVX-512 has tiles for that.
 #pragma once
 
 #include "plane_taps.hpp"
 
-#if defined(PYSTN_EIGHT_LANES)
+#if defined(PYSTN_EIGHT_LANES) && !defined(__AVX512F__)
+#define PYSTN_PLANE_GRADIENTS 1
 
 #include "bodies.hpp"
 #include "strip_scatter.hpp"

@@ -8,9 +8,9 @@ namespace pystn::PYSTN_LEVEL {
 SampleChunk body_of_planes([[maybe_unused]] Direction direction, [[maybe_unused]] const SampleJob& job) {
 #if defined(PYSTN_EIGHT_LANES)
   if (direction == Direction::forward) return planes(job);
-#if !defined(__AVX512F__)
-  return plane_gradients(direction, job);
 #endif
+#if defined(PYSTN_PLANE_GRADIENTS)
+  return plane_gradients(direction, job);
 #endif
   return nullptr;
 }
