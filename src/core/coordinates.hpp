@@ -47,11 +47,13 @@ struct Normalization {
 enum class Cutoff : int { none = 0, center = 1, edge = 2 };
 
 // Normalised coordinate of pixel j on an axis of m output pixels. One rounding: the lattice is
-// exactly symmetric, and j + 1/2 of an odd axis is exactly 0.
-template <class R>
-PYSTN_HD R lattice(Index j, Index m, bool align_corners) {
-  if (align_corners) return m == 1 ? R(0) : R(2 * j - (m - 1)) / R(m - 1);
-  return R(2 * j + 1 - m) / R(m);
+// exactly symmetric, and j + 1/2 of an odd axis is exactly 0. Loops over it vectorise where j is a double, and
+// mean the same: whole numbers are exact.
+template <class R, class J = Index>
+PYSTN_HD R lattice(J j, Index m, bool align_corners) {
+  const J last = J(m - 1);
+  if (align_corners) return m == 1 ? R(0) : R(2 * j - last) / R(m - 1);
+  return R(2 * j - last) / R(m);
 }
 
 // Target coordinate of pixel j on an axis of m output pixels, in the unit of the source's.

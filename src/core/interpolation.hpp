@@ -136,9 +136,9 @@ struct LinearWithSlope {
 };
 
 // Keys' cubic convolution (1981) with parameter a, within a pixel of its middle or in the second one.
-template <class R>
-PYSTN_HD KernelAt<R> keys_at(R a, R d, bool inner) {
-  const R x = absolute(d), sign = d < R(0) ? R(-1) : R(1);
+template <class R, class X>
+PYSTN_HD KernelAt<X> keys_at(R a, X d, bool inner) {
+  const X x = d < R(0) ? -d : d, sign = d < R(0) ? spread<X>(R(-1)) : spread<X>(R(1));
   if (inner)
     return {((a + R(2)) * x - (a + R(3))) * x * x + R(1), sign * (R(3) * (a + R(2)) * x - R(2) * (a + R(3))) * x,
             R(6) * (a + R(2)) * x - R(2) * (a + R(3))};
@@ -147,14 +147,16 @@ PYSTN_HD KernelAt<R> keys_at(R a, R d, bool inner) {
 
 template <class R>
 struct Cubic {
-  static constexpr bool folds = false, takes_lanes = false;
+  static constexpr bool folds = false, takes_lanes = true;
   static constexpr int taps = 4;
   R a;
 
   PYSTN_HD R place(R p, R& t) const { return cell_of(p, taps, t); }
-  PYSTN_HD void weights(R t, R* w, R* dw, R* d2w) const {
+  template <class X>
+  PYSTN_HD void weights(X t, X* w, X* dw, X* d2w) const {
+    PYSTN_UNROLL
     for (int k = 0; k < 4; ++k) {
-      const KernelAt<R> at = keys_at(a, distance_of<R>(t, 4, k), k == 1 || k == 2);
+      const KernelAt<X> at = keys_at(a, distance_of<R>(t, 4, k), k == 1 || k == 2);
       w[k] = at.k;
       if (dw) dw[k] = at.k1;
       if (d2w) d2w[k] = at.k2;

@@ -5,12 +5,13 @@
 #include <math.h>
 #include <string.h>
 
-#if defined(__GNUC__) && defined(__AVX512F__)
+#if defined(__GNUC__) && defined(__AVX__)
 #include <immintrin.h>
 #endif
 
 #include "coordinates.hpp"
 #include "job.hpp"
+#include "vectors.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -19,17 +20,7 @@ constexpr int lattice_block = 8;      // that are added to sums of their own
 
 constexpr int whole_blocks(int count) { return (count + lattice_block - 1) / lattice_block * lattice_block; }
 
-#if defined(__GNUC__)
-#if defined(__AVX512F__)
-typedef double Doubles __attribute__((vector_size(64)));
-#elif defined(__AVX__)
-typedef double Doubles __attribute__((vector_size(32)));
-#else
-typedef double Doubles __attribute__((vector_size(16)));
-#endif
-#else
-using Doubles = double;
-#endif
+using Doubles = Vectors<double>::V;
 
 PYSTN_HD Doubles load_doubles(const double* from) {
   Doubles v;
@@ -37,8 +28,10 @@ PYSTN_HD Doubles load_doubles(const double* from) {
   return v;
 }
 PYSTN_HD Doubles load_doubles(const float* from) {
-#if defined(__GNUC__) && defined(__AVX512F__)
-  return Doubles(_mm512_cvtps_pd(_mm256_loadu_ps(from)));  // compilers make two halves
+#if defined(__GNUC__) && defined(__AVX512F__)  // compilers make two halves
+  return Doubles(_mm512_cvtps_pd(_mm256_loadu_ps(from)));
+#elif defined(__GNUC__) && defined(__AVX__)
+  return Doubles(_mm256_cvtps_pd(_mm_loadu_ps(from)));
 #elif defined(__GNUC__)
   typedef float Floats __attribute__((vector_size(sizeof(Doubles) / 2)));
   Floats v;
@@ -57,8 +50,9 @@ struct LatticeRow {
 
   LatticeRow(const LatticeJob& job, int64_t row) : offset(0) {
     for (int a = 1; a < job.ndim; ++a) {
-      const int64_t j = row % job.size[a];
-      row /= job.size[a];
+      const bool outermost = a == job.ndim - 1;  // which saves a division
+      const int64_t j = outermost ? row : row % job.size[a];
+      if (!outermost) row /= job.size[a];
       at[a] = lattice<R>(j + job.origin[a], job.full[a], job.align_corners);
       offset += j * job.grid_axis[a];
     }
@@ -74,8 +68,9 @@ inline void for_each_segment(const LatticeJob& job, int64_t row_chunk, Body&& bo
   alignas(64) X x[lattice_segment * times];
   for (int64_t column = 0; column < job.size[0]; column += lattice_segment) {
     const int count = int(job.size[0] - column < lattice_segment ? job.size[0] - column : lattice_segment);
+    const double first = double(column + job.origin[0]);
     for (int i = 0; i < whole_blocks(count); ++i) {
-      const R at = lattice<R>(column + i + job.origin[0], job.full[0], job.align_corners);
+      const R at = lattice<R>(first + i, job.full[0], job.align_corners);
       for (int k = 0; k < times; ++k) x[i * times + k] = X(at);
     }
     for (int64_t row = row0; row < row1; ++row) body(LatticeRow<R>(job, row), column, count, x);
@@ -85,12 +80,50 @@ inline void for_each_segment(const LatticeJob& job, int64_t row_chunk, Body&& bo
 // grid = A [x, y(, z), 1]
 template <class R, int ND>
 struct AffineLattice {
-  template <bool packed>
+  using V = typename Vectors<R>::V;
+  static constexpr int lanes = Vectors<R>::lanes;
+
+  static PYSTN_HD V load(const R* from) {
+    V v;
+    memcpy(&v, from, sizeof v);
+    return v;
+  }
+
+  // The columns of a matrix, components in lanes as they follow each other in memory, from each component on.
+  struct Columns {
+    alignas(64) R column[ND + 1][ND][lanes];
+
+    explicit Columns(const R* theta) {
+      for (int b = 0; b <= ND; ++b)
+        for (int first = 0; first < ND; ++first)
+          for (int l = 0; l < lanes; ++l) column[b][first][l] = theta[(first + l) % ND * (ND + 1) + b];
+    }
+  };
+
+  // A row whose components follow each other, with the arithmetic of MatrixRow. `x` has that of every pixel ND times.
+  static void write_packed(R* out, const R* x, int count, const Columns& of, const R* at) {
+    V slope[ND], constant[ND];
+    for (int first = 0; first < ND; ++first) {
+      slope[first] = load(of.column[0][first]);
+      constant[first] = load(of.column[ND][first]);
+      for (int b = ND - 1; b > 0; --b) constant[first] = load(of.column[b][first]) * at[b] + constant[first];
+    }
+    const auto put = [&](int e, int first) {
+      const V value = slope[first] * load(x + e) + constant[first];
+      memcpy(out + e, &value, sizeof value);
+    };
+    const int end = count * ND;
+    int e = 0;
+    for (; e + ND * lanes <= end; e += ND * lanes)
+      for (int k = 0; k < ND; ++k) put(e + k * lanes, k * lanes % ND);
+    for (; e + lanes <= end; e += lanes) put(e, e % ND);
+    if (e < end) put(end - lanes, (end - lanes) % ND);  // what overlaps is written again
+  }
+
   static void write(R* __restrict out, const R* __restrict x, int count, const MatrixRow<R>& map, int64_t column,
                     int64_t component) {
-    const int64_t step = packed ? ND : column, axis = packed ? 1 : component;
     for (int i = 0; i < count; ++i)
-      for (int a = 0; a < ND; ++a) out[i * step + a * axis] = map(a, x[i]);
+      for (int a = 0; a < ND; ++a) out[i * column + a * component] = map(a, x[i * ND]);
   }
 
   static void forward(const LatticeJob& job, int64_t chunk) {
@@ -98,15 +131,15 @@ struct AffineLattice {
     const R* const theta = static_cast<const R*>(job.theta) + m * ND * (ND + 1);
     R* const grid = static_cast<R*>(job.grid) + m * job.grid_matrix;
     const bool packed = job.grid_component == 1 && job.grid_axis[0] == ND;
-    for_each_segment<R, 1, R>(job, chunk % job.row_chunks,
-                              [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
-                                const MatrixRow<R> map(theta, ND, ND, row.at);
-                                R* const out = grid + row.offset + column * job.grid_axis[0];
-                                if (packed)
-                                  write<true>(out, x, count, map, job.grid_axis[0], job.grid_component);
-                                else
-                                  write<false>(out, x, count, map, job.grid_axis[0], job.grid_component);
-                              });
+    const Columns columns(theta);
+    for_each_segment<R, ND, R>(
+        job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
+          R* const out = grid + row.offset + column * job.grid_axis[0];
+          if (packed && count * ND >= lanes)
+            write_packed(out, x, count, columns, row.at);
+          else
+            write(out, x, count, MatrixRow<R>(theta, ND, ND, row.at), job.grid_axis[0], job.grid_component);
+        });
   }
 
   // Sums of g [x, y(, z), 1]^T over a chunk, in double. Those of 8 neighbours on a row are kept apart, as the
@@ -129,17 +162,10 @@ struct AffineLattice {
       for (; packed && i + lattice_block <= columns; i += lattice_block, x += lattice_block * ND)
         for (int k = 0; k < count; ++k) add(g + i * ND + k * width, k);
       for (; i < columns; i += lattice_block, x += lattice_block * ND) {
-        const int left = (columns - i) * ND;
-        for (int k = 0; k < count && k * width < left; ++k) {
-          if (packed && (k + 1) * width <= left) {
-            add(g + i * ND + k * width, k);
-            continue;
-          }
-          R some[width];
-          for (int l = 0, e = k * width; l < width; ++l, ++e)
-            some[l] = e < left ? g[(i + e / ND) * column + e % ND * component] : R(0);
-          add(some, k);
-        }
+        alignas(64) R some[lattice_block * ND] = {};
+        for (int l = 0; l < lattice_block && i + l < columns; ++l)
+          for (int a = 0; a < ND; ++a) some[l * ND + a] = g[(i + l) * column + a * component];
+        for (int k = 0; k < count; ++k) add(some + k * width, k);
       }
       for (int k = 0; k < count; ++k) {
         at[0][k] += moment[k];

@@ -39,23 +39,22 @@ PYSTN_HD void weigh_one_by_one(const Kernel& kernel, int count, const R* __restr
 template <int order, class R, class Kernel>
 PYSTN_APART void weigh_in_lanes(const Kernel& kernel, int count, const R* t, R* w, R* dw, R* d2w, int step) {
   using V = typename Vectors<R>::V;
-  constexpr int lanes = Vectors<R>::lanes, room = max_taps;
-  V v[room], dv[order >= 1 ? room : 1], d2v[order >= 2 ? room : 1];
-  for (int i = 0; i < count; i += lanes) {
-    const int some = count - i < lanes ? count - i : lanes;
-    const auto store = [&](R* to, const V* from) __attribute__((always_inline)) {
-      if (some == lanes)
-        for (int k = 0; k < kernel.taps; ++k) memcpy(to + k * step + i, from + k, sizeof(V));
-      else
-        for (int k = 0; k < kernel.taps; ++k) memcpy(to + k * step + i, from + k, some * sizeof(R));
-    };
-    V x{};
+  constexpr int lanes = Vectors<R>::lanes, known = known_taps<Kernel>(&Kernel::taps), room = known ? known : max_taps;
+  const int S = known ? known : kernel.taps;
+  // Of `some` pixels from i on; copies of a number of bytes that is not known are calls.
+  const auto weigh = [&](int i, auto some) __attribute__((always_inline)) {
+    V x{}, v[room], dv[order >= 1 ? room : 1], d2v[order >= 2 ? room : 1];
     memcpy(&x, t + i, some * sizeof(R));
     kernel.weights(x, v, order >= 1 ? dv : nullptr, order >= 2 ? d2v : nullptr);
-    store(w, v);
-    if (order >= 1) store(dw, dv);
-    if (order >= 2) store(d2w, d2v);
-  }
+    for (int k = 0; k < S; ++k) {
+      memcpy(w + k * step + i, v + k, some * sizeof(R));
+      if (order >= 1) memcpy(dw + k * step + i, dv + k, some * sizeof(R));
+      if (order >= 2) memcpy(d2w + k * step + i, d2v + k, some * sizeof(R));
+    }
+  };
+  int i = 0;
+  for (; i + lanes <= count; i += lanes) weigh(i, std::integral_constant<int, lanes>());
+  if (i < count) weigh(i, count - i);
 }
 #endif
 

@@ -137,10 +137,10 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
   // `last` is the first tap of a pixel whose reading ends with the image.
   explicit UsualTaps(const SampleJob& job, int last = 0x7fffffff, bool trusting = false)
       : doubtful(false), last(last), trusting(may_trust && trusting) {
-    constexpr Mode mode = S == 1 ? Mode::nearest : S == 2 ? Mode::linear : Mode::cubic;
+    constexpr Mode mode = S == 1 ? Mode::nearest : Mode::linear;
     known = Cutoff(job.cutoff) == Cutoff::none &&
             (order == 0 || S != 2 || Subgradient(job.subgradient) == Subgradient::right);
-    usual = S <= 2 || S == 4;
+    bool usual = S <= 2;
     one_outside = true;
     are_of(job.input, 0, job.size[ND - 1]);
     for (int a = 0; S == 1 && a < axes; ++a)
@@ -201,7 +201,7 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
  protected:
   const ImageArray* image;
   int last, low, high;
-  bool usual, known, dropping, trusting;
+  bool known, dropping, trusting;
   alignas(64) Flag idle[may_trust ? capacity : 1];
 
   // Returns body(number) in the arithmetic of positions.
@@ -225,28 +225,18 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
     if constexpr (S <= 2) {
       with_fold(Boundary(job.boundary[0]), [&](auto fold) {
         using By = Projection<P, decltype(fold)::template Fold>;
-        const auto position = [](const By& by, P at, P& factor)
-                                  __attribute__((always_inline)) { return by.template operator()<false>(at, factor); };
         PerAxis<By> by(job);
         for (int a = 0; a < ND; ++a) by[a].origin = P(0);
         if constexpr (By::Folding::periodic)
           for (int a = 0; a < ND; ++a) within &= all_within(by[a], x[a], count);
         if (!within) return;
         if constexpr (S == 1)
-          place_all<P>(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<TiesToEven<P>>(job), by, position);
+          place_all<P>(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<TiesToEven<P>>(job), by);
         else
-          place_all<P>(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<ToTheRight<P>>(job), by, position);
+          place_all<P>(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<ToTheRight<P>>(job), by);
       });
     } else {
-      const auto position = [](const Clipped<P>& by, P at, P& factor) __attribute__((always_inline)) {
-        factor = by.normalize.scale;
-        return by(at);
-      };
-      if (!usual)
-        place_weighed<P>(job, count, x);
-      else if constexpr (S == 4)
-        place_all<P>(job, count, x[0], x[ND > 1 ? 1 : 0], x[ND - 1], PerAxis<Keys<P>>(job), PerAxis<Clipped<P>>(job),
-                     position);
+      place_weighed<P>(job, count, x);
     }
     return within;
   }
@@ -285,11 +275,6 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
   struct ToTheRight : Linear<P> {
     ToTheRight(const SampleJob&, int) {}
   };
-  template <class P>
-  struct Keys : Cubic<P> {
-    Keys(const SampleJob& job, int a) : Cubic<P>{P(job.kernel[a].parameter)} {}
-  };
-
   // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
   template <class P>
   struct Clipped {
@@ -302,19 +287,6 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
       return bounds.reduce(is_finite(p) ? p : outside<P>() - P(S));
     }
   };
-
-  // As weigh_taps, for positions that are small numbers if they are folded.
-  template <class P, class Kernel>
-  static PYSTN_HD P weigh(const Kernel& kernel, P p, P* w, P* dw) {
-    if constexpr (!Kernel::folds) {
-      return weigh_taps<P>(kernel, p, w, dw, nullptr);
-    } else {
-      P t;
-      const P cell = kernel.place(p, t);
-      kernel.weights(t, w, dw, nullptr);
-      return cell;
-    }
-  }
 
   // Where first taps are in the image.
   struct Room {
@@ -339,35 +311,29 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
     }
   };
 
-  template <class P, class Kernels, class Bys, class Position>
+  // Of positions that are small numbers, for kernels that fold.
+  template <class P, class Kernels, class Bys>
   PYSTN_APART void place_all(const SampleJob& job, int count, const P* __restrict x, const P* __restrict y,
-                             const P* __restrict z, const Kernels& kernel, const Bys& by, const Position& position) {
+                             const P* __restrict z, const Kernels& kernel, const Bys& by) {
     const Room room(*this, job);
     const int last_first = last;
-    const Flag trusts = trusting;
-    Flag every = 1, doubts = 0;
+    Flag every = 1;
     for (int i = 0; i < count; ++i) {
-      P weight[ND][S], slope[ND][S];
-      Flag within = 1, busy = 1;
+      P weight[ND][S];
+      Flag within = 1;
       unsigned offset = 0;  // any bits where taps are outside
 #pragma GCC unroll 3        // or the loop over pixels does not vectorise
       for (int a = 0; a < ND; ++a) {
-        P f;
-        const P p = position(by[a], a == 0 ? x[i] : a == 1 ? y[i] : z[i], f);
-        const int at = int(weigh<P>(kernel[a], p, weight[a], order ? slope[a] : nullptr)) - room.before[a];
+        P f, t;
+        const P p = by[a].template operator()<false>(a == 0 ? x[i] : a == 1 ? y[i] : z[i], f);
+        const int at = int(kernel[a].place(p, t)) - room.before[a];
+        kernel[a].weights(t, weight[a], nullptr, nullptr);
         if (order) factor[a][i] = R(f);
         offset += unsigned(at) * room.stride[a];
         cell[a][i] = at;
         within &= Flag(unsigned(at - room.begin[a]) < room.places[a]);
-        for (int k = 0; S > 2 && !integers && k < S; ++k)
-          busy &= Flag(!is_idle(weight[a][k], order ? slope[a][k] : P(0), P(0)));
-        for (int k = 0; S > 2 && order && k < S; ++k) dw[a][k][i] = R(slope[a][k]);
       }
-      within &= Flag(int(offset) <= last_first) & (busy | trusts);
-      if constexpr (may_trust) {
-        idle[i] = !busy;
-        doubts |= within & Flag(!busy);
-      }
+      within &= Flag(int(offset) <= last_first);
       if constexpr (multiplied) {
         for (int k = 0; k < tables; ++k) {
           P all_axes = P(1);
@@ -382,11 +348,10 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
       plain[i] = within;
       every &= within;
     }
-    doubtful = doubts;
     set_outside(every, count);
   }
 
-  // The same of other kernels, whose weights are made before.
+  // The same of kernels of more taps, whose weights are made before.
   template <class P>
   PYSTN_APART void place_weighed(const SampleJob& job, int count, const P (&x)[ND][capacity]) {
     const Room room(*this, job);
