@@ -181,8 +181,9 @@ struct LatticeJob {
   int64_t chunk_rows, row_chunks;
 };
 
-// Of a function's values that a task of a linear grid has, at most: a near cache holds those of some.
-constexpr int64_t linear_bytes = 4096;
+// Of a function's values that a task of a linear grid has, at most: a near cache holds those of some. And of a basis
+// that is in no near cache, of one matrix alone.
+constexpr int64_t linear_bytes = 4096, streamed_linear_bytes = 16384, near_bytes = 1 << 20;
 
 struct LinearJob {    // linear_grid: theta (M, rows, functions), basis (B, functions, points) -> grid (M, points, rows)
   int64_t count;      // matrices
@@ -196,6 +197,7 @@ struct LinearJob {    // linear_grid: theta (M, rows, functions), basis (B, func
   void* grid;       // also the cotangent
   double* partial;  // (M, point_chunks, functions, rows), for the vjp
   int64_t chunk_points, point_chunks, chunk_matrices;
+  int streams;  // such a basis: forward
 };
 
 using SampleChunk = void (*)(const SampleJob&, int64_t chunk);

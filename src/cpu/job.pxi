@@ -122,7 +122,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t grid_component
         double* partial
         int64_t rows, chunk_rows, row_chunks
-    int64_t linear_bytes
+    int64_t linear_bytes, streamed_linear_bytes, near_bytes
     cdef cppclass LinearJob:
         int64_t count, per_basis
         int rows
@@ -134,6 +134,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         void* grid
         double* partial
         int64_t chunk_points, point_chunks, chunk_matrices
+        int streams
     cdef cppclass ConversionJob:
         Element type
         int widens

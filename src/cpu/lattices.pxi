@@ -35,7 +35,8 @@ cdef class LatticeCall(Holder):
             job.grid_axis[a] = stride_of(grid, job.ndim - a)
             if a:
                 job.rows *= job.size[a]
-        job.chunk_rows = max(1, min(job.rows, 2 * CHUNK_PIXELS // max(1, job.size[0])))
+        # Rows of a chunk share what is made of their columns.
+        job.chunk_rows = max(1, min(job.rows, max(16, 2 * CHUNK_PIXELS // max(1, job.size[0]))))
         job.row_chunks = (job.rows + job.chunk_rows - 1) // job.chunk_rows
         return 0
 
@@ -102,7 +103,7 @@ def projective_grid_vjp(grad_grid, theta, gg_theta, partial, bint align_corners,
 cdef class LinearCall(Holder):
     cdef LinearJob job
 
-    cdef int describe(self, basis, grid) except -1:
+    cdef int describe(self, basis, grid, bint forward) except -1:
         """basis (B, functions, points), grid (M, points, rows), both contiguous."""
         cdef LinearJob* job = &self.job
         cdef cnp.ndarray values = self.hold(basis)
@@ -112,8 +113,10 @@ cdef class LinearCall(Holder):
         job.type = element_of(values)
         job.basis = cnp.PyArray_DATA(values)
         job.grid = cnp.PyArray_DATA(self.hold(grid))
+        cdef int64_t number = cnp.PyArray_ITEMSIZE(values)
+        job.streams = forward and job.per_basis == 1 and job.functions * job.points * number > near_bytes
         # Chunks of about one size, in whole vectors.
-        cdef int64_t most = linear_bytes // cnp.PyArray_ITEMSIZE(values)
+        cdef int64_t most = (streamed_linear_bytes if job.streams else linear_bytes) // number
         cdef int64_t chunks = max(1, (job.points + most - 1) // most)
         job.chunk_points = max(16, ((job.points + chunks - 1) // chunks + 15) // 16 * 16)
         job.point_chunks = (job.points + job.chunk_points - 1) // job.chunk_points
@@ -138,7 +141,7 @@ cdef class LinearCall(Holder):
 def linear_grid(theta, basis, grid, int threads):
     """theta (M, rows, functions), of any strides."""
     cdef LinearCall call = LinearCall()
-    call.describe(basis, grid)
+    call.describe(basis, grid, True)
     cdef cnp.ndarray matrices = call.hold(theta)
     call.job.theta = cnp.PyArray_DATA(matrices)
     call.job.theta_matrix = stride_of(matrices, 0)
@@ -151,7 +154,7 @@ def linear_grid_vjp(grad_grid, basis, int threads):
     """Partial sums (M, chunks, functions, rows), double, of the gradient to theta: to be summed over their second
     axis."""
     cdef LinearCall call = LinearCall()
-    call.describe(basis, grad_grid)
+    call.describe(basis, grad_grid, False)
     partial = np.empty((call.job.count, call.job.point_chunks, call.job.functions, call.job.rows))
     call.job.partial = <double*> call.doubles(partial)
     call.run(level.linear_grid_vjp(call.job), threads)

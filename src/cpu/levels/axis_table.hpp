@@ -104,9 +104,9 @@ struct AxisTable {
   template <int order, class Kernel>
   bool set_folded(const SampleJob& job, int a, Boundary boundary, const Kernel& kernel, int count,
                   const R* __restrict x);
-  template <int order, class Kernel, class Position>
-  bool set_known(const SampleJob& job, int a, Boundary boundary, const Kernel& kernel, const Position& position_of,
-                 int count, const R* __restrict x);
+  template <int order, class Kernel, class Projection>
+  bool set_known(const SampleJob& job, int a, Boundary boundary, const Kernel& kernel, const Projection& by, int count,
+                 const R* __restrict x);
   template <int order>
   bool idle(int at) const;
   template <class Map>

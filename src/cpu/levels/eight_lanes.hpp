@@ -16,29 +16,58 @@ typedef float Eight __attribute__((vector_size(32)));
 typedef int EightInts __attribute__((vector_size(32)));
 constexpr int eight = 8;
 
+// Eight numbers of P: in one vector, or in two of them.
+template <class P>
+struct EightOf {
+  static constexpr int parts = eight * int(sizeof(P)) / 32, lanes = eight / parts;
+  typedef P Part __attribute__((vector_size(32)));
+  Part part[parts];
+};
+template <class P>
+using PartOf = typename EightOf<P>::Part;
+
+PYSTN_HD Eight floor_of(Eight x) { return Eight(_mm256_floor_ps(__m256(x))); }
+PYSTN_HD PartOf<double> floor_of(PartOf<double> x) { return PartOf<double>(_mm256_floor_pd(__m256d(x))); }
+
+PYSTN_HD Eight floats(const EightOf<float>& x) { return x.part[0]; }
+PYSTN_HD Eight floats(const EightOf<double>& x) {
+  return Eight(_mm256_set_m128(_mm256_cvtpd_ps(__m256d(x.part[1])), _mm256_cvtpd_ps(__m256d(x.part[0]))));
+}
+// Integers, as the processor rounds: of whole numbers these, else to even ones.
+PYSTN_HD EightInts integers(const EightOf<float>& x) { return EightInts(_mm256_cvtps_epi32(__m256(x.part[0]))); }
+PYSTN_HD EightInts integers(const EightOf<double>& x) {
+  return EightInts(_mm256_set_m128i(_mm256_cvtpd_epi32(__m256d(x.part[1])), _mm256_cvtpd_epi32(__m256d(x.part[0]))));
+}
+
 // Which of the lanes have a sign.
 PYSTN_HD int signs_of(EightInts x) { return _mm256_movemask_ps(_mm256_castsi256_ps(__m256i(x))); }
 
 // Pairs that are next to each other in memory, apart.
-PYSTN_HD void split_pairs(const float* from, Eight& x, Eight& y) {
+PYSTN_HD void split_pairs(const float* from, EightOf<float>& x, EightOf<float>& y) {
   const auto every_other_two = [&](const float* at) __attribute__((always_inline)) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at)), _mm_loadu_ps(at + eight), 1);
   };
   const __m256 a = every_other_two(from), b = every_other_two(from + eight / 2);
-  x = Eight(_mm256_shuffle_ps(a, b, 0x88));
-  y = Eight(_mm256_shuffle_ps(a, b, 0xdd));
+  x.part[0] = Eight(_mm256_shuffle_ps(a, b, 0x88));
+  y.part[0] = Eight(_mm256_shuffle_ps(a, b, 0xdd));
+}
+PYSTN_HD void split_pairs(const double* from, EightOf<double>& x, EightOf<double>& y) {
+  for (int p = 0; p < 2; ++p, from += eight) {
+    const __m256d a = _mm256_loadu_pd(from), b = _mm256_loadu_pd(from + eight / 2);
+    x.part[p] = PartOf<double>(_mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xd8));
+    y.part[p] = PartOf<double>(_mm256_permute4x64_pd(_mm256_unpackhi_pd(a, b), 0xd8));
+  }
 }
 
 // The first `count` of these, and 0 in the other lanes.
+template <class P>
+PYSTN_HD void split_some_pairs(const P* from, int count, EightOf<P>& x, EightOf<P>& y) {
+  P some[2 * eight] = {};
+  __builtin_memcpy(some, from, 2 * count * sizeof(P));
+  split_pairs(some, x, y);
+}
 PYSTN_HD __m256i first_lanes(int count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-PYSTN_HD void split_some_pairs(const float* from, int count, Eight& x, Eight& y) {
-  const __m256 low = _mm256_maskload_ps(from, first_lanes(2 * count));
-  const __m256 high = _mm256_maskload_ps(from + eight, first_lanes(2 * count - eight));
-  const __m256 a = _mm256_permute2f128_ps(low, high, 0x20), b = _mm256_permute2f128_ps(low, high, 0x31);
-  x = Eight(_mm256_shuffle_ps(a, b, 0x88));
-  y = Eight(_mm256_shuffle_ps(a, b, 0xdd));
 }
 
 // Numbers next to each other, the first `count` of which are there.

@@ -59,21 +59,33 @@ struct LatticeRow {
   }
 };
 
-// Calls body(row, column, count, x) for the segments of the rows of one chunk, in order. `x` has that of every
-// pixel `times` times.
-template <class R, int times, class X, class Body>
+inline int64_t first_row(const LatticeJob& job, int64_t row_chunk) { return row_chunk * job.chunk_rows; }
+inline int64_t end_row(const LatticeJob& job, int64_t row_chunk) {
+  const int64_t end = first_row(job, row_chunk) + job.chunk_rows;
+  return end < job.rows ? end : job.rows;
+}
+
+// Sets x to that of every pixel of a segment from a column on, `times` times; returns how many pixels there are. More
+// of them are set, up to a whole block.
+template <class R, int times>
+inline int set_segment(const LatticeJob& job, int64_t column, R* __restrict x) {
+  const int count = int(job.size[0] - column < lattice_segment ? job.size[0] - column : lattice_segment);
+  const double first = double(column + job.origin[0]);
+  for (int i = 0; i < whole_blocks(count); ++i) {
+    const R at = lattice<R>(first + i, job.full[0], job.align_corners);
+    for (int k = 0; k < times; ++k) x[i * times + k] = at;
+  }
+  return count;
+}
+
+// Calls body(row, column, count, x) for the segments of the rows of one chunk, in order.
+template <class R, class Body>
 inline void for_each_segment(const LatticeJob& job, int64_t row_chunk, Body&& body) {
-  const int64_t row0 = row_chunk * job.chunk_rows;
-  const int64_t row1 = row0 + job.chunk_rows < job.rows ? row0 + job.chunk_rows : job.rows;
-  alignas(64) X x[lattice_segment * times];
+  alignas(64) R x[lattice_segment];
   for (int64_t column = 0; column < job.size[0]; column += lattice_segment) {
-    const int count = int(job.size[0] - column < lattice_segment ? job.size[0] - column : lattice_segment);
-    const double first = double(column + job.origin[0]);
-    for (int i = 0; i < whole_blocks(count); ++i) {
-      const R at = lattice<R>(first + i, job.full[0], job.align_corners);
-      for (int k = 0; k < times; ++k) x[i * times + k] = X(at);
-    }
-    for (int64_t row = row0; row < row1; ++row) body(LatticeRow<R>(job, row), column, count, x);
+    const int count = set_segment<R, 1>(job, column, x);
+    for (int64_t row = first_row(job, row_chunk); row < end_row(job, row_chunk); ++row)
+      body(LatticeRow<R>(job, row), column, count, x);
   }
 }
 
@@ -82,6 +94,7 @@ template <class R, int ND>
 struct AffineLattice {
   using V = typename Vectors<R>::V;
   static constexpr int lanes = Vectors<R>::lanes;
+  static constexpr int starts = lanes % ND ? ND : 1;  // components that vectors begin with
 
   static PYSTN_HD V load(const R* from) {
     V v;
@@ -89,117 +102,167 @@ struct AffineLattice {
     return v;
   }
 
-  // The columns of a matrix, components in lanes as they follow each other in memory, from each component on.
+  // The columns of a matrix, components in lanes as they follow each other in memory, from each of these on.
   struct Columns {
-    alignas(64) R column[ND + 1][ND][lanes];
+    alignas(64) R column[ND + 1][starts][lanes];
 
     explicit Columns(const R* theta) {
       for (int b = 0; b <= ND; ++b)
-        for (int first = 0; first < ND; ++first)
+        for (int first = 0; first < starts; ++first)
           for (int l = 0; l < lanes; ++l) column[b][first][l] = theta[(first + l) % ND * (ND + 1) + b];
     }
   };
 
-  // A row whose components follow each other, with the arithmetic of MatrixRow. `x` has that of every pixel ND times.
-  static void write_packed(R* out, const R* x, int count, const Columns& of, const R* at) {
-    V slope[ND], constant[ND];
-    for (int first = 0; first < ND; ++first) {
-      slope[first] = load(of.column[0][first]);
-      constant[first] = load(of.column[ND][first]);
-      for (int b = ND - 1; b > 0; --b) constant[first] = load(of.column[b][first]) * at[b] + constant[first];
+  // The rows of a chunk whose components follow each other, with the arithmetic of MatrixRow.
+  static PYSTN_APART void write_packed(const LatticeJob& job, const R* theta, R* grid, int64_t row_chunk) {
+    const Columns columns(theta);
+    V column[ND + 1][starts];
+    for (int b = 0; b <= ND; ++b)
+      for (int first = 0; first < starts; ++first) column[b][first] = load(columns.column[b][first]);
+    alignas(64) R x[lattice_segment * ND];
+    for (int64_t start = 0; start < job.size[0]; start += lattice_segment) {
+      const int end = ND * set_segment<R, ND>(job, start, x);
+      for (int64_t row = first_row(job, row_chunk); row < end_row(job, row_chunk); ++row) {
+        const LatticeRow<R> at(job, row);
+        R* const out = grid + at.offset + start * ND;
+        V constant[starts];
+        for (int first = 0; first < starts; ++first) {
+          constant[first] = column[ND][first];
+          for (int b = ND - 1; b > 0; --b) constant[first] = column[b][first] * at.at[b] + constant[first];
+        }
+        const auto put = [&](int e, int first) {
+          const V value = column[0][first] * load(x + e) + constant[first];
+          memcpy(out + e, &value, sizeof value);
+        };
+        if (end < lanes) {
+          write(job, MatrixRow<R>(theta, ND, ND, at.at), x, end / ND, out);
+          continue;
+        }
+        int e = 0;
+        for (; e + ND * lanes <= end; e += ND * lanes)
+          for (int k = 0; k < ND; ++k) put(e + k * lanes, k * lanes % starts);
+        for (; e + lanes <= end; e += lanes) put(e, e % starts);
+        if (e < end) put(end - lanes, (end - lanes) % starts);  // what overlaps is written again
+      }
     }
-    const auto put = [&](int e, int first) {
-      const V value = slope[first] * load(x + e) + constant[first];
-      memcpy(out + e, &value, sizeof value);
-    };
-    const int end = count * ND;
-    int e = 0;
-    for (; e + ND * lanes <= end; e += ND * lanes)
-      for (int k = 0; k < ND; ++k) put(e + k * lanes, k * lanes % ND);
-    for (; e + lanes <= end; e += lanes) put(e, e % ND);
-    if (e < end) put(end - lanes, (end - lanes) % ND);  // what overlaps is written again
   }
 
-  static void write(R* __restrict out, const R* __restrict x, int count, const MatrixRow<R>& map, int64_t column,
-                    int64_t component) {
+  // `x` has that of every pixel `times` times.
+  template <int times = ND>
+  static void write(const LatticeJob& job, const MatrixRow<R>& map, const R* __restrict x, int count,
+                    R* __restrict out) {
     for (int i = 0; i < count; ++i)
-      for (int a = 0; a < ND; ++a) out[i * column + a * component] = map(a, x[i * ND]);
+      for (int a = 0; a < ND; ++a) out[i * job.grid_axis[0] + a * job.grid_component] = map(a, x[i * times]);
   }
 
   static void forward(const LatticeJob& job, int64_t chunk) {
     const int64_t m = chunk / job.row_chunks;
     const R* const theta = static_cast<const R*>(job.theta) + m * ND * (ND + 1);
     R* const grid = static_cast<R*>(job.grid) + m * job.grid_matrix;
-    const bool packed = job.grid_component == 1 && job.grid_axis[0] == ND;
-    const Columns columns(theta);
-    for_each_segment<R, ND, R>(
+    if (is_packed(job)) return write_packed(job, theta, grid, chunk % job.row_chunks);
+    for_each_segment<R>(
         job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
-          R* const out = grid + row.offset + column * job.grid_axis[0];
-          if (packed && count * ND >= lanes)
-            write_packed(out, x, count, columns, row.at);
-          else
-            write(out, x, count, MatrixRow<R>(theta, ND, ND, row.at), job.grid_axis[0], job.grid_component);
+          write<1>(job, MatrixRow<R>(theta, ND, ND, row.at), x, count, grid + row.offset + column * job.grid_axis[0]);
         });
   }
+  static bool is_packed(const LatticeJob& job) { return job.grid_component == 1 && job.grid_axis[0] == ND; }
 
   // Sums of g [x, y(, z), 1]^T over a chunk, in double. Those of 8 neighbours on a row are kept apart, as the
-  // components lie in memory: so no addition waits for many others, and the order depends on the shape alone.
+  // components lie in memory: so no addition waits for many others, and the order depends on the shape alone. In place
+  // of x there is the number of blocks before a pixel's: x is linear in this and in the place in the block.
   struct Sums {
     static constexpr int width = int(sizeof(Doubles) / sizeof(double)), count = lattice_block * ND / width;
-    Doubles at[ND + 1][count] = {};
+    Doubles all[count] = {}, by_block[count] = {}, by_row[ND][count] = {};
 
-    // `x` has that of every pixel ND times.
-    template <bool packed>
-    void add_row(const R* __restrict g, const double* __restrict x, int columns, int64_t column, int64_t component,
-                 const LatticeRow<R>& row) {
-      Doubles total[count] = {}, moment[count] = {};
-      const auto add = [&](const R* some, int k) {
-        const Doubles value = load_doubles(some);
+    // Zeros, then ones: from where so many numbers are ones to the end of a block.
+    struct LastOnes {
+      double one[2 * lattice_block * ND];
+      constexpr LastOnes() : one() {
+        for (int e = lattice_block * ND; e < 2 * lattice_block * ND; ++e) one[e] = 1;
+      }
+    };
+
+    void add(const LatticeJob& job, const R* grad, int64_t row_chunk) {
+      const bool packed = is_packed(job);
+      Doubles moment[count] = {};
+      for (int64_t row = first_row(job, row_chunk); row < end_row(job, row_chunk); ++row) {
+        const LatticeRow<R> at(job, row);
+        Doubles total[count] = {};
+        if (packed)
+          add_packed(grad + at.offset, job.size[0], total, moment);
+        else
+          add_apart(grad + at.offset, job.size[0], job.grid_axis[0], job.grid_component, total, moment);
+        for (int k = 0; k < count; ++k) {
+          all[k] += total[k];
+          for (int b = 1; b < ND; ++b) by_row[b][k] += total[k] * double(at.at[b]);
+        }
+      }
+      for (int k = 0; k < count; ++k) by_block[k] = moment[k];
+    }
+
+    static PYSTN_HD void add_packed(const R* g, int64_t columns, Doubles (&total)[count], Doubles (&moment)[count]) {
+      if (columns < lattice_block) return add_apart(g, columns, ND, 1, total, moment);
+      Doubles block = {};
+      const R* const end = g + columns / lattice_block * lattice_block * ND;
+      for (; g < end; g += lattice_block * ND) {
+        for (int k = 0; k < count; ++k) {
+          const Doubles value = load_doubles(g + k * width);
+          total[k] += value;
+          moment[k] += value * block;
+        }
+        block += 1.0;
+      }
+      const int left = int(columns % lattice_block);
+      if (!left) return;
+      // The last block of the row, and 0 where pixels have been added.
+      static constexpr LastOnes last;
+      g -= (lattice_block - left) * ND;
+      block -= double(lattice_block - left) / lattice_block;
+      for (int k = 0; k < count; ++k) {
+        const Doubles is_left = load_doubles(last.one + left * ND + k * width), some = load_doubles(g + k * width);
+        const Doubles value = is_left > Doubles{} ? some : Doubles{};
         total[k] += value;
-        moment[k] += value * load_doubles(x + k * width);
-      };
-      int i = 0;
-      for (; packed && i + lattice_block <= columns; i += lattice_block, x += lattice_block * ND)
-        for (int k = 0; k < count; ++k) add(g + i * ND + k * width, k);
-      for (; i < columns; i += lattice_block, x += lattice_block * ND) {
+        moment[k] += value * block;
+      }
+    }
+    static PYSTN_HD void add_apart(const R* g, int64_t columns, int64_t column, int64_t component,
+                                   Doubles (&total)[count], Doubles (&moment)[count]) {
+      for (int64_t i = 0; i < columns; i += lattice_block) {
         alignas(64) R some[lattice_block * ND] = {};
         for (int l = 0; l < lattice_block && i + l < columns; ++l)
           for (int a = 0; a < ND; ++a) some[l * ND + a] = g[(i + l) * column + a * component];
-        for (int k = 0; k < count; ++k) add(some + k * width, k);
-      }
-      for (int k = 0; k < count; ++k) {
-        at[0][k] += moment[k];
-        for (int b = 1; b < ND; ++b) at[b][k] += total[k] * double(row.at[b]);
-        at[ND][k] += total[k];
+        for (int k = 0; k < count; ++k) {
+          const Doubles value = load_doubles(some + k * width);
+          total[k] += value;
+          moment[k] += value * double(i / lattice_block);
+        }
       }
     }
 
     // Of component a and coordinate b.
-    double sum(int a, int b) const {
-      double apart[lattice_block * ND], sum = 0;
-      memcpy(apart, at[b], sizeof apart);
-      for (int l = 0; l < lattice_block; ++l) sum += apart[l * ND + a];
-      return sum;
+    double sum(const LatticeJob& job, int a, int b) const {
+      double of_all[lattice_block * ND], of_block[lattice_block * ND], of_row[lattice_block * ND], sum = 0;
+      memcpy(of_all, all, sizeof of_all);
+      memcpy(of_block, by_block, sizeof of_block);
+      memcpy(of_row, by_row[b % ND], sizeof of_row);
+      const int64_t last = job.full[0] - 1, steps = job.align_corners ? last : job.full[0];
+      for (int l = 0, e = a; l < lattice_block; ++l, e += ND)
+        sum += b == ND  ? of_all[e]
+               : b > 0  ? of_row[e]
+               : !steps ? 0.0
+                        : (2 * lattice_block * of_block[e] + double(2 * (l + job.origin[0]) - last) * of_all[e]);
+      return b == 0 && steps ? sum / double(steps) : sum;
     }
   };
 
   // partial[m, row_chunk] = sum over the chunk of g [x, y(, z), 1]^T
   static void vjp(const LatticeJob& job, int64_t chunk) {
     const int64_t m = chunk / job.row_chunks;
-    const R* const grad = static_cast<const R*>(job.grid) + m * job.grid_matrix;
     double* const partial = job.partial + chunk * ND * (ND + 1);
-    const bool packed = job.grid_component == 1 && job.grid_axis[0] == ND;
     Sums sums;
-    for_each_segment<R, ND, double>(
-        job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const double* x) {
-          const R* const g = grad + row.offset + column * job.grid_axis[0];
-          if (packed)
-            sums.template add_row<true>(g, x, count, ND, 1, row);
-          else
-            sums.template add_row<false>(g, x, count, job.grid_axis[0], job.grid_component, row);
-        });
+    sums.add(job, static_cast<const R*>(job.grid) + m * job.grid_matrix, chunk % job.row_chunks);
     for (int a = 0; a < ND; ++a)
-      for (int b = 0; b <= ND; ++b) partial[a * (ND + 1) + b] = sums.sum(a, b);
+      for (int b = 0; b <= ND; ++b) partial[a * (ND + 1) + b] = sums.sum(job, a, b);
   }
 };
 
@@ -249,7 +312,7 @@ struct ProjectiveLattice {
     const int64_t m = chunk / job.row_chunks;
     R* const grid = static_cast<R*>(job.grid) + m * job.grid_matrix;
     const auto write = is_packed(job) ? join<true> : join<false>;
-    for_each_segment<R, 1, R>(
+    for_each_segment<R>(
         job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
           alignas(64) Segment at[2];
           const Matrix map = row_of(job.theta, m, row), d_map = tangent ? row_of(job.d_theta, m, row) : map;
@@ -329,7 +392,7 @@ struct ProjectiveLattice {
     const R* const grad = static_cast<const R*>(job.grid) + m * job.grid_matrix;
     const auto read = is_packed(job) ? split<true> : split<false>;
     Sums sums;
-    for_each_segment<R, 1, R>(
+    for_each_segment<R>(
         job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
           alignas(64) Segment g[2], through[rows];
           read(grad + row.offset + column * job.grid_axis[0], count, job.grid_axis[0], job.grid_component, g);

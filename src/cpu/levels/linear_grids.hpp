@@ -70,20 +70,59 @@ struct LinearLattice {
     for (int m = 0; m < some; ++m) {
       V whole[ND];  // sums whose address is taken would not stay in registers
       for (int a = 0; a < ND; ++a) whole[a] = sum[m][a];
-      alignas(64) R along[ND][lanes];
-      memcpy(along, whole, sizeof along);
-      R* const to = grid + m * job.points * ND;
-      if (count >= lanes)
-        for (int i = 0; i < lanes; ++i)
-          for (int a = 0; a < ND; ++a) to[i * ND + a] = along[a][i];
-      else
-        for (int i = 0; i < count; ++i)
-          for (int a = 0; a < ND; ++a) to[i * ND + a] = along[a][i];
+      put(whole, count, grid + m * job.points * ND);
+    }
+  }
+  static PYSTN_HD void put(const V (&sum)[ND], int64_t count, R* to) {
+    alignas(64) R along[ND][lanes];
+    memcpy(along, sum, sizeof along);
+    if (count >= lanes)
+      for (int i = 0; i < lanes; ++i)
+        for (int a = 0; a < ND; ++a) to[i * ND + a] = along[a][i];
+    else
+      for (int i = 0; i < count; ++i)
+        for (int a = 0; a < ND; ++a) to[i * ND + a] = along[a][i];
+  }
+
+  // The same at all points of a task, for a matrix, of a basis that is in no near cache: processors foresee few rows at
+  // once, so some functions at a time add to sums that are kept.
+  static PYSTN_APART void accumulate(const LinearJob& job, const Task& task, int64_t m) {
+    alignas(64) R sum[ND][streamed_points];
+    const R* const theta = static_cast<const R*>(job.theta) + m * job.theta_matrix;
+    const int64_t count = task.point1 - task.point0;
+    int64_t k = 0;
+    for (; k + at_once <= job.functions; k += at_once) add_functions<at_once>(job, task, theta, k, count, sum);
+    for (; k < job.functions; ++k) add_functions<1>(job, task, theta, k, count, sum);
+    R* const to = static_cast<R*>(job.grid) + (m * job.points + task.point0) * ND;
+    for (int64_t i = 0; i < count; i += lanes) {
+      V whole[ND];
+      for (int a = 0; a < ND; ++a) whole[a] = load(sum[a] + i, lanes);
+      put(whole, count - i, to + i * ND);
+    }
+  }
+  static constexpr int at_once = 4;
+  static constexpr int64_t streamed_points = streamed_linear_bytes / int64_t(sizeof(R));
+  template <int some>
+  static PYSTN_HD void add_functions(const LinearJob& job, const Task& task, const R* theta, int64_t k, int64_t count,
+                                     R (&sum)[ND][streamed_points]) {
+    const R* const basis = task.functions + k * job.points + task.point0;
+    R weight[some][ND];
+    for (int f = 0; f < some; ++f)
+      for (int a = 0; a < ND; ++a) weight[f][a] = theta[a * job.theta_row + (k + f) * job.theta_function];
+    for (int64_t i = 0; i < count; i += lanes) {
+      V total[ND];
+      for (int a = 0; a < ND; ++a) total[a] = k ? load(sum[a] + i, lanes) : V{};
+      for (int f = 0; f < some; ++f) {
+        const V value = load(basis + f * job.points + i, count - i);
+        for (int a = 0; a < ND; ++a) total[a] += weight[f][a] * value;
+      }
+      for (int a = 0; a < ND; ++a) memcpy(sum[a] + i, &total[a], sizeof total[a]);
     }
   }
 
   static void forward(const LinearJob& job, int64_t index) {
     const Task task(job, index);
+    if (job.streams) return accumulate(job, task, task.matrix0);
     const R* const theta = static_cast<const R*>(job.theta);
     R* const grid = static_cast<R*>(job.grid);
     // What many matrices read, or is of many rows, from one place: rows may be a power of two apart, and push each

@@ -137,15 +137,11 @@ template <int order>
 bool AxisTable<R>::set(const SampleJob& job, int a, Boundary boundary, int count, const R* __restrict x) {
   const KernelJob& kernel = job.kernel[a];
   const bool to_the_right = order == 0 || Subgradient(job.subgradient) == Subgradient::right;
-  const bool drops = boundary == Boundary::zeros || boundary == Boundary::constant;
   if (is_narrow(job.full[a])) {
     if (Mode(kernel.mode) == Mode::nearest)
       return set_folded<order>(job, a, boundary, Nearest<R>{kernel.variant != 0}, count, x);
     if (Mode(kernel.mode) == Mode::linear && to_the_right)
       return set_folded<order>(job, a, boundary, Linear<R>{}, count, x);
-    if (Mode(kernel.mode) == Mode::cubic && (drops || boundary == Boundary::border))
-      return set_known<order>(job, a, boundary, Cubic<R>{R(kernel.parameter)},
-                              Normalization<R>::of(Coordinates(job.coordinates), job.full[a]), count, x);
   }
   set_positions(job, a, boundary, count, x);
   set_taps<order>(job, a, boundary, count);
@@ -176,21 +172,11 @@ bool AxisTable<R>::set_folded(const SampleJob& job, int a, Boundary boundary, co
   return all;
 }
 
+// `boundary` is that of the taps, of which there are at most two.
 template <class R>
-PYSTN_HD R position_by(const Normalization<R>& normalize, R x, R& f) {
-  f = normalize.scale;
-  return normalize(x);
-}
-template <class R, template <class> class Fold>
-PYSTN_HD R position_by(const Projection<R, Fold>& by, R x, R& f) {
-  return by.template operator()<false>(x, f);
-}
-
-// From a position by Normalization or Projection; `boundary` is that of the taps.
-template <class R>
-template <int order, class Kernel, class Position>
+template <int order, class Kernel, class Projection>
 PYSTN_APART bool AxisTable<R>::set_known(const SampleJob& job, int a, Boundary boundary, const Kernel& kernel,
-                                         const Position& position_of, int count, const R* __restrict x) {
+                                         const Projection& by, int count, const R* __restrict x) {
   constexpr int S = Kernel::taps;
   alignas(64) R cells[strip_columns];
   const R low = R(-S), high = R(job.full[a] + S);
@@ -201,7 +187,7 @@ PYSTN_APART bool AxisTable<R>::set_known(const SampleJob& job, int a, Boundary b
   columns = strip_columns;
   for (int i = 0; i < count; ++i) {
     R f, v[S], dv[S], d2v[S];
-    R p = position_by(position_of, x[i], f);
+    R p = by.template operator()<false>(x[i], f);
     if (order >= 1) factor[i] = f;
     position[i] = p;
     p = p == p ? p : R(0);  // a coordinate that is no number is cut off, and its taps are not read
@@ -212,7 +198,6 @@ PYSTN_APART bool AxisTable<R>::set_known(const SampleJob& job, int a, Boundary b
       w[k * strip_columns + i] = v[k];
       if (order >= 1) dw[k * strip_columns + i] = dv[k];
       if (order >= 2) d2w[k * strip_columns + i] = d2v[k];
-      if (S > 2) plain &= Flag(!is_idle(v[k], order >= 1 ? dv[k] : R(0), order >= 2 ? d2v[k] : R(0)));
     }
     cells[i] = cell;
     first[i] = at;

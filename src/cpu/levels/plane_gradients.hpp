@@ -34,7 +34,7 @@ struct PlaneGradients {
     alignas(64) float of[2][strip_pixels][2];
   };
 
-  Plane<Fold> plane;
+  Plane<float, Fold> plane;
   int plane_count;
   bool far;  // the image is larger than what nearer caches hold
 
@@ -52,7 +52,7 @@ struct PlaneGradients {
     const PlaneGradients here = gradients;
     const From from = coordinates;
     for (int i = 0; i < count; i += eight, ++block) {
-      Eight x, y;
+      EightOf<float> x, y;
       if (count - i < eight)
         from.load_some(i, count - i, x, y);
       else
@@ -60,16 +60,18 @@ struct PlaneGradients {
       here.place_block(x, y, block, placed);
     }
   }
-  PYSTN_HD void place_block(Eight x, Eight y, int block, Placed& placed) const {
-    const Eight p_x = plane.position(plane.by_x, x, placed.factor_x[block]);
-    const Eight p_y = plane.position(plane.by_y, y, placed.factor_y[block]);
-    const LinearCells cells(plane, p_x, p_y);
+  PYSTN_HD void place_block(const EightOf<float>& x, const EightOf<float>& y, int block, Placed& placed) const {
+    EightOf<float> factor_x, factor_y;
+    const LinearCells cells(plane, plane.position(plane.by_x, x, factor_x), plane.position(plane.by_y, y, factor_y));
+    placed.factor_x[block] = factor_x.part[0];
+    placed.factor_y[block] = factor_y.part[0];
     placed.t_x[block] = cells.t_x;
     placed.t_y[block] = cells.t_y;
     number_to(placed.first + block * eight, cells.first(plane));
     if (cells.odd(plane)) place_odd(plane, cells, block, placed);
   }
-  static PYSTN_APART void place_odd(const Plane<Fold>& plane, const LinearCells& cells, int block, Placed& placed) {
+  static PYSTN_APART void place_odd(const Plane<float, Fold>& plane, const LinearCells& cells, int block,
+                                    Placed& placed) {
     const OddPairs pairs(plane, cells.at_x, cells.at_y);
     placed.pairs[block] = pairs;
     placed.odd |= 1u << block;
@@ -85,10 +87,10 @@ struct PlaneGradients {
       const float* from =
           static_cast<const float*>(job.grid.data) + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
       for (int r = 0; r < strip.rows; ++r, from += row)
-        place_row(*this, StoredCoordinates{from}, strip.count, r * placed.in_row, placed);
+        place_row(*this, StoredCoordinates<float>{from}, strip.count, r * placed.in_row, placed);
       return;
     }
-    for_each_made_row<strip_columns>(job, n, strip, [&](int r, const auto& from) {
+    for_each_made_row<float, strip_columns>(job, n, strip, [&](int r, const auto& from) {
       place_row(*this, from, strip.count, r * placed.in_row, placed);
     });
   }
@@ -121,9 +123,12 @@ struct PlaneGradients {
           channel(job.output.channel),
           row(row_stride(job, job.output.axis)) {}
   };
-  void prefetch_samples(const Samples& samples, const Span& strip) const {
+  void prefetch_samples(const SampleJob& job, const Samples& samples, const Span& strip) const {
+    // After the last of some rows the first of the next ones.
+    const Index next =
+        is_last(job, strip) ? strip.rows * samples.row - strip.column % job.chunk_columns - strip.count : 0;
     for (int c = 0; far && c < planes(); ++c)
-      prefetch_next(samples.at + c * samples.channel, strip.rows, samples.row, strip.count);
+      prefetch_next(samples.at + c * samples.channel + next, strip.rows, samples.row, strip.count);
   }
 
   // Sums g slope over the planes of `images`, for the pixels of a row, and times d position / d coordinate.
@@ -244,7 +249,7 @@ struct PlaneGradients {
       here.place(job, n, strip, placed);
       here.prefetch(strip, placed, static_cast<const float*>(job.input.data) + n * job.input.batch, job.input.channel);
       here.prefetch(strip, placed, image, job.grad_input.channel);
-      here.prefetch_samples(Samples(job, n, strip), strip);
+      here.prefetch_samples(job, Samples(job, n, strip), strip);
       here.put_slopes(job, n, n + 1, chunk, strip, placed);
       here.add(job, n, strip, placed, image, terms);
     });
@@ -257,7 +262,7 @@ struct PlaneGradients {
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       here.place(job, n0, strip, placed);
       here.prefetch(strip, placed, static_cast<const float*>(job.input.data) + n0 * job.input.batch, job.input.channel);
-      here.prefetch_samples(Samples(job, n0, strip), strip);
+      here.prefetch_samples(job, Samples(job, n0, strip), strip);
       here.put_slopes(job, n0, n1, chunk, strip, placed);
     });
   }
@@ -275,7 +280,8 @@ SampleChunk folded_plane_gradients(Direction direction, const SampleJob& job) {
 // The body for both gradients or that to the grid, or null if another has to do it.
 inline SampleChunk plane_gradients(Direction direction, const SampleJob& job) {
   if (direction != Direction::vjp && direction != Direction::vjp_grid) return nullptr;
-  if (!all_are(Element::f32, job) || !fits_planes(job) || !fits_pairs(job)) return nullptr;
+  if (!all_are(Element::f32, job) || has_wide_positions(job) || job.fill) return nullptr;
+  if (!fits_planes(job) || !fits_pairs(job)) return nullptr;
   if (Subgradient(job.subgradient) != Subgradient::right) return nullptr;
   if (direction == Direction::vjp)
     for (int a = 0; a < 2; ++a)

@@ -11,66 +11,79 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-// Where the coordinates of a row come from: stored in pairs,
+// Where the coordinates of a row come from, of type P: stored in pairs,
+template <class P>
 struct StoredCoordinates {
-  const float* at;
+  const P* at;
 
-  // Processors forget how coordinates are read while pixels are: a line of them is asked for, much later ones.
-  PYSTN_HD void load(int i, Eight& x, Eight& y) const {
+  // Processors forget how coordinates are read while pixels are: lines of them are asked for, much later ones.
+  PYSTN_HD void load(int i, EightOf<P>& x, EightOf<P>& y) const {
     split_pairs(at + 2 * i, x, y);
-    const uintptr_t address = reinterpret_cast<uintptr_t>(at) + uintptr_t(2 * (i + strip_pixels)) * sizeof(float);
-    __builtin_prefetch(reinterpret_cast<const char*>(address));
+    const uintptr_t address = reinterpret_cast<uintptr_t>(at) + uintptr_t(2 * (i + strip_pixels)) * sizeof(P);
+    for (size_t line = 0; line < 2 * eight * sizeof(P); line += line_bytes)
+      __builtin_prefetch(reinterpret_cast<const char*>(address + line));
   }
   // The first `count` of eight, and 0 in the other lanes.
-  PYSTN_HD void load_some(int i, int count, Eight& x, Eight& y) const { split_some_pairs(at + 2 * i, count, x, y); }
+  PYSTN_HD void load_some(int i, int count, EightOf<P>& x, EightOf<P>& y) const {
+    split_some_pairs(at + 2 * i, count, x, y);
+  }
 };
 // or made from a matrix and the target coordinates of the columns, which end in eight zeros.
+template <class P>
 struct MadeCoordinates {
-  const float* columns;
-  MatrixRow<float> row;
+  using Part = PartOf<P>;
+  const P* columns;
+  MatrixRow<P> row;
 
-  PYSTN_HD void load(int i, Eight& x, Eight& y) const {
-    const Eight at = number_at<Eight>(columns + i);
-    x = row(0, at);
-    y = row(1, at);
+  PYSTN_HD Part target(int i, int p) const { return number_at<Part>(columns + i + p * EightOf<P>::lanes); }
+  PYSTN_HD void load(int i, EightOf<P>& x, EightOf<P>& y) const {
+    for (int p = 0; p < EightOf<P>::parts; ++p) {
+      x.part[p] = row(0, target(i, p));
+      y.part[p] = row(1, target(i, p));
+    }
   }
-  PYSTN_HD void load_some(int i, int, Eight& x, Eight& y) const { load(i, x, y); }
+  PYSTN_HD void load_some(int i, int, EightOf<P>& x, EightOf<P>& y) const { load(i, x, y); }
 };
 // The same of a projective one, as Horizon::project.
-struct ProjectedCoordinates : MadeCoordinates {
-  Horizon<float> horizon;
+template <class P>
+struct ProjectedCoordinates : MadeCoordinates<P> {
+  using Part = PartOf<P>;
+  Horizon<P> horizon;
 
-  PYSTN_HD void load(int i, Eight& x, Eight& y) const {
-    MadeCoordinates::load(i, x, y);
-    const Eight q = row(2, number_at<Eight>(columns + i)), beyond = spread<Eight>(infinity<float>());
-    EightInts shown = (q >= horizon.least) | (q <= -horizon.least);
-    if (horizon.cull_behind) shown &= q > Eight{};
-    x = shown ? x / q : beyond;
-    y = shown ? y / q : beyond;
+  PYSTN_HD void load(int i, EightOf<P>& x, EightOf<P>& y) const {
+    MadeCoordinates<P>::load(i, x, y);
+    const Part beyond = spread<Part>(infinity<P>());
+    for (int p = 0; p < EightOf<P>::parts; ++p) {
+      const Part q = this->row(2, this->target(i, p));
+      auto shown = (q >= horizon.least) | (q <= -horizon.least);
+      if (horizon.cull_behind) shown &= q > Part{};
+      x.part[p] = shown ? x.part[p] / q : beyond;
+      y.part[p] = shown ? y.part[p] / q : beyond;
+    }
   }
-  PYSTN_HD void load_some(int i, int, Eight& x, Eight& y) const { load(i, x, y); }
+  PYSTN_HD void load_some(int i, int, EightOf<P>& x, EightOf<P>& y) const { load(i, x, y); }
 };
 
 // Calls body(r, coordinates) for the rows of a strip of up to so many columns, whose coordinates are made.
-template <int most, class Body>
+template <class P, int most, class Body>
 PYSTN_HD void for_each_made_row(const SampleJob& job, int64_t n, const Span& strip, Body&& body) {
-  alignas(64) float columns[most + eight];
+  alignas(64) P columns[most + eight];
   target_columns(job, strip.column, strip.count, columns);
-  for (int i = 0; i < eight; ++i) columns[strip.count + i] = 0.0f;
+  for (int i = 0; i < eight; ++i) columns[strip.count + i] = P(0);
   for (int r = 0; r < strip.rows; ++r) {
-    const LatticeSpan<float> lattice(job, n, Span{strip.outer, strip.row + r, strip.column, 1, strip.count});
-    const MadeCoordinates made{columns, lattice.under(job, job.source.theta)};
+    const LatticeSpan<P> lattice(job, n, Span{strip.outer, strip.row + r, strip.column, 1, strip.count});
+    const MadeCoordinates<P> made{columns, lattice.under(job, job.source.theta)};
     if (is_projective(job))
-      body(r, ProjectedCoordinates{made, horizon_of<float>(job)});
+      body(r, ProjectedCoordinates<P>{made, horizon_of<P>(job)});
     else
       body(r, made);
   }
 }
 
-// Images that positions lie in.
-template <template <class> class Fold>
+// Images that positions of type P lie in.
+template <class P, template <class> class Fold>
 struct Plane {
-  using By = Projection<float, Fold>;
+  using By = Projection<P, Fold>;
   By by_x, by_y;
   int width, height, origin_x, origin_y;
   int column, row;  // strides
@@ -86,17 +99,25 @@ struct Plane {
         row(int(job.input.axis[1])) {}
 
   // On the whole axis, with d position / d coordinate; outside where the coordinate is no number.
-  static PYSTN_HD Eight position(const By& by, Eight x, Eight& factor) {
-    const Eight p = by.fold(by.normalize(x), factor);
+  static PYSTN_HD EightOf<P> position(const By& by, const EightOf<P>& x, EightOf<P>& factor) {
+    EightOf<P> position;
+    for (int p = 0; p < EightOf<P>::parts; ++p) position.part[p] = position_of(by, x.part[p], factor.part[p]);
+    return position;
+  }
+  static PYSTN_HD EightOf<P> position(const By& by, const EightOf<P>& x) {
+    EightOf<P> factor;
+    return position(by, x, factor);
+  }
+
+ private:
+  template <class Part>
+  static PYSTN_HD Part position_of(const By& by, Part x, Part& factor) {
+    const Part p = by.fold(by.normalize(x), factor);
     factor *= by.normalize.scale;
     if constexpr (By::Folding::takes_any) return p;
-    const EightInts reads = x - x == Eight{};
-    factor = reads ? factor : Eight{};
-    return reads ? p : spread<Eight>(outside<float>());
-  }
-  static PYSTN_HD Eight position(const By& by, Eight x) {
-    Eight factor;
-    return position(by, x, factor);
+    const auto reads = x - x == Part{};
+    factor = reads ? factor : Part{};
+    return reads ? p : spread<Part>(outside<P>());
   }
 };
 
@@ -105,13 +126,10 @@ struct LinearCells {
   EightInts at_x, at_y;
   Eight t_x, t_y;
 
-  template <class Plane>
-  PYSTN_HD LinearCells(const Plane& plane, Eight p_x, Eight p_y) {
-    const Eight cell_x = Eight(_mm256_floor_ps(__m256(p_x))), cell_y = Eight(_mm256_floor_ps(__m256(p_y)));
-    at_x = __builtin_convertvector(cell_x, EightInts) - plane.origin_x;
-    at_y = __builtin_convertvector(cell_y, EightInts) - plane.origin_y;
-    t_x = p_x - cell_x;
-    t_y = p_y - cell_y;
+  template <class Plane, class P>
+  PYSTN_HD LinearCells(const Plane& plane, const EightOf<P>& p_x, const EightOf<P>& p_y) {
+    at_x = place(p_x, t_x) - plane.origin_x;
+    at_y = place(p_y, t_y) - plane.origin_y;
   }
   template <class Plane>
   PYSTN_HD EightInts first(const Plane& plane) const {
@@ -121,6 +139,18 @@ struct LinearCells {
   template <class Plane>
   PYSTN_HD bool odd(const Plane& plane) const {
     return signs_of((at_x > plane.width - 2) | (at_y > plane.height - 2) | at_x | at_y) != 0;
+  }
+
+ private:
+  template <class P>
+  static PYSTN_HD EightInts place(const EightOf<P>& position, Eight& t) {
+    EightOf<P> cell, phase;
+    for (int p = 0; p < EightOf<P>::parts; ++p) {
+      cell.part[p] = floor_of(position.part[p]);
+      phase.part[p] = position.part[p] - cell.part[p];
+    }
+    t = floats(phase);
+    return integers(cell);
   }
 };
 
@@ -150,6 +180,14 @@ struct OddPairs {
   // Which read anything.
   PYSTN_HD EightInts reading() const { return (in_x[0] | in_x[1]) & (in_y[0] | in_y[1]); }
 
+  // The share of the weights that is on taps outside, as core's share_outside has it.
+  PYSTN_HD Eight share_outside(Eight t_x, Eight t_y) const {
+    Eight inside_x, inside_y;
+    const Eight all_x = sum_of(t_x, in_x, inside_x), all_y = sum_of(t_y, in_y, inside_y);
+    const Eight share = all_x * all_y - inside_x * inside_y;
+    return reading() ? share : spread<Eight>(1.0f);
+  }
+
   // The taps of row j; those outside are 0.
   template <class T>
   PYSTN_HD void read(const T* from, int j, Eight (&tap)[2]) const {
@@ -162,6 +200,13 @@ struct OddPairs {
     Eight tap[2];
     for (int k = 0; k < 2; ++k) tap[k] = Eight(EightInts(term[k]) & in_x[k] & in_y[j]);
     for (int k = 0; k < 2; ++k) term[k] = other ? tap[1 - k] : tap[k];
+  }
+
+ private:
+  static PYSTN_HD Eight sum_of(Eight t, const EightInts (&in)[2], Eight& inside) {
+    const Eight s = 1.0f - t;
+    inside = Eight(EightInts(s) & in[0]) + Eight(EightInts(t) & in[1]);
+    return s + t;
   }
 };
 
@@ -186,10 +231,10 @@ struct PairWeights {
 
 // Whether planes are sampled so: few of them, their samples next to each other in rows, of one tap or two.
 inline bool fits_planes(const SampleJob& job) {
-  if (!job.single || has_wide_positions(job) || job.ndim != 2 || job.components != 1) return false;
+  if (!job.single || job.ndim != 2 || job.components != 1) return false;
   if (job.mask.data || job.projected || job.chosen.data || job.output_batch != job.batch) return false;
   if (Cutoff(job.cutoff) != Cutoff::none || job.channels > streamed) return false;
-  if (is_stored(job) && !has_pairs_of(job, Element::f32)) return false;
+  if (is_stored(job) && !has_pairs_of(job, job.grid_type)) return false;
   if (column_stride(job, job.output.axis) != 1 || job.boundary[0] != job.boundary[1]) return false;
   const Mode mode = Mode(job.kernel[0].mode);
   const Boundary boundary = Boundary(job.boundary[0]);
@@ -204,9 +249,9 @@ inline bool fits_planes(const SampleJob& job) {
   }
   return reach < int64_t(1) << 31;
 }
-// Whether linear pixels read pairs of neighbours, and taps outside read 0.
+// Whether linear pixels read pairs of neighbours.
 inline bool fits_pairs(const SampleJob& job) {
-  return Mode(job.kernel[0].mode) == Mode::linear && !job.fill && job.input.axis[0] == 1 && job.size[0] > 1;
+  return Mode(job.kernel[0].mode) == Mode::linear && job.input.axis[0] == 1 && job.size[0] > 1;
 }
 
 }  // namespace pystn::PYSTN_LEVEL

@@ -1,7 +1,7 @@
 // Linear and nearest samples of few planes, eight output pixels at a time: what is known of them is made in registers,
-// and little of it is kept for the pixels that are placed before any is read. Coordinates are of float32, stored in
-// pairs or made from a matrix; taps outside read 0 or, of the nearest pixel, have the fill value. Values are those of
-// sampling.hpp.
+// and little of it is kept for the pixels that are placed before any is read. Coordinates are stored in pairs or made
+// from a matrix, of float32 or float64; taps outside read 0 or have the fill value. Values are those of sampling.hpp,
+// to the bit where coordinates are of float32: of others weights are multiplied after they are rounded.
 //
 // Linear pixels read pairs of neighbours, one load for each. At the image's borders it is a pair in the image, in which
 // the taps are found. What is linear on AVX-512 is not here: there are tiles, and small_lanes.hpp.
@@ -15,28 +15,34 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-// T: of the image's elements, or a number as large for the nearest pixel; S: taps on each axis, one or two; of one
-// plane, or of up to four.
-template <class T, int S, template <class> class Fold, bool one_plane>
+// T: of the image's elements, or a number as large for the nearest pixel; P: of positions; S: taps on each axis, one or
+// two; of one plane, or of up to four.
+template <class T, class P, int S, template <class> class Fold, bool one_plane>
 struct PlaneSampler {
   static constexpr int blocks = strip_pixels / eight;
 
-  Plane<Fold> plane;
+  Plane<P, Fold> plane;
   const T* image;
   Index image_channel, out_channel;
   int plane_count;
-  bool far;  // the image is larger than what nearer caches hold
-  T dark[streamed];
+  bool far;          // the image is larger than what nearer caches hold
+  T dark[streamed];  // the nearest pixel outside
+  bool fills;        // taps outside have the fill value
+  float fill[streamed];
 
   PlaneSampler(const SampleJob& job, int64_t n)
       : plane(job),
         image(static_cast<const T*>(job.input.data) + n * job.input.batch),
         image_channel(job.input.channel),
         out_channel(job.output.channel),
-        plane_count(int(job.channels)) {
+        plane_count(int(job.channels)),
+        fills(job.fill) {
     constexpr int64_t worthwhile = 1 << 21;  // bytes
     far = job.size[0] * job.size[1] * job.channels * int64_t(sizeof(T)) >= worthwhile;
-    for (int c = 0; c < streamed; ++c) dark[c] = S == 1 && c < plane_count ? element_outside<T>(job, c, 1.0f) : T();
+    for (int c = 0; c < streamed; ++c) {
+      dark[c] = S == 1 && c < plane_count ? element_outside<T>(job, c, 1.0f) : T();
+      fill[c] = fills && c < plane_count ? float(job.fill[c]) : 0.0f;
+    }
   }
 
   PYSTN_HD int planes() const { return one_plane ? 1 : plane_count; }
@@ -54,7 +60,7 @@ struct PlaneSampler {
     return block * eight + eight <= count ? block * eight : count < eight ? 0 : count - eight;
   }
 
-  PYSTN_HD void place_linear(Eight x, Eight y, int block, int begin, Placed& placed) const {
+  PYSTN_HD void place_linear(const EightOf<P>& x, const EightOf<P>& y, int block, int begin, Placed& placed) const {
     const LinearCells cells(plane, plane.position(plane.by_x, x), plane.position(plane.by_y, y));
     placed.t_x[block] = cells.t_x;
     placed.t_y[block] = cells.t_y;
@@ -65,9 +71,9 @@ struct PlaneSampler {
     placed.at_y[block] = cells.at_y;
   }
 
-  PYSTN_HD void place_nearest(Eight x, Eight y, int block, int begin, Placed& placed) const {
-    const EightInts at_x = whole_number(plane.position(plane.by_x, x), plane.origin_x);
-    const EightInts at_y = whole_number(plane.position(plane.by_y, y), plane.origin_y);
+  PYSTN_HD void place_nearest(const EightOf<P>& x, const EightOf<P>& y, int block, int begin, Placed& placed) const {
+    const EightInts at_x = integers(plane.position(plane.by_x, x)) - plane.origin_x;
+    const EightInts at_y = integers(plane.position(plane.by_y, y)) - plane.origin_y;
     EightInts first = at_y * plane.row;
     first += plane.column == 1 ? at_x : at_x * plane.column;
     const EightInts outside = (at_x > plane.width - 1) | (at_y > plane.height - 1) | at_x | at_y;
@@ -79,9 +85,6 @@ struct PlaneSampler {
     }
     number_to(placed.first + begin, first);
   }
-  static PYSTN_HD EightInts whole_number(Eight p, int origin) {
-    return EightInts(p + Whole<float>::origin) - (int(Whole<float>::zero) + origin);
-  }
 
   template <class From>
   static PYSTN_APART void place(const PlaneSampler& sampler, const From& coordinates, int start, int count,
@@ -91,7 +94,7 @@ struct PlaneSampler {
     placed.odd = 0;
     for (int block = 0; block * eight < count; ++block) {
       const int begin = begin_of(block, count);
-      Eight x, y;
+      EightOf<P> x, y;
       if (count < eight)
         from.load_some(start, count, x, y);
       else
@@ -141,12 +144,14 @@ struct PlaneSampler {
   PYSTN_APART void put_odd(const Placed& placed, int block, int count, T* out) const {
     const OddPairs pairs(plane, placed.at_x[block], placed.at_y[block]);
     const PairWeights weights(placed.t_x[block], placed.t_y[block]);
+    const Eight outside = fills ? pairs.share_outside(placed.t_x[block], placed.t_y[block]) : Eight{};
     const bool any = signs_of(pairs.reading());
     const T* from = image;
     for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
       Eight tap[2][2] = {};
       for (int j = 0; any && j < 2; ++j) pairs.read(from, j, tap[j]);
-      store(out, weights.sum(tap), count);
+      const Eight sum = weights.sum(tap);
+      store(out, outside == Eight{} ? sum : sum + outside * fill[c], count);
     }
   }
 
@@ -207,16 +212,15 @@ struct PlaneSampler {
   void put_strip(const SampleJob& job, int64_t n, const Span& strip, T* to, Index to_row) const {
     if (is_stored(job)) {
       const Index row = row_stride(job, job.grid.axis);
-      const float* from =
-          static_cast<const float*>(job.grid.data) + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
+      const P* from = static_cast<const P*>(job.grid.data) + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
       for (int r = 0; r < strip.rows; ++r, from += row, to += to_row)
-        put_row(StoredCoordinates{from}, strip.count, int(strip.row + r) % eight, to);
+        put_row(StoredCoordinates<P>{from}, strip.count, int(strip.row + r) % eight, to);
       return;
     }
     for (int i = 0; i < strip.count; i += strip_pixels) {
       const int count = strip.count - i < strip_pixels ? strip.count - i : strip_pixels;
       const Span some{strip.outer, strip.row, strip.column + i, strip.rows, count};
-      for_each_made_row<strip_pixels>(job, n, some, [&](int r, const auto& from) {
+      for_each_made_row<P, strip_pixels>(job, n, some, [&](int r, const auto& from) {
         put_row(from, count, int(strip.row + r) % eight, to + r * to_row + i);
       });
     }
@@ -249,19 +253,26 @@ struct PlaneSampler {
   }
 };
 
-template <class T, int S, template <class> class Fold>
+template <class T, class P, int S, template <class> class Fold>
 SampleChunk folded_planes(const SampleJob& job) {
-  return job.channels == 1 ? PlaneSampler<T, S, Fold, true>::forward : PlaneSampler<T, S, Fold, false>::forward;
+  return job.channels == 1 ? PlaneSampler<T, P, S, Fold, true>::forward : PlaneSampler<T, P, S, Fold, false>::forward;
+}
+template <class T, class P, int S>
+SampleChunk placed_planes(const SampleJob& job) {
+  return Boundary(job.boundary[0]) == Boundary::border ? folded_planes<T, P, S, Border>(job)
+                                                       : folded_planes<T, P, S, Zeros>(job);
 }
 template <class T, int S>
 SampleChunk sampled_planes(const SampleJob& job) {
-  return Boundary(job.boundary[0]) == Boundary::border ? folded_planes<T, S, Border>(job)
-                                                       : folded_planes<T, S, Zeros>(job);
+  return has_wide_positions(job) ? placed_planes<T, double, S>(job) : placed_planes<T, float, S>(job);
 }
 
 // The body for a forward job on such planes, or null if another has to do it.
 inline SampleChunk planes(const SampleJob& job) {
   if (job.output.type != job.input.type || !fits_planes(job)) return nullptr;
+#if defined(__AVX512F__)
+  if (has_wide_positions(job)) return nullptr;
+#endif
   const Mode mode = Mode(job.kernel[0].mode);
   if (mode == Mode::nearest) {
     switch (job.input.type) {
@@ -274,7 +285,7 @@ inline SampleChunk planes(const SampleJob& job) {
     }
   }
 #if !defined(__AVX512F__)
-  if (!fits_pairs(job)) return nullptr;
+  if (!fits_pairs(job) || (job.fill && Boundary(job.boundary[0]) == Boundary::zeros)) return nullptr;
   switch (job.input.type) {
     case Element::f32:
       return sampled_planes<float, 2>(job);
