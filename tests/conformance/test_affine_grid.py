@@ -185,6 +185,23 @@ def test_out_writes_nothing_beside_it(backend, rng):
         assert np.isnan(backend.numpy(frame)).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_end_where_the_grid_does(backend, rng, dtype):
+    """Rows without gaps are written by whole vectors, of any number of components."""
+    for ndim in (1, 2, 3):
+        for columns in (*range(1, 36), 257, 261):
+            size = (2, 3, columns)[-ndim:]
+            theta = rng.standard_normal((1, ndim, ndim + 1)).astype(dtype)
+            expected = pystn.affine_grid(backend.array(theta), size)
+            frame = backend.array(np.full(64 + expected.size, np.nan, dtype))
+            pystn.affine_grid(backend.array(theta), size, out=frame[32:-32].reshape(expected.shape))
+            found = backend.numpy(frame)
+            np.testing.assert_array_equal(found[32:-32], backend.numpy(expected).ravel())
+            np.testing.assert_allclose(found[32:-32], oracle.affine_grid(theta, size, False).ravel(), atol=1e-5)
+            assert np.isnan(found[:32]).all()
+            assert np.isnan(found[-32:]).all()
+
+
 def test_gradient_of_a_warp_to_its_matrix(backend, rng):
     """The two operations composed: d loss / d theta against differences of the loss."""
     image = rng.standard_normal((2, 3, 20, 22))

@@ -87,6 +87,45 @@ def test_projective_matrices(rng, dtype, mode, options):
                     np.testing.assert_array_equal(few[1], many[1])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("padding_mode", PADDINGS)
+@pytest.mark.parametrize("planes", [1, 3])
+def test_coordinates_of_float64(rng, dtype, mode, padding_mode, planes):
+    """Positions have no other bits than among more planes; weights of linear samples are rounded before they are
+    multiplied, and not after it."""
+    options = options_for(mode, padding_mode)
+    tolerance = 0 if mode == "nearest" else {"float32": 2e-6, "float16": 4e-3}.get(dtype, 1)
+    for size in ((1, 1), (1, 5), (5, 1), (2, 2), (19, 23)):
+        image = drawn(rng, (2, MANY, *size), dtype)
+        for rows, columns in ((1, 1), (3, 7), (2, 8), (5, 9), (3, 28), (2, 300)):
+            grid = drawn_grid(rng, rows, columns).astype(np.float64)
+            grid += 1e-9 * rng.standard_normal(grid.shape)  # of which float32 knows nothing
+            few = pystn.grid_sample(image[:, :planes], grid, **options)
+            many = pystn.grid_sample(image, grid, **options)[:, :planes]
+            np.testing.assert_allclose(few.astype(float), many.astype(float), rtol=0, atol=tolerance)
+            theta = np.eye(3) + 0.4 * rng.standard_normal((2, 3, 3))
+            for warp, matrix in ((pystn.warp_affine, theta[:, :2]), (pystn.warp_projective, theta)):
+                few = warp(image[:, :planes], matrix, (rows, columns), **options)
+                many = warp(image, matrix, (rows, columns), **options)[:, :planes]
+                np.testing.assert_allclose(few.astype(float), many.astype(float), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("mode", MODES)
+def test_positions_of_float64_are_not_rounded(mode, dtype):
+    """On an axis where float32 counts in 1/64 of a pixel: a ramp has the fraction that positions have."""
+    width, columns = 300_000, 40
+    image = np.zeros((1, 1, 2, width), dtype)
+    at = np.linspace(width - 3, width - 2, columns)
+    image[..., -2:] = 100
+    grid = np.stack([at, np.zeros(columns)], -1)[None, None]
+    expected = (at - (width - 3)) * 100
+    expected = np.round(expected / 100) * 100 if mode == "nearest" else expected
+    values = pystn.grid_sample(image, grid, mode, coords="pixel")[0, 0, 0]
+    np.testing.assert_allclose(values.astype(float), expected, rtol=0, atol=0.51 if dtype == "uint8" else 1e-4)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_strides_and_other_pixels_that_are_no_numbers(rng, mode):
     """Images and outputs of any strides; a NaN beside the taps of a pixel is none of its own."""

@@ -295,3 +295,17 @@ def test_every_way_of_the_kernel(backend, rng, matrices, q, points, ndim, dtype,
     # Each matrix has the grid that it has alone.
     alone = pystn.linear_grid(backend.array(theta[-1:].copy()), arrays[1])
     np.testing.assert_array_equal(grid[-1:], backend.numpy(alone))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+@pytest.mark.parametrize("q", [3, 9])
+def test_a_basis_that_no_near_cache_holds(rng, dtype, ndim, q):
+    """Of one matrix it is read function by function; the bits are those of a matrix among others."""
+    theta, basis = rng.standard_normal((2, ndim, q)).astype(dtype), rng.standard_normal((1, q, 150_001)).astype(dtype)
+    together = pystn.linear_grid(theta, basis)
+    for m in range(2):
+        np.testing.assert_array_equal(pystn.linear_grid(theta[m : m + 1], basis)[0], together[m])
+    np.testing.assert_allclose(
+        together[1], (theta[1].astype(float) @ basis[0]).T, rtol=0, atol=100 * np.finfo(dtype).eps
+    )

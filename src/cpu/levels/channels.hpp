@@ -401,12 +401,22 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
       __builtin_prefetch(from + line, 0, 2);
   }
 
-  // Asks for what is read two runs later, where channels are few.
+  // Asks for what is read some rows later, where channels are few: of every fourth pixel, others in each row.
   static PYSTN_HD void prefetch_few(const SampleJob& job, const Span& span, const Pixels<false>& pixels,
                                     const Places& places, int64_t n) {
-    if constexpr (S == 2 && ND == 2)
-      if (job.channels <= 4)
-        prefetch_ahead(job, span, 0, places.first, pixels.are_neighbours, places.image(n), 1, 1, places.stride[1]);
+    if constexpr (S == 2 && ND == 2) {
+      constexpr int apart = 4;
+      constexpr int64_t worthwhile = 1 << 18;  // bytes
+      const int r = int(span.row % strip_rows);
+      const uint64_t end = uint64_t((job.size[0] - 1) * places.stride[0] + (job.size[1] - 1) * places.stride[1]);
+      if (job.channels > 4 || r == 0 || end * sizeof(R) < worthwhile) return;
+      const R* const image = places.image(n);
+      for (int i = r; i < span.count; i += apart) {
+        const uint64_t first = uint64_t(places.first[i]);
+        const uint64_t below = first + strip_rows * (first - uint64_t(places.above[i]));
+        if (pixels.are_neighbours[i] && below < end) __builtin_prefetch(image + below, 0, 2);
+      }
+    }
   }
 
   // Puts the samples of pixels begin <= i < end of a run at `to`, `column` apart.

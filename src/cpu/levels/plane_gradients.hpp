@@ -123,12 +123,9 @@ struct PlaneGradients {
           channel(job.output.channel),
           row(row_stride(job, job.output.axis)) {}
   };
-  void prefetch_samples(const SampleJob& job, const Samples& samples, const Span& strip) const {
-    // After the last of some rows the first of the next ones.
-    const Index next =
-        is_last(job, strip) ? strip.rows * samples.row - strip.column % job.chunk_columns - strip.count : 0;
+  void prefetch_samples(const Samples& samples, const Span& strip) const {
     for (int c = 0; far && c < planes(); ++c)
-      prefetch_next(samples.at + c * samples.channel + next, strip.rows, samples.row, strip.count);
+      prefetch_next(samples.at + c * samples.channel, strip.rows, samples.row, strip.count);
   }
 
   // Sums g slope over the planes of `images`, for the pixels of a row, and times d position / d coordinate.
@@ -249,7 +246,7 @@ struct PlaneGradients {
       here.place(job, n, strip, placed);
       here.prefetch(strip, placed, static_cast<const float*>(job.input.data) + n * job.input.batch, job.input.channel);
       here.prefetch(strip, placed, image, job.grad_input.channel);
-      here.prefetch_samples(job, Samples(job, n, strip), strip);
+      here.prefetch_samples(Samples(job, n, strip), strip);
       here.put_slopes(job, n, n + 1, chunk, strip, placed);
       here.add(job, n, strip, placed, image, terms);
     });
@@ -262,7 +259,7 @@ struct PlaneGradients {
     for_each_strip(job, chunk % chunks_per_image(job), [&](const Span& strip) {
       here.place(job, n0, strip, placed);
       here.prefetch(strip, placed, static_cast<const float*>(job.input.data) + n0 * job.input.batch, job.input.channel);
-      here.prefetch_samples(job, Samples(job, n0, strip), strip);
+      here.prefetch_samples(Samples(job, n0, strip), strip);
       here.put_slopes(job, n0, n1, chunk, strip, placed);
     });
   }
