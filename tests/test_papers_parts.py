@@ -1,5 +1,8 @@
 """Parts of single experiments: what their data and their measures are said to be."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -33,6 +36,19 @@ def test_random_crops_are_inside_of_the_image():
     assert 0.2 <= crops[:, 0].min() < 0.25
     assert 0.65 < crops[:, 0].max() <= 0.7
     assert np.abs(boxes).max() <= 1 + 1e-6
+
+
+def test_looks_are_at_and_beside_digits():
+    bright = np.ones((6, 1, 28, 28), np.float32)
+    settings = SimpleNamespace(smallest_look=0.3, largest_look=0.4, away=0.5, within=0.7, samples=2)
+    black = np.zeros_like(bright)
+    looks = colocalization.looks(bright, np.full(6, 3), black, 10, settings, np.random.default_rng(0))
+    crops, labels = (np.concatenate(parts) for parts in zip(*itertools.islice(looks, 50), strict=True))
+    assert crops.shape == (300, 1, 28, 28)
+    assert set(labels) == {3, 10}
+    share = crops.mean((1, 2, 3))
+    assert share[labels == 3].min() > 0.3  # at least 0.56 of a crop's width, and of its height
+    assert share[labels == 10].max() < 0.75 < share[labels == 3].max()
 
 
 def test_a_correct_crop_covers_the_box():
