@@ -207,6 +207,7 @@ TABLE = (
     Block(BY_MAP, REMAP, GREY, TURNED, channels="last", **SCIPY),
     Block(BY_THETA, BY_MATRIX, (FULL_HD,), TURNED, **OPENCV, quick=True),
     Block(BY_THETA, BY_MATRIX, GREY[1:], TURNED, ("opencv", "scipy", "skimage"), **PIXELS, quick=True),
+    Block(BY_THETA, BY_MATRIX, (GREY[0], FULL_HD), TURNED, kernels=(CUBIC,), **OPENCV, quick=True),
     Block(BY_THETA, BY_MATRIX, IMAGES, SMOOTH, kernels=(LINEAR, CUBIC), **OPENCV),
     Block(BY_THETA, BY_MATRIX, GREY, TURNED, channels="last", **SCIPY),
     Block(BY_THETA, BY_MATRIX, GREY + COLOUR, TURNED, **SKIMAGE),
@@ -222,7 +223,7 @@ TABLE = (
     Block("labels, HWC", REMAP, GREY + COLOUR, TURNED, kernels=OTHERS[:1], **SIXTEEN),
     Block("other borders, HWC", BY_MATRIX, (FULL_HD,), TURNED, kernels=FILLED[:1], **OPENCV, quick=True),
     Block("other borders, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=FILLED[:1] + BORDERS, **OPENCV),
-    Block("matrix of float64, HWC", BY_MATRIX, (FULL_HD,), TURNED, wide_grid=True, **OPENCV, quick=True),
+    Block("matrix of float64, HWC", BY_MATRIX, (GREY[0], FULL_HD), TURNED, wide_grid=True, **OPENCV, quick=True),
     Block(
         "matrix of float64, HWC", BY_MATRIX, GREY + COLOUR, TURNED, kernels=(LINEAR, CUBIC), wide_grid=True, **OPENCV
     ),

@@ -270,6 +270,8 @@ SampleChunk sampled_planes(const SampleJob& job) {
 // The body for a forward job on such planes, or null if another has to do it.
 inline SampleChunk planes(const SampleJob& job) {
   if (job.output.type != job.input.type || !fits_planes(job)) return nullptr;
+  // What is outside reads 0, and the fill value where the coordinate is no number.
+  if (job.fill && Boundary(job.boundary[0]) == Boundary::zeros) return nullptr;
 #if defined(__AVX512F__)
   if (has_wide_positions(job)) return nullptr;
 #endif
@@ -285,7 +287,7 @@ inline SampleChunk planes(const SampleJob& job) {
     }
   }
 #if !defined(__AVX512F__)
-  if (!fits_pairs(job) || (job.fill && Boundary(job.boundary[0]) == Boundary::zeros)) return nullptr;
+  if (!fits_pairs(job)) return nullptr;
   switch (job.input.type) {
     case Element::f32:
       return sampled_planes<float, 2>(job);
