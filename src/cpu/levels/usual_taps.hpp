@@ -1,5 +1,5 @@
-// The taps of nearest, linear, and all kernels that do not fold, for values and first derivatives: all axes in one
-// loop, a shorter way than that of Run, to the same bits. It knows pixels whose taps all are in the image, and those
+// The taps of nearest and linear kernels, all axes in one loop, and of all kernels that do not fold, for values and
+// first derivatives: a shorter way than that of Run, to the same bits. It knows pixels whose taps all are in the image, and those
 // that none is; the few others go the way of sampling.hpp.
 #pragma once
 
