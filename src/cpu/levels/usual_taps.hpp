@@ -1,6 +1,6 @@
 // The taps of nearest and linear kernels, all axes in one loop, and of all kernels that do not fold, for values and
-// first derivatives: a shorter way than that of Run, to the same bits. It knows pixels whose taps all are in the image, and those
-// that none is; the few others go the way of sampling.hpp.
+// first derivatives: a shorter way than that of Run, to the same bits. It knows pixels whose taps all are in the image,
+// and those that none is; the few others go the way of sampling.hpp.
 #pragma once
 
 #if defined(__SSE2__)
@@ -275,6 +275,7 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
   struct ToTheRight : Linear<P> {
     ToTheRight(const SampleJob&, int) {}
   };
+
   // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
   template <class P>
   struct Clipped {
