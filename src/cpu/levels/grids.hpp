@@ -15,8 +15,10 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-constexpr int lattice_segment = 256;  // pixels of a row whose x are computed together
-constexpr int lattice_block = 8;      // that are added to sums of their own
+// Pixels of a row whose x are computed together; of rows that are read from end to end, as processors foresee these;
+// and of those whose x, as doubles of every component, the nearest cache holds.
+constexpr int lattice_segment = 256, long_segment = 4096, near_segment = 1024;
+constexpr int lattice_block = 8;  // that are added to sums of their own
 
 constexpr int whole_blocks(int count) { return (count + lattice_block - 1) / lattice_block * lattice_block; }
 
@@ -67,13 +69,13 @@ inline int64_t end_row(const LatticeJob& job, int64_t row_chunk) {
 
 // Sets x to that of every pixel of a segment from a column on, `times` times; returns how many pixels there are. More
 // of them are set, up to a whole block.
-template <class R, int times>
-inline int set_segment(const LatticeJob& job, int64_t column, R* __restrict x) {
-  const int count = int(job.size[0] - column < lattice_segment ? job.size[0] - column : lattice_segment);
+template <class R, int times, int most, class X>
+inline int set_segment(const LatticeJob& job, int64_t column, X* __restrict x) {
+  const int count = int(job.size[0] - column < most ? job.size[0] - column : most);
   const double first = double(column + job.origin[0]);
   for (int i = 0; i < whole_blocks(count); ++i) {
     const R at = lattice<R>(first + i, job.full[0], job.align_corners);
-    for (int k = 0; k < times; ++k) x[i * times + k] = at;
+    for (int k = 0; k < times; ++k) x[i * times + k] = X(at);
   }
   return count;
 }
@@ -83,7 +85,7 @@ template <class R, class Body>
 inline void for_each_segment(const LatticeJob& job, int64_t row_chunk, Body&& body) {
   alignas(64) R x[lattice_segment];
   for (int64_t column = 0; column < job.size[0]; column += lattice_segment) {
-    const int count = set_segment<R, 1>(job, column, x);
+    const int count = set_segment<R, 1, lattice_segment>(job, column, x);
     for (int64_t row = first_row(job, row_chunk); row < end_row(job, row_chunk); ++row)
       body(LatticeRow<R>(job, row), column, count, x);
   }
@@ -121,7 +123,7 @@ struct AffineLattice {
       for (int first = 0; first < starts; ++first) column[b][first] = load(columns.column[b][first]);
     alignas(64) R x[lattice_segment * ND];
     for (int64_t start = 0; start < job.size[0]; start += lattice_segment) {
-      const int end = ND * set_segment<R, ND>(job, start, x);
+      const int end = ND * set_segment<R, ND, lattice_segment>(job, start, x);
       for (int64_t row = first_row(job, row_chunk); row < end_row(job, row_chunk); ++row) {
         const LatticeRow<R> at(job, row);
         R* const out = grid + at.offset + start * ND;
@@ -168,11 +170,10 @@ struct AffineLattice {
   static bool is_packed(const LatticeJob& job) { return job.grid_component == 1 && job.grid_axis[0] == ND; }
 
   // Sums of g [x, y(, z), 1]^T over a chunk, in double. Those of 8 neighbours on a row are kept apart, as the
-  // components lie in memory: so no addition waits for many others, and the order depends on the shape alone. In place
-  // of x there is the number of blocks before a pixel's: x is linear in this and in the place in the block.
+  // components lie in memory: so no addition waits for many others, and the order depends on the shape alone.
   struct Sums {
     static constexpr int width = int(sizeof(Doubles) / sizeof(double)), count = lattice_block * ND / width;
-    Doubles all[count] = {}, by_block[count] = {}, by_row[ND][count] = {};
+    Doubles at[ND + 1][count] = {};
 
     // Zeros, then ones: from where so many numbers are ones to the end of a block.
     struct LastOnes {
@@ -183,75 +184,88 @@ struct AffineLattice {
     };
 
     void add(const LatticeJob& job, const R* grad, int64_t row_chunk) {
-      const bool packed = is_packed(job);
+      alignas(64) double x[long_segment * ND];
       Doubles moment[count] = {};
-      for (int64_t row = first_row(job, row_chunk); row < end_row(job, row_chunk); ++row) {
-        const LatticeRow<R> at(job, row);
-        Doubles total[count] = {};
-        if (packed)
-          add_packed(grad + at.offset, job.size[0], total, moment);
-        else
-          add_apart(grad + at.offset, job.size[0], job.grid_axis[0], job.grid_component, total, moment);
-        for (int k = 0; k < count; ++k) {
-          all[k] += total[k];
-          for (int b = 1; b < ND; ++b) by_row[b][k] += total[k] * double(at.at[b]);
-        }
+      for (int64_t column = 0; column < job.size[0]; column += long_segment) {
+        const int columns = set_segment<R, ND, long_segment>(job, column, x);
+        int64_t row = first_row(job, row_chunk);
+        if constexpr (ND <= 2)  // of more the sums do not stay in registers
+          if (columns > near_segment)
+            for (; row + 2 <= end_row(job, row_chunk); row += 2)
+              add_rows<2>(job, grad, row, column, x, columns, moment);
+        for (; row < end_row(job, row_chunk); ++row) add_rows<1>(job, grad, row, column, x, columns, moment);
       }
-      for (int k = 0; k < count; ++k) by_block[k] = moment[k];
+      for (int k = 0; k < count; ++k) at[0][k] = moment[k];
     }
 
-    static PYSTN_HD void add_packed(const R* g, int64_t columns, Doubles (&total)[count], Doubles (&moment)[count]) {
-      if (columns < lattice_block) return add_apart(g, columns, ND, 1, total, moment);
-      Doubles block = {};
-      const R* const end = g + columns / lattice_block * lattice_block * ND;
-      for (; g < end; g += lattice_block * ND) {
+    // Of rows that share what is read of x.
+    template <int rows>
+    PYSTN_HD void add_rows(const LatticeJob& job, const R* grad, int64_t row, int64_t column, const double* x,
+                           int columns, Doubles (&moment)[count]) {
+      const LatticeRow<R> first(job, row), last(job, row + rows - 1);
+      const R* const g[2] = {grad + first.offset + column * job.grid_axis[0],
+                             grad + last.offset + column * job.grid_axis[0]};
+      Doubles total[rows][count] = {};
+      if (is_packed(job) && columns >= lattice_block)
+        add_packed<rows>(g, x, columns, total, moment);
+      else
+        for (int r = 0; r < rows; ++r)
+          add_apart(g[r], x, columns, job.grid_axis[0], job.grid_component, total[r], moment);
+      for (int r = 0; r < rows; ++r)
         for (int k = 0; k < count; ++k) {
-          const Doubles value = load_doubles(g + k * width);
-          total[k] += value;
-          moment[k] += value * block;
+          for (int b = 1; b < ND; ++b) at[b][k] += total[r][k] * double((r ? last : first).at[b]);
+          at[ND][k] += total[r][k];
         }
-        block += 1.0;
-      }
-      const int left = int(columns % lattice_block);
-      if (!left) return;
+    }
+
+    template <int rows>
+    static PYSTN_HD void add_packed(const R* const (&g)[2], const double* x, int columns, Doubles (&total)[rows][count],
+                                    Doubles (&moment)[count]) {
+      int i = 0;
+      for (; i + lattice_block <= columns; i += lattice_block)
+        for (int k = 0; k < count; ++k) {
+          const int e = i * ND + k * width;
+          const Doubles along = load_doubles(x + e);
+          for (int r = 0; r < rows; ++r) {
+            const Doubles value = load_doubles(g[r] + e);
+            total[r][k] += value;
+            moment[k] += value * along;
+          }
+        }
+      if (i == columns) return;
       // The last block of the row, and 0 where pixels have been added.
       static constexpr LastOnes last;
-      g -= (lattice_block - left) * ND;
-      block -= double(lattice_block - left) / lattice_block;
+      const double* const ones = last.one + (columns - i) * ND;
       for (int k = 0; k < count; ++k) {
-        const Doubles is_left = load_doubles(last.one + left * ND + k * width), some = load_doubles(g + k * width);
-        const Doubles value = is_left > Doubles{} ? some : Doubles{};
-        total[k] += value;
-        moment[k] += value * block;
+        const int e = (columns - lattice_block) * ND + k * width;
+        const Doubles along = load_doubles(x + e), is_left = load_doubles(ones + k * width);
+        for (int r = 0; r < rows; ++r) {
+          const Doubles some = load_doubles(g[r] + e), value = is_left > Doubles{} ? some : Doubles{};
+          total[r][k] += value;
+          moment[k] += value * along;
+        }
       }
     }
-    static PYSTN_HD void add_apart(const R* g, int64_t columns, int64_t column, int64_t component,
+    static PYSTN_HD void add_apart(const R* g, const double* x, int columns, int64_t column, int64_t component,
                                    Doubles (&total)[count], Doubles (&moment)[count]) {
-      for (int64_t i = 0; i < columns; i += lattice_block) {
+      for (int i = 0; i < columns; i += lattice_block) {
         alignas(64) R some[lattice_block * ND] = {};
         for (int l = 0; l < lattice_block && i + l < columns; ++l)
           for (int a = 0; a < ND; ++a) some[l * ND + a] = g[(i + l) * column + a * component];
         for (int k = 0; k < count; ++k) {
           const Doubles value = load_doubles(some + k * width);
           total[k] += value;
-          moment[k] += value * double(i / lattice_block);
+          moment[k] += value * load_doubles(x + i * ND + k * width);
         }
       }
     }
 
     // Of component a and coordinate b.
-    double sum(const LatticeJob& job, int a, int b) const {
-      double of_all[lattice_block * ND], of_block[lattice_block * ND], of_row[lattice_block * ND], sum = 0;
-      memcpy(of_all, all, sizeof of_all);
-      memcpy(of_block, by_block, sizeof of_block);
-      memcpy(of_row, by_row[b % ND], sizeof of_row);
-      const int64_t last = job.full[0] - 1, steps = job.align_corners ? last : job.full[0];
-      for (int l = 0, e = a; l < lattice_block; ++l, e += ND)
-        sum += b == ND  ? of_all[e]
-               : b > 0  ? of_row[e]
-               : !steps ? 0.0
-                        : (2 * lattice_block * of_block[e] + double(2 * (l + job.origin[0]) - last) * of_all[e]);
-      return b == 0 && steps ? sum / double(steps) : sum;
+    double sum(int a, int b) const {
+      double apart[lattice_block * ND], sum = 0;
+      memcpy(apart, at[b], sizeof apart);
+      for (int l = 0; l < lattice_block; ++l) sum += apart[l * ND + a];
+      return sum;
     }
   };
 
@@ -262,7 +276,7 @@ struct AffineLattice {
     Sums sums;
     sums.add(job, static_cast<const R*>(job.grid) + m * job.grid_matrix, chunk % job.row_chunks);
     for (int a = 0; a < ND; ++a)
-      for (int b = 0; b <= ND; ++b) partial[a * (ND + 1) + b] = sums.sum(job, a, b);
+      for (int b = 0; b <= ND; ++b) partial[a * (ND + 1) + b] = sums.sum(a, b);
   }
 };
 
