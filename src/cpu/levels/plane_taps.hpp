@@ -126,10 +126,10 @@ struct LinearCells {
   EightInts at_x, at_y;
   Eight t_x, t_y;
 
-  template <class Plane, class P>
-  PYSTN_HD LinearCells(const Plane& plane, const EightOf<P>& p_x, const EightOf<P>& p_y) {
-    at_x = place(p_x, t_x) - plane.origin_x;
-    at_y = place(p_y, t_y) - plane.origin_y;
+  template <class Plane>
+  PYSTN_HD LinearCells(const Plane& plane, const EightOf<float>& p_x, const EightOf<float>& p_y) {
+    at_x = place(p_x.part[0], t_x) - plane.origin_x;
+    at_y = place(p_y.part[0], t_y) - plane.origin_y;
   }
   template <class Plane>
   PYSTN_HD EightInts first(const Plane& plane) const {
@@ -142,15 +142,10 @@ struct LinearCells {
   }
 
  private:
-  template <class P>
-  static PYSTN_HD EightInts place(const EightOf<P>& position, Eight& t) {
-    EightOf<P> cell, phase;
-    for (int p = 0; p < EightOf<P>::parts; ++p) {
-      cell.part[p] = floor_of(position.part[p]);
-      phase.part[p] = position.part[p] - cell.part[p];
-    }
-    t = floats(phase);
-    return integers(cell);
+  static PYSTN_HD EightInts place(Eight position, Eight& t) {
+    const Eight cell = Eight(_mm256_floor_ps(__m256(position)));
+    t = position - cell;
+    return __builtin_convertvector(cell, EightInts);
   }
 };
 

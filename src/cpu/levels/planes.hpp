@@ -1,7 +1,7 @@
 // Linear and nearest samples of few planes, eight output pixels at a time: what is known of them is made in registers,
 // and little of it is kept for the pixels that are placed before any is read. Coordinates are stored in pairs or made
-// from a matrix, of float32 or float64; taps outside read 0 or have the fill value. Values are those of sampling.hpp,
-// to the bit where coordinates are of float32: of others weights are multiplied after they are rounded.
+// from a matrix, of float32 or, of the nearest pixel, of float64; taps outside read 0 or have the fill value. Values
+// are those of sampling.hpp.
 //
 // Linear pixels read pairs of neighbours, one load for each. At the image's borders it is a pair in the image, in which
 // the taps are found. What is linear on AVX-512 is not here: there are tiles, and small_lanes.hpp.
@@ -262,9 +262,13 @@ SampleChunk placed_planes(const SampleJob& job) {
   return Boundary(job.boundary[0]) == Boundary::border ? folded_planes<T, P, S, Border>(job)
                                                        : folded_planes<T, P, S, Zeros>(job);
 }
-template <class T, int S>
-SampleChunk sampled_planes(const SampleJob& job) {
-  return has_wide_positions(job) ? placed_planes<T, double, S>(job) : placed_planes<T, float, S>(job);
+template <class T>
+SampleChunk nearest_planes(const SampleJob& job) {
+  return has_wide_positions(job) ? placed_planes<T, double, 1>(job) : placed_planes<T, float, 1>(job);
+}
+template <class T>
+SampleChunk linear_planes(const SampleJob& job) {
+  return placed_planes<T, float, 2>(job);
 }
 
 // The body for a forward job on such planes, or null if another has to do it.
@@ -279,28 +283,28 @@ inline SampleChunk planes(const SampleJob& job) {
   if (mode == Mode::nearest) {
     switch (job.input.type) {
       case Element::u8:
-        return sampled_planes<uint8_t, 1>(job);
+        return nearest_planes<uint8_t>(job);
       case Element::f32:
-        return sampled_planes<uint32_t, 1>(job);
+        return nearest_planes<uint32_t>(job);
       default:
-        return sampled_planes<uint16_t, 1>(job);
+        return nearest_planes<uint16_t>(job);
     }
   }
 #if !defined(__AVX512F__)
-  if (!fits_pairs(job)) return nullptr;
+  if (!fits_pairs(job) || has_wide_positions(job)) return nullptr;
   switch (job.input.type) {
     case Element::f32:
-      return sampled_planes<float, 2>(job);
+      return linear_planes<float>(job);
     case Element::f16:
-      return sampled_planes<Half, 2>(job);
+      return linear_planes<Half>(job);
     case Element::bf16:
-      return sampled_planes<Bfloat, 2>(job);
+      return linear_planes<Bfloat>(job);
     case Element::u8:
-      return sampled_planes<Byte, 2>(job);
+      return linear_planes<Byte>(job);
     case Element::i16:
-      return sampled_planes<short, 2>(job);
+      return linear_planes<short>(job);
     case Element::u16:
-      return sampled_planes<unsigned short, 2>(job);
+      return linear_planes<unsigned short>(job);
     default:
       return nullptr;
   }
