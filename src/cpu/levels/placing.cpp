@@ -2,6 +2,8 @@
 // it in loops over a run's pixels.
 #include <string.h>
 
+#include <type_traits>
+
 #include "axis_table.hpp"
 #include "coordinates.hpp"
 
@@ -41,8 +43,9 @@ PYSTN_APART void weigh_in_lanes(const Kernel& kernel, int count, const R* t, R* 
   using V = typename Vectors<R>::V;
   constexpr int lanes = Vectors<R>::lanes, known = known_taps<Kernel>(&Kernel::taps), room = known ? known : max_taps;
   const int S = known ? known : kernel.taps;
-  // Of `some` pixels from i on; copies of a number of bytes that is not known are calls.
-  const auto weigh = [&](int i, auto some) __attribute__((always_inline)) {
+  // Of a whole vector of pixels from i on, or of what is left: copies of a number of bytes that is not known are calls.
+  const auto weigh = [&](int i, auto whole) __attribute__((always_inline)) {
+    const int some = decltype(whole)::value ? lanes : count - i;
     V x{}, v[room], dv[order >= 1 ? room : 1], d2v[order >= 2 ? room : 1];
     memcpy(&x, t + i, some * sizeof(R));
     kernel.weights(x, v, order >= 1 ? dv : nullptr, order >= 2 ? d2v : nullptr);
@@ -53,8 +56,8 @@ PYSTN_APART void weigh_in_lanes(const Kernel& kernel, int count, const R* t, R* 
     }
   };
   int i = 0;
-  for (; i + lanes <= count; i += lanes) weigh(i, std::integral_constant<int, lanes>());
-  if (i < count) weigh(i, count - i);
+  for (; i + lanes <= count; i += lanes) weigh(i, std::true_type());
+  if (i < count) weigh(i, std::false_type());
 }
 #endif
 
