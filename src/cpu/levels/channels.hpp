@@ -402,8 +402,10 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
   }
 
   // Asks for what is read some rows later, where channels are few: of every fourth pixel, others in each row.
-  static PYSTN_HD void prefetch_few(const SampleJob& job, const Span& span, const Pixels<false>& pixels,
-                                    const Places& places, int64_t n) {
+  static PYSTN_HD void prefetch_few([[maybe_unused]] const SampleJob& job, [[maybe_unused]] const Span& span,
+                                    [[maybe_unused]] const Pixels<false>& pixels, [[maybe_unused]] const Places& places,
+                                    [[maybe_unused]] int64_t n) {
+#if !defined(__AVX512F__)  // as prefetch_ahead
     if constexpr (S == 2 && ND == 2) {
       constexpr int apart = 4;
       constexpr int64_t worthwhile = 1 << 18;  // bytes
@@ -417,6 +419,7 @@ struct ChannelSampler : Sampler<R, R, S, ND> {
         if (pixels.are_neighbours[i] && below < end) __builtin_prefetch(image + below, 0, 2);
       }
     }
+#endif
   }
 
   // Puts the samples of pixels begin <= i < end of a run at `to`, `column` apart.
