@@ -157,12 +157,13 @@ def test_large_images(rng, dtype, mode):
 @pytest.mark.parametrize("padding_mode", PADDINGS)
 @pytest.mark.parametrize("planes", [1, 2, 3, 4])
 @pytest.mark.parametrize("wrt", [("input", "grid"), ("grid",)])
-def test_gradients(rng, padding_mode, planes, wrt):
+@pytest.mark.parametrize("coordinates", ["float32", "float64"])
+def test_gradients(rng, padding_mode, planes, wrt, coordinates):
     options = {**options_for("linear", padding_mode), "wrt": wrt}
     for size in ((1, 1), (1, 5), (5, 1), (2, 2), (19, 23), (300, 310)):
         image = drawn(rng, (2, MANY, *size), "float32")
         for rows, columns in ((1, 1), (3, 7), (2, 8), (5, 9), (9, 28), (2, 64), (6, 150)):
-            grid = drawn_grid(rng, rows, columns)
+            grid = drawn_grid(rng, rows, columns).astype(coordinates)
             cotangent = drawn(rng, (2, MANY, rows, columns), "float32")
             cotangent[:, planes:] = 0
             few = pystn.grid_sample_vjp(cotangent[:, :planes], image[:, :planes], grid, **options)
@@ -174,10 +175,11 @@ def test_gradients(rng, padding_mode, planes, wrt):
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "border"])
 @pytest.mark.parametrize("planes", [1, 3])
-def test_gradients_of_matrices(rng, padding_mode, planes):
+@pytest.mark.parametrize("coordinates", ["float32", "float64"])
+def test_gradients_of_matrices(rng, padding_mode, planes, coordinates):
     image = drawn(rng, (3, MANY, 31, 40), "float32")
     for shape in ((1, 3), (4, 8), (28, 28), (9, 71)):
-        theta = (np.eye(2, 3) + 0.4 * rng.standard_normal((3, 2, 3))).astype(np.float32)
+        theta = (np.eye(2, 3) + 0.4 * rng.standard_normal((3, 2, 3))).astype(coordinates)
         cotangent = drawn(rng, (3, MANY, *shape), "float32")
         cotangent[:, planes:] = 0
         few = pystn.warp_affine_vjp(cotangent[:, :planes], image[:, :planes], theta, shape, padding_mode=padding_mode)

@@ -26,6 +26,13 @@ struct EightOf {
 template <class P>
 using PartOf = typename EightOf<P>::Part;
 
+PYSTN_HD Eight floor_of(Eight x) { return Eight(_mm256_floor_ps(__m256(x))); }
+PYSTN_HD PartOf<double> floor_of(PartOf<double> x) { return PartOf<double>(_mm256_floor_pd(__m256d(x))); }
+
+PYSTN_HD Eight floats(const EightOf<float>& x) { return x.part[0]; }
+PYSTN_HD Eight floats(const EightOf<double>& x) {
+  return Eight(_mm256_set_m128(_mm256_cvtpd_ps(__m256d(x.part[1])), _mm256_cvtpd_ps(__m256d(x.part[0]))));
+}
 // Integers, as the processor rounds: of whole numbers these, else to even ones.
 PYSTN_HD EightInts integers(const EightOf<float>& x) { return EightInts(_mm256_cvtps_epi32(__m256(x.part[0]))); }
 PYSTN_HD EightInts integers(const EightOf<double>& x) {

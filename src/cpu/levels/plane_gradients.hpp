@@ -13,7 +13,8 @@
 
 namespace pystn::PYSTN_LEVEL {
 
-template <template <class> class Fold, bool one_plane>
+// P: of positions.
+template <class P, template <class> class Fold, bool one_plane>
 struct PlaneGradients {
   static constexpr int blocks = strip_pixels / eight;
   static constexpr int apart = StripScatter<float, 2>::apart;
@@ -23,7 +24,8 @@ struct PlaneGradients {
   struct Placed {
     int in_row, count;  // blocks
     alignas(64) int first[strip_pixels];
-    Eight t_x[blocks], t_y[blocks], factor_x[blocks], factor_y[blocks];
+    Phase<P> x[blocks], y[blocks];
+    Eight factor_x[blocks], factor_y[blocks];
     unsigned odd, dark;  // bits of blocks that have taps outside, and none inside
     OddPairs pairs[blocks];
   };
@@ -34,7 +36,7 @@ struct PlaneGradients {
     alignas(64) float of[2][strip_pixels][2];
   };
 
-  Plane<float, Fold> plane;
+  Plane<P, Fold> plane;
   int plane_count;
   bool far;  // the image is larger than what nearer caches hold
 
@@ -52,7 +54,7 @@ struct PlaneGradients {
     const PlaneGradients here = gradients;
     const From from = coordinates;
     for (int i = 0; i < count; i += eight, ++block) {
-      EightOf<float> x, y;
+      EightOf<P> x, y;
       if (count - i < eight)
         from.load_some(i, count - i, x, y);
       else
@@ -60,17 +62,17 @@ struct PlaneGradients {
       here.place_block(x, y, block, placed);
     }
   }
-  PYSTN_HD void place_block(const EightOf<float>& x, const EightOf<float>& y, int block, Placed& placed) const {
-    EightOf<float> factor_x, factor_y;
-    const LinearCells cells(plane, plane.position(plane.by_x, x, factor_x), plane.position(plane.by_y, y, factor_y));
-    placed.factor_x[block] = factor_x.part[0];
-    placed.factor_y[block] = factor_y.part[0];
-    placed.t_x[block] = cells.t_x;
-    placed.t_y[block] = cells.t_y;
+  PYSTN_HD void place_block(const EightOf<P>& x, const EightOf<P>& y, int block, Placed& placed) const {
+    EightOf<P> factor_x, factor_y;
+    const LinearCells<P> cells(plane, plane.position(plane.by_x, x, factor_x), plane.position(plane.by_y, y, factor_y));
+    placed.factor_x[block] = floats(factor_x);
+    placed.factor_y[block] = floats(factor_y);
+    placed.x[block] = cells.x;
+    placed.y[block] = cells.y;
     number_to(placed.first + block * eight, cells.first(plane));
     if (cells.odd(plane)) place_odd(plane, cells, block, placed);
   }
-  static PYSTN_APART void place_odd(const Plane<float, Fold>& plane, const LinearCells& cells, int block,
+  static PYSTN_APART void place_odd(const Plane<P, Fold>& plane, const LinearCells<P>& cells, int block,
                                     Placed& placed) {
     const OddPairs pairs(plane, cells.at_x, cells.at_y);
     placed.pairs[block] = pairs;
@@ -84,13 +86,12 @@ struct PlaneGradients {
     placed.odd = placed.dark = 0;
     if (is_stored(job)) {
       const Index row = row_stride(job, job.grid.axis);
-      const float* from =
-          static_cast<const float*>(job.grid.data) + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
+      const P* from = static_cast<const P*>(job.grid.data) + n * job.grid.batch + offset_of(job, job.grid.axis, strip);
       for (int r = 0; r < strip.rows; ++r, from += row)
-        place_row(*this, StoredCoordinates<float>{from}, strip.count, r * placed.in_row, placed);
+        place_row(*this, StoredCoordinates<P>{from}, strip.count, r * placed.in_row, placed);
       return;
     }
-    for_each_made_row<float, strip_columns>(job, n, strip, [&](int r, const auto& from) {
+    for_each_made_row<P, strip_columns>(job, n, strip, [&](int r, const auto& from) {
       place_row(*this, from, strip.count, r * placed.in_row, placed);
     });
   }
@@ -136,7 +137,7 @@ struct PlaneGradients {
     const Index image_batch = input.batch, image_channel = input.channel;
     const Index batch = samples.batch, channel = samples.channel;
     for (int i = 0; i < count; i += eight, ++block) {
-      const Eight t_x = placed.t_x[block], t_y = placed.t_y[block], s_x = 1.0f - t_x, s_y = 1.0f - t_y;
+      const LinearWeights w(placed.x[block], placed.y[block]);
       const bool odd = placed.odd >> block & 1, dark = placed.dark >> block & 1;
       Eight sum_x{}, sum_y{};
       for (int64_t n = 0; !dark && n < images; ++n)
@@ -150,15 +151,15 @@ struct PlaneGradients {
             read_pairs(from, placed.first + block * eight, tap[0]);
             read_pairs(from + here.plane.row, placed.first + block * eight, tap[1]);
           }
-          Eight slope = -s_y * tap[0][0];
-          slope += s_y * tap[0][1];
-          slope += -t_y * tap[1][0];
-          slope += t_y * tap[1][1];
+          Eight slope = -w.y[0] * tap[0][0];
+          slope += w.y[0] * tap[0][1];
+          slope += -w.y[1] * tap[1][0];
+          slope += w.y[1] * tap[1][1];
           sum_x += g * slope;
-          slope = -s_x * tap[0][0];
-          slope += -t_x * tap[0][1];
-          slope += s_x * tap[1][0];
-          slope += t_x * tap[1][1];
+          slope = -w.x[0] * tap[0][0];
+          slope += -w.x[1] * tap[0][1];
+          slope += w.x[0] * tap[1][0];
+          slope += w.x[1] * tap[1][1];
           sum_y += g * slope;
         }
       if (odd && !dark) {
@@ -211,10 +212,10 @@ struct PlaneGradients {
     for (int b = 0; b < count; ++b) {
       const int block = live[b], i = block % placed.in_row * eight;
       const Eight g = load_eight(cotangent + block / placed.in_row * row + i, columns - i);
-      const Eight t_x = placed.t_x[block], t_y = placed.t_y[block];
-      const Eight w_x[2] = {1.0f - t_x, t_x}, of_row[2] = {g * (1.0f - t_y), g * t_y};
+      const LinearWeights w(placed.x[block], placed.y[block]);
       for (int j = 0; j < 2; ++j) {
-        Eight term[2] = {of_row[j] * w_x[0], of_row[j] * w_x[1]};
+        const Eight of_row = g * w.y[j];
+        Eight term[2] = {of_row * w.x[0], of_row * w.x[1]};
         if (placed.odd >> block & 1) placed.pairs[block].put(j, term);
         store_pairs(terms.of[j][block * eight], term[0], term[1]);
       }
@@ -265,26 +266,32 @@ struct PlaneGradients {
   }
 };
 
-template <template <class> class Fold, bool one_plane>
+template <class Gradients>
 SampleChunk plane_gradients_of(Direction direction) {
-  return direction == Direction::vjp ? PlaneGradients<Fold, one_plane>::vjp : PlaneGradients<Fold, one_plane>::vjp_grid;
+  return direction == Direction::vjp ? Gradients::vjp : Gradients::vjp_grid;
 }
-template <template <class> class Fold>
+template <class P, template <class> class Fold>
 SampleChunk folded_plane_gradients(Direction direction, const SampleJob& job) {
-  return job.channels == 1 ? plane_gradients_of<Fold, true>(direction) : plane_gradients_of<Fold, false>(direction);
+  return job.channels == 1 ? plane_gradients_of<PlaneGradients<P, Fold, true>>(direction)
+                           : plane_gradients_of<PlaneGradients<P, Fold, false>>(direction);
+}
+template <class P>
+SampleChunk placed_plane_gradients(Direction direction, const SampleJob& job) {
+  return Boundary(job.boundary[0]) == Boundary::border ? folded_plane_gradients<P, Border>(direction, job)
+                                                       : folded_plane_gradients<P, Zeros>(direction, job);
 }
 
 // The body for both gradients or that to the grid, or null if another has to do it.
 inline SampleChunk plane_gradients(Direction direction, const SampleJob& job) {
   if (direction != Direction::vjp && direction != Direction::vjp_grid) return nullptr;
-  if (!all_are(Element::f32, job) || has_wide_positions(job) || job.fill) return nullptr;
+  if (!all_are(Element::f32, job) || job.fill) return nullptr;
   if (!fits_planes(job) || !fits_pairs(job)) return nullptr;
   if (Subgradient(job.subgradient) != Subgradient::right) return nullptr;
   if (direction == Direction::vjp)
     for (int a = 0; a < 2; ++a)
       if (job.grad_input.axis[a] != job.input.axis[a]) return nullptr;
-  return Boundary(job.boundary[0]) == Boundary::border ? folded_plane_gradients<Border>(direction, job)
-                                                       : folded_plane_gradients<Zeros>(direction, job);
+  return has_wide_positions(job) ? placed_plane_gradients<double>(direction, job)
+                                 : placed_plane_gradients<float>(direction, job);
 }
 
 }  // namespace pystn::PYSTN_LEVEL

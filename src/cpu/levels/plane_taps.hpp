@@ -121,15 +121,45 @@ struct Plane {
   }
 };
 
+// How far pixels are from the first of two taps on an axis, and what the weights are therefore. Those of positions in
+// float64 are rounded last, so both are kept.
+template <class P>
+struct Phase {
+  Eight t;
+
+  PYSTN_HD void set(const EightOf<float>& phase) { t = phase.part[0]; }
+  PYSTN_HD Eight weight(int k) const { return k ? t : 1.0f - t; }
+};
+template <>
+struct Phase<double> {
+  Eight w[2];
+
+  PYSTN_HD void set(const EightOf<double>& phase) {
+    w[0] = floats({{1.0 - phase.part[0], 1.0 - phase.part[1]}});
+    w[1] = floats(phase);
+  }
+  PYSTN_HD Eight weight(int k) const { return w[k]; }
+};
+
+// The weights of the taps on both axes.
+struct LinearWeights {
+  Eight x[2], y[2];
+
+  template <class P>
+  PYSTN_HD LinearWeights(const Phase<P>& phase_x, const Phase<P>& phase_y)
+      : x{phase_x.weight(0), phase_x.weight(1)}, y{phase_y.weight(0), phase_y.weight(1)} {}
+};
+
 // The cells of linear interpolation that pixels lie in, and where in these.
+template <class P>
 struct LinearCells {
   EightInts at_x, at_y;
-  Eight t_x, t_y;
+  Phase<P> x, y;
 
   template <class Plane>
-  PYSTN_HD LinearCells(const Plane& plane, const EightOf<float>& p_x, const EightOf<float>& p_y) {
-    at_x = place(p_x.part[0], t_x) - plane.origin_x;
-    at_y = place(p_y.part[0], t_y) - plane.origin_y;
+  PYSTN_HD LinearCells(const Plane& plane, const EightOf<P>& p_x, const EightOf<P>& p_y) {
+    at_x = place(p_x, x) - plane.origin_x;
+    at_y = place(p_y, y) - plane.origin_y;
   }
   template <class Plane>
   PYSTN_HD EightInts first(const Plane& plane) const {
@@ -142,10 +172,14 @@ struct LinearCells {
   }
 
  private:
-  static PYSTN_HD EightInts place(Eight position, Eight& t) {
-    const Eight cell = Eight(_mm256_floor_ps(__m256(position)));
-    t = position - cell;
-    return __builtin_convertvector(cell, EightInts);
+  static PYSTN_HD EightInts place(const EightOf<P>& position, Phase<P>& phase) {
+    EightOf<P> cell, t;
+    for (int p = 0; p < EightOf<P>::parts; ++p) {
+      cell.part[p] = floor_of(position.part[p]);
+      t.part[p] = position.part[p] - cell.part[p];
+    }
+    phase.set(t);
+    return integers(cell);
   }
 };
 
@@ -176,9 +210,9 @@ struct OddPairs {
   PYSTN_HD EightInts reading() const { return (in_x[0] | in_x[1]) & (in_y[0] | in_y[1]); }
 
   // The share of the weights that is on taps outside, as core's share_outside has it.
-  PYSTN_HD Eight share_outside(Eight t_x, Eight t_y) const {
+  PYSTN_HD Eight share_outside(const LinearWeights& weights) const {
     Eight inside_x, inside_y;
-    const Eight all_x = sum_of(t_x, in_x, inside_x), all_y = sum_of(t_y, in_y, inside_y);
+    const Eight all_x = sum_of(weights.x, in_x, inside_x), all_y = sum_of(weights.y, in_y, inside_y);
     const Eight share = all_x * all_y - inside_x * inside_y;
     return reading() ? share : spread<Eight>(1.0f);
   }
@@ -198,10 +232,9 @@ struct OddPairs {
   }
 
  private:
-  static PYSTN_HD Eight sum_of(Eight t, const EightInts (&in)[2], Eight& inside) {
-    const Eight s = 1.0f - t;
-    inside = Eight(EightInts(s) & in[0]) + Eight(EightInts(t) & in[1]);
-    return s + t;
+  static PYSTN_HD Eight sum_of(const Eight (&w)[2], const EightInts (&in)[2], Eight& inside) {
+    inside = Eight(EightInts(w[0]) & in[0]) + Eight(EightInts(w[1]) & in[1]);
+    return w[0] + w[1];
   }
 };
 
@@ -209,12 +242,9 @@ struct OddPairs {
 struct PairWeights {
   Eight of[4];
 
-  PYSTN_HD PairWeights(Eight t_x, Eight t_y) {
-    const Eight s_x = 1.0f - t_x, s_y = 1.0f - t_y;
-    of[0] = s_x * s_y;
-    of[1] = t_x * s_y;
-    of[2] = s_x * t_y;
-    of[3] = t_x * t_y;
+  explicit PYSTN_HD PairWeights(const LinearWeights& weights) {
+    for (int j = 0; j < 2; ++j)
+      for (int k = 0; k < 2; ++k) of[2 * j + k] = weights.x[k] * weights.y[j];
   }
   PYSTN_HD Eight sum(const Eight (&tap)[2][2]) const {
     Eight sum = of[0] * tap[0][0];

@@ -1,7 +1,6 @@
 // Linear and nearest samples of few planes, eight output pixels at a time: what is known of them is made in registers,
 // and little of it is kept for the pixels that are placed before any is read. Coordinates are stored in pairs or made
-// from a matrix, of float32 or, of the nearest pixel, of float64; taps outside read 0 or have the fill value. Values
-// are those of sampling.hpp.
+// from a matrix, of float32 or float64; taps outside read 0 or have the fill value. Values are those of sampling.hpp.
 //
 // Linear pixels read pairs of neighbours, one load for each. At the image's borders it is a pair in the image, in which
 // the taps are found. What is linear on AVX-512 is not here: there are tiles, and small_lanes.hpp.
@@ -51,7 +50,7 @@ struct PlaneSampler {
   struct Placed {
     alignas(64) int first[strip_pixels];  // offsets of first taps; of the nearest pixel 0 if it is outside
     EightInts at_x[blocks], at_y[blocks];
-    Eight t_x[blocks], t_y[blocks];
+    Phase<P> x[blocks], y[blocks];
     unsigned odd;                   // bits of blocks that have taps outside
     unsigned char outside[blocks];  // and of pixels
     int64_t ahead;                  // from offsets to those of pixels that are read later, or 0
@@ -61,9 +60,9 @@ struct PlaneSampler {
   }
 
   PYSTN_HD void place_linear(const EightOf<P>& x, const EightOf<P>& y, int block, int begin, Placed& placed) const {
-    const LinearCells cells(plane, plane.position(plane.by_x, x), plane.position(plane.by_y, y));
-    placed.t_x[block] = cells.t_x;
-    placed.t_y[block] = cells.t_y;
+    const LinearCells<P> cells(plane, plane.position(plane.by_x, x), plane.position(plane.by_y, y));
+    placed.x[block] = cells.x;
+    placed.y[block] = cells.y;
     number_to(placed.first + begin, cells.first(plane));
     if (!cells.odd(plane)) return;
     placed.odd |= 1u << block;
@@ -130,7 +129,7 @@ struct PlaneSampler {
   }
   // Eight pixels, or fewer that are a row.
   PYSTN_HD void put_linear(const Placed& placed, int block, int begin, int count, T* out) const {
-    const PairWeights weights(placed.t_x[block], placed.t_y[block]);
+    const PairWeights weights({placed.x[block], placed.y[block]});
     const T* from = image;
     for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
       Eight tap[2][2];
@@ -143,8 +142,9 @@ struct PlaneSampler {
   // The same where some taps are outside.
   PYSTN_APART void put_odd(const Placed& placed, int block, int count, T* out) const {
     const OddPairs pairs(plane, placed.at_x[block], placed.at_y[block]);
-    const PairWeights weights(placed.t_x[block], placed.t_y[block]);
-    const Eight outside = fills ? pairs.share_outside(placed.t_x[block], placed.t_y[block]) : Eight{};
+    const LinearWeights of_axes(placed.x[block], placed.y[block]);
+    const PairWeights weights(of_axes);
+    const Eight outside = fills ? pairs.share_outside(of_axes) : Eight{};
     const bool any = signs_of(pairs.reading());
     const T* from = image;
     for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
@@ -262,13 +262,9 @@ SampleChunk placed_planes(const SampleJob& job) {
   return Boundary(job.boundary[0]) == Boundary::border ? folded_planes<T, P, S, Border>(job)
                                                        : folded_planes<T, P, S, Zeros>(job);
 }
-template <class T>
-SampleChunk nearest_planes(const SampleJob& job) {
-  return has_wide_positions(job) ? placed_planes<T, double, 1>(job) : placed_planes<T, float, 1>(job);
-}
-template <class T>
-SampleChunk linear_planes(const SampleJob& job) {
-  return placed_planes<T, float, 2>(job);
+template <class T, int S>
+SampleChunk sampled_planes(const SampleJob& job) {
+  return has_wide_positions(job) ? placed_planes<T, double, S>(job) : placed_planes<T, float, S>(job);
 }
 
 // The body for a forward job on such planes, or null if another has to do it.
@@ -283,28 +279,28 @@ inline SampleChunk planes(const SampleJob& job) {
   if (mode == Mode::nearest) {
     switch (job.input.type) {
       case Element::u8:
-        return nearest_planes<uint8_t>(job);
+        return sampled_planes<uint8_t, 1>(job);
       case Element::f32:
-        return nearest_planes<uint32_t>(job);
+        return sampled_planes<uint32_t, 1>(job);
       default:
-        return nearest_planes<uint16_t>(job);
+        return sampled_planes<uint16_t, 1>(job);
     }
   }
 #if !defined(__AVX512F__)
-  if (!fits_pairs(job) || has_wide_positions(job)) return nullptr;
+  if (!fits_pairs(job)) return nullptr;
   switch (job.input.type) {
     case Element::f32:
-      return linear_planes<float>(job);
+      return sampled_planes<float, 2>(job);
     case Element::f16:
-      return linear_planes<Half>(job);
+      return sampled_planes<Half, 2>(job);
     case Element::bf16:
-      return linear_planes<Bfloat>(job);
+      return sampled_planes<Bfloat, 2>(job);
     case Element::u8:
-      return linear_planes<Byte>(job);
+      return sampled_planes<Byte, 2>(job);
     case Element::i16:
-      return linear_planes<short>(job);
+      return sampled_planes<short, 2>(job);
     case Element::u16:
-      return linear_planes<unsigned short>(job);
+      return sampled_planes<unsigned short, 2>(job);
     default:
       return nullptr;
   }

@@ -337,9 +337,9 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
       within &= Flag(int(offset) <= last_first);
       if constexpr (multiplied) {
         for (int k = 0; k < tables; ++k) {
-          P all_axes = P(1);
-          for (int a = 0, rest = k; a < ND; ++a, rest /= S) all_axes *= weight[a][rest % S];
-          product[k][i] = R(all_axes);
+          R all_axes = R(weight[0][k % S]);
+          for (int a = 1, rest = k / S; a < ND; ++a, rest /= S) all_axes *= R(weight[a][rest % S]);
+          product[k][i] = all_axes;
         }
       } else if constexpr (S > 1) {
         for (int a = 0; a < ND; ++a)
