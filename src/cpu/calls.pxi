@@ -140,7 +140,7 @@ cdef class Call(Holder):
         source.batch = 0 if job.grid_batch == 1 else count
         source.chunks_per_matrix = max(1, job.outer // job.planes * job.row_chunks * job.column_chunks // max(1, count))
         source.chunks_per_group = (source.chunks_per_matrix + GROUPS - 1) // GROUPS
-        if self.pixels() >= PARALLEL_FROM and job.rows >= 16:  # each column often, whose coordinate is a quotient
+        if job.batch * self.pixels() >= PARALLEL_FROM and job.rows >= 16:  # each column often, and a quotient
             wide = not job.single or job.grid_type == Element.f64
             columns = self.hold(np.empty(source.size[0], np.float64 if wide else np.float32))
             level.target_columns(job[0], cnp.PyArray_DATA(columns))

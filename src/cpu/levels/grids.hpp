@@ -5,10 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-#if defined(__GNUC__) && defined(__AVX__)
-#include <immintrin.h>
-#endif
-
 #include "coordinates.hpp"
 #include "job.hpp"
 #include "vectors.hpp"
@@ -21,28 +17,6 @@ constexpr int lattice_segment = 256, long_segment = 4096, near_segment = 1024;
 constexpr int lattice_block = 8;  // that are added to sums of their own
 
 constexpr int whole_blocks(int count) { return (count + lattice_block - 1) / lattice_block * lattice_block; }
-
-using Doubles = Vectors<double>::V;
-
-PYSTN_HD Doubles load_doubles(const double* from) {
-  Doubles v;
-  memcpy(&v, from, sizeof v);
-  return v;
-}
-PYSTN_HD Doubles load_doubles(const float* from) {
-#if defined(__GNUC__) && defined(__AVX512F__)  // compilers make two halves
-  return Doubles(_mm512_cvtps_pd(_mm256_loadu_ps(from)));
-#elif defined(__GNUC__) && defined(__AVX__)
-  return Doubles(_mm256_cvtps_pd(_mm_loadu_ps(from)));
-#elif defined(__GNUC__)
-  typedef float Floats __attribute__((vector_size(sizeof(Doubles) / 2)));
-  Floats v;
-  memcpy(&v, from, sizeof v);
-  return __builtin_convertvector(v, Doubles);
-#else
-  return *from;
-#endif
-}
 
 // Where a row of the lattice starts, and its normalised coordinates but x.
 template <class R>

@@ -6,6 +6,7 @@
 
 #include "coordinates.hpp"
 #include "span.hpp"
+#include "vectors.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -133,7 +134,7 @@ PYSTN_APART void add_to_matrix(const SampleJob& job, int64_t n, int64_t chunk, c
         for (int i = 0; i < span.count; ++i) wide[a][i] = g[a][i];
       return add_to_matrix(job, n, chunk, span, wide);
     }
-  constexpr int lanes = 8;
+  constexpr int lanes = 8, width = Vectors<double>::lanes, parts = lanes / width;
   alignas(64) R x[columns], through[3][columns];
   const LatticeSpan<R> lattice(job, n, span);
   target_columns(job, span.column, span.count, x);
@@ -157,16 +158,20 @@ PYSTN_APART void add_to_matrix(const SampleJob& job, int64_t n, int64_t chunk, c
   }
   double* to = sums_of(job, chunk);
   for (int r = 0; r < rows; ++r, to += ND + 1) {
-    double totals[lanes] = {}, moments[lanes] = {}, total = 0, moment = 0;
+    Doubles totals[parts] = {}, moments[parts] = {};
     for (int i = span.count; i < padded; ++i) through[r][i] = x[i] = R(0);
     for (int i = 0; i < padded; i += lanes)
-      for (int l = 0; l < lanes; ++l) {
-        totals[l] += double(through[r][i + l]);
-        moments[l] += double(through[r][i + l]) * double(x[i + l]);
+      for (int k = 0; k < parts; ++k) {
+        const Doubles value = load_doubles(through[r] + i + k * width);
+        totals[k] += value;
+        moments[k] += value * load_doubles(x + i + k * width);
       }
+    double of_lane[2][lanes], total = 0, moment = 0;
+    memcpy(of_lane[0], totals, sizeof totals);
+    memcpy(of_lane[1], moments, sizeof moments);
     for (int l = 0; l < lanes; ++l) {
-      total += totals[l];
-      moment += moments[l];
+      total += of_lane[0][l];
+      moment += of_lane[1][l];
     }
     to[0] += moment;
     for (int b = 1; b < ND; ++b) to[b] += total * double(lattice.at[b]);

@@ -1,6 +1,12 @@
 // The widest vectors that the instruction set has, one number a lane.
 #pragma once
 
+#include <string.h>
+
+#if defined(__GNUC__) && defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #include "portability.hpp"
 
 namespace pystn::PYSTN_LEVEL {
@@ -37,5 +43,28 @@ struct Vectors {
   static constexpr int lanes = 1;
 };
 #endif
+
+// A vector of doubles, from as many numbers.
+using Doubles = Vectors<double>::V;
+
+PYSTN_HD Doubles load_doubles(const double* from) {
+  Doubles v;
+  memcpy(&v, from, sizeof v);
+  return v;
+}
+PYSTN_HD Doubles load_doubles(const float* from) {
+#if defined(__GNUC__) && defined(__AVX512F__)  // compilers make two halves
+  return Doubles(_mm512_cvtps_pd(_mm256_loadu_ps(from)));
+#elif defined(__GNUC__) && defined(__AVX__)
+  return Doubles(_mm256_cvtps_pd(_mm_loadu_ps(from)));
+#elif defined(__GNUC__)
+  typedef float Floats __attribute__((vector_size(sizeof(Doubles) / 2)));
+  Floats v;
+  memcpy(&v, from, sizeof v);
+  return __builtin_convertvector(v, Doubles);
+#else
+  return *from;
+#endif
+}
 
 }  // namespace pystn::PYSTN_LEVEL
