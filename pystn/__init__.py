@@ -210,7 +210,7 @@ from pystn.systems import (
     SpatialTransformer,
 )
 from pystn.threads import get_num_threads, num_threads, set_num_threads
-from pystn.transforms import identity_params, tiled_params
+from pystn.transforms import MatrixTransform, identity_params, tiled_params
 from pystn.warping import (
     warp_affine,
     warp_affine_jvp,
@@ -236,6 +236,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "InverseCompositionalSpatialTransformer",
     "Lanczos",
     "Linear",
+    "MatrixTransform",
     "MipMap",
     "Nearest",
     "ParallelSpatialTransformer",

@@ -1,27 +1,34 @@
-"""Transforms by name: how many parameters they have, those of the identity, those that tile the plane."""
+"""Transforms by matrices: how these are made of parameters, those of the identity, those that tile the plane."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from inspect import signature
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pystn.grids.family import Family
+from pystn.matrices import lie_parameters, logm
+from pystn.matrices.builders import check_attention, check_similarity
+from pystn.matrices.lie import GROUPS, host_basis
+from pystn.options import one_of
 from pystn.typing import Array
 from pystn.validation import count as at_least
 
-__all__ = ["TRANSFORMS", "Transform", "identity_params", "named", "tiled_params"]
+__all__ = ["TRANSFORMS", "MatrixTransform", "identity_params", "named", "tiled_params"]
 
 
-class Transform(NamedTuple):
-    """A transform by matrices: what makes them of parameters, and the parameters of a box."""
+class Kind(NamedTuple):
+    """What a transform by matrices is: what makes them of parameters, and the parameters of a box."""
 
-    build: str | None  # the operation; None where parameters are the entries of the matrix
+    steps: tuple[tuple[str, dict[str, Any]], ...]  # operations in their order; none if parameters are the entries
     box: Callable[[Any, Any], Any]  # parameters that map [-1, 1] to centre + scale * [-1, 1], both (ndim,)
     counts: dict[int, tuple[int, ...]]  # by the dimension, how many parameters there may be, the usual number first
-    scales: str | None = "each"  # whether a box may have a scale on "each" axis, "one" for all, or None but 1
+    scales: str | None = "each"  # of boxes: "each" axis has its own, "one" is for all, None for that of the transform
+    projective: bool = False
 
     def identity(self, ndim: int) -> np.ndarray[Any, Any]:
         return np.asarray(self.box(np.zeros(ndim), np.ones(ndim)), np.float64)
@@ -32,56 +39,166 @@ def still(centre: Any) -> Any:
     return np.zeros(len(centre) * (len(centre) - 1) // 2)
 
 
+def attention(scale: str | float = "isotropic") -> Kind:
+    check_attention(np.zeros(2), scale)  # two parameters may be of any scale
+    steps = (("attention_matrix", {"scale": scale}),)
+    if scale == "isotropic":
+        return Kind(steps, lambda centre, size: np.r_[size[0], centre], {1: (2,), 2: (3,), 3: (4,)}, "one")
+    if scale == "anisotropic":
+        return Kind(steps, lambda centre, size: np.r_[size, centre], {1: (2,), 2: (4,), 3: (6,)})
+    return Kind(steps, lambda centre, size: centre, {1: (1,), 2: (2,), 3: (3,)}, None)
+
+
+def similarity(form: str = "angle") -> Kind:
+    check_similarity(np.zeros(4), form)
+    boxes = {
+        "angle": lambda centre, scale: np.r_[still(centre), scale[0], centre],
+        "linear": lambda centre, scale: np.r_[scale[0] - 1, 0, centre],
+        "log2": lambda centre, scale: np.r_[still(centre), np.log2(scale[0]), centre / scale],
+    }
+    counts: dict[int, tuple[int, ...]] = {2: (4,)} if form == "linear" else {2: (4,), 3: (7, 8)}
+    return Kind((("similarity_matrix", {"form": form}),), boxes[form], counts, "one")
+
+
+def exponential(group: str) -> Kind:
+    one_of("group", group, GROUPS)
+    _, columns, count = host_basis(group).shape
+    projective = group == "sl3"
+
+    def box(centre: Any, scale: Any) -> Any:
+        matrix = np.c_[np.diag(scale), centre]
+        if projective:  # of determinant 1
+            matrix = np.r_[matrix, [[0, 0, 1]]] / prod(scale) ** (1 / 3)
+        return lie_parameters(logm(matrix), group)
+
+    scales = {"se": None, "sim": "one"}.get(group[:-1], "each")
+    return Kind((("lie_generator", {"group": group}), ("expm", {})), box, {columns - 1: (count,)}, scales, projective)
+
+
 # In three dimensions rotations may be quaternions, of one number more.
-TRANSFORMS = {
-    "translation": Transform(
-        "translation_matrix", lambda centre, scale: centre, {1: (1,), 2: (2,), 3: (3,)}, scales=None
+KINDS: dict[str, Callable[..., Kind]] = {
+    "translation": lambda: Kind(
+        (("translation_matrix", {}),), lambda centre, scale: centre, {1: (1,), 2: (2,), 3: (3,)}, None
     ),
-    "attention": Transform(
-        "attention_matrix", lambda centre, scale: np.r_[scale[0], centre], {1: (2,), 2: (3,), 3: (4,)}, scales="one"
+    "attention": attention,
+    "rotation": lambda: Kind(
+        (("rotation_matrix", {}),), lambda centre, scale: still(centre), {2: (1,), 3: (3, 4)}, None
     ),
-    "rotation": Transform("rotation_matrix", lambda centre, scale: still(centre), {2: (1,), 3: (3, 4)}, scales=None),
-    "rigid": Transform(
-        "rigid_matrix", lambda centre, scale: np.r_[still(centre), centre], {2: (3,), 3: (6, 7)}, scales=None
+    "rigid": lambda: Kind(
+        (("rigid_matrix", {}),), lambda centre, scale: np.r_[still(centre), centre], {2: (3,), 3: (6, 7)}, None
     ),
-    "similarity": Transform(
-        "similarity_matrix",
-        lambda centre, scale: np.r_[still(centre), scale[0], centre],
-        {2: (4,), 3: (7, 8)},
-        scales="one",
+    "similarity": similarity,
+    "affine": lambda: Kind(
+        (), lambda centre, scale: np.c_[np.diag(scale), centre].ravel(), {1: (2,), 2: (6,), 3: (12,)}
     ),
-    "affine": Transform(
-        None, lambda centre, scale: np.c_[np.diag(scale), centre].ravel(), {1: (2,), 2: (6,), 3: (12,)}
+    "projective": lambda: Kind(
+        (("projective_matrix", {}),),
+        lambda centre, scale: np.r_[np.c_[np.diag(scale), centre].ravel(), 0, 0],
+        {2: (8,)},
+        projective=True,
     ),
-    "projective": Transform(
-        "projective_matrix", lambda centre, scale: np.r_[np.c_[np.diag(scale), centre].ravel(), 0, 0], {2: (8,)}
-    ),
+    "exponential": exponential,
 }
 
 
-def named(transform: Any, ndim: int | None = None, others: str = ", a family's object or a callable") -> Transform:
-    """The transform of that name, in `ndim` dimensions if they are known; `others` are what else it might have been."""
-    if not isinstance(transform, str) or transform not in TRANSFORMS:
+class MatrixTransform:
+    """Transform by matrices, with options: what the systems take where a name says too little.
+
+    Parameters
+    ----------
+    name : str
+        "translation", "attention", "rotation", "rigid", "similarity", "affine" or "projective", as the systems take
+        them; or "exponential": coordinates in a Lie algebra, ``expm(lie_generator(params, group))``, of which zeros are
+        the identity.
+    **options
+        For "attention" `scale`, of `attention_matrix`: "anisotropic", or a number that is fixed. For "similarity"
+        `form`, of `similarity_matrix`. For "exponential" `group`, of `lie_generator`; it has no default.
+
+    Attributes
+    ----------
+    name : str
+    options : dict
+
+    Raises
+    ------
+    TypeError
+        If an option is not of that kind, or missing.
+    ValueError
+        If there is no such transform, or an option is not among its values.
+
+    See Also
+    --------
+    SpatialTransformer
+    identity_params, tiled_params : parameters to start from.
+
+    Examples
+    --------
+    Windows of half the size of the input, wherever a network says (Jaderberg et al., 2015, section 4.3):
+
+    >>> import numpy as np
+    >>> import pystn
+    >>> window = pystn.MatrixTransform("attention", scale=0.5)
+    >>> image = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> pystn.SpatialTransformer(lambda image: np.array([[0.5, -0.5]]), window, (2, 2))(image)
+    array([[[[2., 3.],
+             [6., 7.]]]])
+
+    Similarities that are invertible wherever training leads:
+
+    >>> pystn.identity_params(pystn.MatrixTransform("exponential", group="sim2"))
+    array([0., 0., 0., 0.])
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        one_of("transform", name, tuple(KINDS))
+        try:
+            signature(KINDS[name]).bind(**options)
+        except TypeError as error:
+            raise TypeError(f"transform {name!r}: {error}") from None
+        self.name, self.options = name, options
+        self.kind = KINDS[name](**options)
+
+    def __repr__(self) -> str:
+        return f"MatrixTransform({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in self.options.items())])})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(MatrixTransform, self.name, **self.options), ()  # made again: a kind has functions without names
+
+
+TRANSFORMS = {name: kind() for name, kind in KINDS.items() if name != "exponential"}  # those that are names alone
+
+
+def named(
+    transform: Any, ndim: int | None = None, others: str = ", a MatrixTransform, a family's object or a callable"
+) -> Kind:
+    """The kind of a transform by matrices, in `ndim` dimensions if they are known; `others` are what else there is."""
+    if isinstance(transform, MatrixTransform):
+        found = transform.kind
+    elif isinstance(transform, str) and transform in TRANSFORMS:
+        found = TRANSFORMS[transform]
+    else:
         expected = ", ".join(map(repr, TRANSFORMS)) + others
         raise ValueError(f"unknown transform: expected one of {expected}, got {transform!r}")
-    found = TRANSFORMS[transform]
     if ndim is not None and ndim not in found.counts:
         raise ValueError(f"there is no transform {transform!r} in {ndim} dimensions")
     return found
 
 
-def identity_params(transform: str | Family = "affine", ndim: int = 2, dtype: Any = np.float64) -> Array:
+def identity_params(
+    transform: str | MatrixTransform | Family = "affine", ndim: int = 2, dtype: Any = np.float64
+) -> Array:
     """Parameters of the transform that moves nothing, where training starts.
 
     The last layer of a localisation network gets weights of zero and these as its bias (Jaderberg et al., 2015).
 
     Parameters
     ----------
-    transform : str or family, default "affine"
-        "translation", "attention", "rotation", "rigid", "similarity", "affine" or "projective"; or an object of a
-        family of grids, as ``pystn.ThinPlateSpline(...)``.
+    transform : str, MatrixTransform or family, default "affine"
+        "translation", "attention", "rotation", "rigid", "similarity", "affine" or "projective", or one of them with
+        options; or an object of a family of grids, as ``pystn.ThinPlateSpline(...)``. Of an attention whose scale is
+        fixed, the window in the middle.
     ndim : {1, 2, 3}, default 2
-        Number of dimensions of a named transform.
+        Number of dimensions of a transform by matrices.
     dtype : default float64
 
     Returns
@@ -107,12 +224,15 @@ def identity_params(transform: str | Family = "affine", ndim: int = 2, dtype: An
     if isinstance(transform, Family):
         values = transform.identity()[0]
     else:
-        values = named(transform, ndim, " or a family's object").identity(ndim)
+        values = named(transform, ndim, ", a MatrixTransform or a family's object").identity(ndim)
     return np.array(values, dtype).ravel()
 
 
 def tiled_params(
-    count: int | Sequence[int], transform: str = "attention", ndim: int = 2, dtype: Any = np.float64
+    count: int | Sequence[int],
+    transform: str | MatrixTransform = "attention",
+    ndim: int = 2,
+    dtype: Any = np.float64,
 ) -> Array:
     """Parameters of transforms that each see a tile of the input, where training of parallel transformers starts.
 
@@ -124,10 +244,10 @@ def tiled_params(
     count : int or sequence of int
         How many transforms, or how many tiles along x[, y[, z]]. A number is laid out as squarely as its divisors
         allow, the longer side along x: 4 is 2 x 2, 6 is 3 x 2, 3 is 3 x 1.
-    transform : str, default "attention"
-        As `identity_params` takes it, but no rotation, and no family. Translations and rigid transforms see windows
-        of the size of the input, about the centres of the tiles; those of one scale for all axes squares that cover
-        them.
+    transform : str or MatrixTransform, default "attention"
+        As `identity_params` takes it, but no rotation, and no family. Those of one scale for all axes see squares that
+        cover the tiles; translations, rigid transforms and attention of a fixed scale windows of their own size about
+        the centres.
     ndim : {1, 2, 3}, default 2
     dtype : default float64
 
@@ -157,8 +277,8 @@ def tiled_params(
            [ 0.5, -0.5,  0.5],
            [ 0.5,  0.5,  0.5]])
     """
-    by_matrix = named(transform, ndim, others="")
-    if transform == "rotation":
+    kind = named(transform, ndim, others=" or a MatrixTransform")
+    if getattr(transform, "name", transform) == "rotation":
         raise ValueError("a rotation moves no window: expected a transform with a translation, got 'rotation'")
     if isinstance(count, (tuple, list)):
         if len(count) != ndim:
@@ -167,12 +287,12 @@ def tiled_params(
     else:
         tiles = squarely(at_least("count", count, 1), ndim)
     scale = 1 / np.array(tiles, float)
-    if by_matrix.scales == "one":
-        scale = np.full(ndim, scale.max())
+    if kind.scales != "each":
+        scale = np.full(ndim, scale.max() if kind.scales == "one" else 1.0)
     centres = np.stack(
         np.meshgrid(*((2 * np.arange(n) + 1) / n - 1 for n in reversed(tiles)), indexing="ij")[::-1], axis=-1
     ).reshape(prod(tiles), ndim)
-    return np.array([by_matrix.box(centre, scale) for centre in centres], dtype)
+    return np.array([kind.box(centre, scale) for centre in centres], dtype)
 
 
 def squarely(count: int, ndim: int) -> list[int]:

@@ -8,7 +8,7 @@ import numpy as np
 from localizations import Linear, Tanh, rebuilt
 
 import pystn
-from pystn.transforms import TRANSFORMS
+from pystn.transforms import TRANSFORMS, MatrixTransform, named
 
 SIZES = {1: (9,), 2: (6, 7), 3: (4, 5, 4)}
 BATCH, CHANNELS = 2, 2
@@ -34,10 +34,41 @@ class Wave:
         return np.stack([(grad_grid * self.lattice).sum((-3, -2, -1)), bend], -1)
 
 
+class Shear:
+    """A transform by a function of matrices: sheared along x by one parameter, along y by the other's square."""
+
+    def __init__(self, array=np.asarray):
+        self.still, self.x, self.y = array(np.eye(2, 3)), array(np.eye(2, 3, 1)), array(np.eye(2, 3, -1))
+
+    def on(self, array):
+        return Shear(array)
+
+    def __call__(self, parameters):
+        x, y = (parameters[..., k][..., None, None] for k in (0, 1))
+        return self.still + self.x * x + self.y * y**2
+
+    def vjp(self, grad, parameters):
+        y = 2 * parameters[..., 1] * (grad * self.y).sum((-2, -1))
+        return np.stack([(grad * self.x).sum((-2, -1)), y], -1)
+
+
 SPLINE = pystn.ThinPlateSpline(pystn.control_points((3, 3)), (5, 6))
 FREE_FORM = pystn.FreeFormDeformation((4, 4), SIZES[2])
 WAVE = Wave((5, 6))
-STARTS = {id(WAVE): np.array([0.05, 0.3])}
+SHEAR = Shear()
+STARTS = {id(WAVE): np.array([0.05, 0.3]), id(SHEAR): np.array([0.1, 0.4])}
+WINDOW = MatrixTransform("attention", scale=0.5)
+SIM2, SL3 = (MatrixTransform("exponential", group=group) for group in ("sim2", "sl3"))
+WITH_OPTIONS = [
+    MatrixTransform("attention", scale="anisotropic"),
+    WINDOW,
+    MatrixTransform("similarity", form="linear"),
+    MatrixTransform("similarity", form="log2"),
+    SIM2,
+    SL3,
+    *[MatrixTransform("exponential", group=group) for group in ("se2", "aff2", "se3", "sim3", "aff3")],
+]
+BY_MATRICES = [(transform, ndim) for transform in (*TRANSFORMS, *WITH_OPTIONS) for ndim in named(transform).counts]
 
 
 def start(transform, ndim=2):
@@ -83,9 +114,7 @@ class Case:
     def build(self, networks, module=pystn, array=np.asarray):
         """The system of a module, on arrays that `array` makes of NumPy's."""
         several = isinstance(self.transform, tuple)
-        transforms = [
-            t.on(array) if isinstance(t, Wave) else t for t in (self.transform if several else [self.transform])
-        ]
+        transforms = [t.on(array) if hasattr(t, "on") else t for t in (self.transform if several else [self.transform])]
         given = networks[0] if self.single else networks
         return getattr(module, self.system)(given, transforms if several else transforms[0], **self.options)
 
@@ -107,7 +136,8 @@ def single(name, transform, ndim=2, leading=(), **options):
 
 
 def parallel(name, transform, leading=None, count=2, **options):
-    starts = pystn.tiled_params(count) if transform == "attention" else [start(transform)] * count
+    tiled = transform in ("attention", WINDOW)
+    starts = pystn.tiled_params(count, transform) if tiled else [start(transform)] * count
     if leading is None:
         stages = [(begin, (), SIZES[2]) for begin in starts]
     else:
@@ -118,7 +148,7 @@ def parallel(name, transform, leading=None, count=2, **options):
 
 def cascade(name, transform, count=3, ndim=2, **options):
     several = isinstance(transform, tuple)
-    sizes = {t.size for t in (transform if several else [transform]) if not isinstance(t, str)}
+    sizes = {t.size for t in (transform if several else [transform]) if hasattr(t, "size")}
     size = options.get("size", sizes.pop() if sizes else SIZES[ndim])
     starts = [start(t, ndim) for t in (transform if several else [transform] * count)]
     stages = [(begin, (), SIZES[ndim] if k == 0 else size) for k, begin in enumerate(starts)]
@@ -132,19 +162,25 @@ def hierarchical(name, transform, sizes, **options):
 
 
 def refining(name, transform, steps=3, ndim=2, initial=None, **options):
-    size = options.get("size", SIZES[ndim] if isinstance(transform, str) else transform.size)
+    size = options.get("size", getattr(transform, "size", SIZES[ndim]))
     options = {"mode": "cubic", "steps": steps, **options}
     stages = [(start(transform, ndim), (), size)]
     return Case(name, "InverseCompositionalSpatialTransformer", stages, transform, options, ndim, initial, True)
 
 
-NAMED = [(name, ndim) for name, transform in TRANSFORMS.items() for ndim in transform.counts]
 FRAME = np.array([[0.7, 0.05, 0.1], [0.0, 0.75, -0.05]])
 AFFINE = np.eye(2, 3) + np.random.default_rng(5).uniform(-0.15, 0.15, (BATCH, 2, 3))
 PROJECTIVE = np.eye(3) + np.random.default_rng(6).uniform(-0.1, 0.1, (BATCH, 3, 3))
 
 CASES = [
-    *[single(f"{name}-{ndim}d", name, ndim) for name, ndim in NAMED],
+    *[single(f"{name}-{ndim}d", name, ndim) for name, kind in TRANSFORMS.items() for ndim in kind.counts],
+    single("attention-anisotropic", WITH_OPTIONS[0]),
+    single("attention-fixed", WINDOW, ndim=3),
+    single("similarity-linear", WITH_OPTIONS[2]),
+    single("similarity-log2", WITH_OPTIONS[3], ndim=3),
+    single("exponential", SIM2, leading=(2,)),
+    single("exponential-projective", SL3, min_denominator=0.1),
+    single("matrices", SHEAR, size=(4, 5)),
     single("spline", SPLINE),
     single("free-form", FREE_FORM),
     single("function", WAVE, size=(5, 6)),
@@ -160,6 +196,8 @@ CASES = [
     single("aligned", "projective", align_corners=True),
     parallel("parallel-one", "affine", leading=(3,)),
     parallel("parallel-each", "attention", count=4, size=(3, 4)),
+    parallel("parallel-windows", WINDOW, count=4, size=(3, 4)),
+    parallel("parallel-matrices", SHEAR, count=2, size=(3, 4)),
     parallel("parallel-merged", "attention", count=3, size=(3, 4), merge=True),
     parallel("parallel-merged-last", "affine", leading=(3,), size=(3, 4), merge=True, channel_axis=-1),
     parallel("parallel-last", "affine", count=2, channel_axis=-1),
@@ -181,12 +219,15 @@ CASES = [
     cascade("images-mixed", ("similarity", SPLINE, WAVE), propagate="image", return_mask=True),
     hierarchical("hierarchical", "affine", [(2, 2), (3, 4), (6, 7)]),
     hierarchical("hierarchical-mixed", ("affine", "projective"), [(3, 2), (5, 4)], size=(5, 4), scales=(2, 1)),
+    hierarchical("hierarchical-matrices", (SHEAR, SL3), [(3, 4), (6, 7)]),
     hierarchical("hierarchical-plain", "affine", [(2, 3), (6, 7)], scales=(3, 1), view_antialias=None),
     hierarchical("hierarchical-mask", "affine", [(3, 4), (6, 7)], antialias="mipmap", return_mask=True),
     refining("refining", "affine"),
     refining("refining-left", "affine", order="left", size=(4, 5)),
     refining("refining-inverse", "affine", invert_update=True),
     refining("refining-inverse-left", "projective", invert_update=True, order="left"),
+    refining("refining-exponential", SIM2, invert_update=True, steps=2),
+    refining("refining-matrices", SHEAR, order="left", invert_update=True, steps=2),
     refining("refining-projective", "projective", initial=PROJECTIVE, frame=FRAME, order="left", return_mask=True),
     refining("refining-frame", "similarity", frame=FRAME, size=(4, 5), align_corners=True),
     refining("refining-initial", "affine", initial=AFFINE, channel_axis=-1),

@@ -6,12 +6,13 @@ from math import prod
 
 import numpy as np
 import pytest
+from system_cases import BY_MATRICES, WINDOW
 
 import pystn
-from pystn.transforms import TRANSFORMS, squarely
+from pystn import MatrixTransform
+from pystn.transforms import TRANSFORMS, named, squarely
 
-NAMED = [(name, ndim) for name, transform in TRANSFORMS.items() for ndim in transform.counts]
-TILED = [(name, ndim) for name, ndim in NAMED if name != "rotation"]
+TILED = [(transform, ndim) for transform, ndim in BY_MATRICES if transform != "rotation"]
 FAMILIES = [
     pystn.ThinPlateSpline(pystn.control_points((3, 4)), (5, 6)),
     pystn.FreeFormDeformation((4, 5), (5, 6)),
@@ -20,24 +21,27 @@ FAMILIES = [
 ]
 
 
-def matrices(name, params, ndim):
-    """Matrices (K, ndim, ndim + 1) of parameters (K, p)."""
+def matrices(transform, params, ndim):
+    """Matrices (K, ndim, ndim + 1) of parameters (K, p), or square ones."""
+    name, options = getattr(transform, "name", transform), getattr(transform, "options", {})
     if name == "affine":
         return params.reshape(-1, ndim, ndim + 1)
-    return getattr(pystn, f"{name}_matrix")(params)[:, :ndim]
+    if name == "exponential":
+        return pystn.expm(pystn.lie_generator(params, **options))
+    return getattr(pystn, f"{name}_matrix")(params, **options)
 
 
-@pytest.mark.parametrize("name, ndim", NAMED)
-def test_the_identity(name, ndim):
-    params = pystn.identity_params(name, ndim)
+@pytest.mark.parametrize("transform, ndim", BY_MATRICES, ids=str)
+def test_the_identity(transform, ndim):
+    params = pystn.identity_params(transform, ndim)
     assert params.dtype == np.float64
-    assert params.shape == TRANSFORMS[name].counts[ndim][:1]
-    np.testing.assert_array_equal(matrices(name, params[None], ndim)[0], np.eye(ndim, ndim + 1))
-    if name == "projective":
-        np.testing.assert_array_equal(pystn.projective_matrix(params), np.eye(3))
+    assert params.shape == named(transform).counts[ndim][:1]
+    theta = matrices(transform, params[None], ndim)[0]
+    scale = 0.5 if transform is WINDOW else 1
+    np.testing.assert_array_equal(theta, scale * np.eye(*theta.shape))
 
 
-@pytest.mark.parametrize("name, ndim", NAMED)
+@pytest.mark.parametrize("name, ndim", [(name, 3) for name in ("rotation", "rigid", "similarity")])
 def test_the_other_counts_are_quaternions(name, ndim):
     for count in TRANSFORMS[name].counts[ndim][1:]:
         params = np.zeros(count)
@@ -65,28 +69,39 @@ def test_dtypes():
 
 def corners(matrix):
     """Where the corners of [-1, 1] go, (2 ** ndim, ndim)."""
-    ndim = len(matrix)
-    return np.array(list(product((-1, 1), repeat=ndim))) @ matrix[:, :ndim].T + matrix[:, ndim]
+    ndim = matrix.shape[1] - 1
+    points = np.array([[*corner, 1] for corner in product((-1, 1), repeat=ndim)]) @ matrix.T
+    return points[:, :ndim] / points[:, ndim:] if len(matrix) > ndim else points
 
 
-@pytest.mark.parametrize("name, ndim", TILED)
-def test_tiles_cover_the_input_once(name, ndim):
+OF_THEIR_SIZE = ["translation", "rigid", "group='se2'", "group='se3'"]
+OF_ONE_SCALE = ["attention", "similarity", "form='linear'", "form='log2'", "group='sim2'", "group='sim3'"]
+
+
+def is_one_of(transform, words):
+    return any(transform == word or f", {word})" in str(transform) for word in words)
+
+
+@pytest.mark.parametrize("transform, ndim", TILED, ids=str)
+def test_tiles_cover_the_input_once(transform, ndim):
     count = {1: (3,), 2: (3, 2), 3: (3, 2, 1)}[ndim]
-    params = pystn.tiled_params(count, name, ndim)
-    assert params.shape == (prod(count), TRANSFORMS[name].counts[ndim][0])
-    found = matrices(name, params, ndim)
+    params = pystn.tiled_params(count, transform, ndim)
+    assert params.shape == (prod(count), named(transform).counts[ndim][0])
+    found = matrices(transform, params, ndim)
     # By hand, x fastest: tile i along an axis of n is [-1 + 2 i / n, -1 + 2 (i + 1) / n].
     indices = [at[::-1] for at in np.ndindex(*count[::-1])]
     for at, matrix in zip(indices, found, strict=True):
         low = -1 + 2 * np.array(at) / count
         high = -1 + 2 * (np.array(at) + 1) / count
         points = corners(matrix)
-        np.testing.assert_allclose((points.min(0) + points.max(0)) / 2, (low + high) / 2, rtol=0, atol=1e-15)
-        half = {"translation": np.ones(ndim), "rigid": np.ones(ndim)}.get(name, (high - low) / 2)
-        if name in ("attention", "similarity"):
+        np.testing.assert_allclose((points.min(0) + points.max(0)) / 2, (low + high) / 2, rtol=0, atol=1e-14)
+        half = (high - low) / 2
+        if is_one_of(transform, OF_ONE_SCALE):
             half = np.full(ndim, half.max())  # a square that covers the tile
-        np.testing.assert_allclose((points.max(0) - points.min(0)) / 2, half, rtol=0, atol=1e-15)
-    if name == "projective":
+        if transform is WINDOW or is_one_of(transform, OF_THEIR_SIZE):
+            half = np.full(ndim, 0.5 if transform is WINDOW else 1.0)
+        np.testing.assert_allclose((points.max(0) - points.min(0)) / 2, half, rtol=0, atol=1e-14)
+    if transform == "projective":
         np.testing.assert_array_equal(params[:, 6:], 0)
 
 
@@ -151,7 +166,11 @@ def test_layouts_are_the_squarest_there_are():
     "error, message, call",
     [
         (ValueError, "unknown transform: expected one of 'translation'", lambda: pystn.identity_params("shear")),
-        (ValueError, "'projective' or a family's object, got None", lambda: pystn.identity_params(None)),
+        (
+            ValueError,
+            "'projective', a MatrixTransform or a family's object, got None",
+            lambda: pystn.identity_params(None),
+        ),
         (ValueError, "got <", lambda: pystn.identity_params(lambda p: p)),
         (
             ValueError,
@@ -160,9 +179,26 @@ def test_layouts_are_the_squarest_there_are():
         ),
         (ValueError, "there is no transform 'affine' in 4 dimensions", lambda: pystn.identity_params("affine", 4)),
         (ValueError, "a rotation moves no window", lambda: pystn.tiled_params(4, "rotation")),
+        (ValueError, "a rotation moves no window", lambda: pystn.tiled_params(4, MatrixTransform("rotation"))),
+        (ValueError, "unknown transform: expected one of 'translation'", lambda: MatrixTransform("shear")),
+        (
+            TypeError,
+            "'exponential': missing a required argument: 'group'",
+            lambda: MatrixTransform("exponential"),
+        ),
+        (TypeError, "transform 'rigid': got an unexpected keyword", lambda: MatrixTransform("rigid", form="log2")),
+        (ValueError, "unknown group: expected one of 'se2'", lambda: MatrixTransform("exponential", group="so2")),
+        (ValueError, "unknown scale: expected one of", lambda: MatrixTransform("attention", scale="fixed")),
+        (ValueError, "scale must be finite, got nan", lambda: MatrixTransform("attention", scale=float("nan"))),
+        (ValueError, "unknown form: expected one of", lambda: MatrixTransform("similarity", form="polar")),
         (
             ValueError,
-            "'affine', 'projective', got ThinPlateSpline",
+            "there is no transform MatrixTransform('exponential', group='sl3') in 3 dimensions",
+            lambda: pystn.identity_params(MatrixTransform("exponential", group="sl3"), 3),
+        ),
+        (
+            ValueError,
+            "'affine', 'projective' or a MatrixTransform, got ThinPlateSpline",
             lambda: pystn.tiled_params(4, FAMILIES[0]),
         ),
         (ValueError, "count must be 1 or more: got 0", lambda: pystn.tiled_params(0)),

@@ -11,7 +11,7 @@ import numpy as np
 from pystn.backends import backend_of
 from pystn.grids.family import Family
 from pystn.ops import OPERATIONS, vjp
-from pystn.transforms import named
+from pystn.transforms import MatrixTransform, named
 from pystn.typing import Array
 from pystn.validation import mask_dtype, spatial_size
 
@@ -59,9 +59,6 @@ class System:
                 expected = ", ".join(OPTIONS)
                 raise TypeError(f"{type(self).__name__} has no option {name!r}: expected some of {expected}")
         transforms = transform if several and isinstance(transform, (tuple, list)) else (transform,)
-        for name in HORIZON:
-            if name in options and "projective" not in transforms:
-                raise TypeError(f"{name} is an option of projective transforms: got {transform!r}")
         for one in transforms:
             if isinstance(one, Family):
                 if options.get("coords", "normalized") != "normalized":
@@ -75,6 +72,9 @@ class System:
                     )
             elif not callable(one):
                 named(one)
+        for name in HORIZON:
+            if name in options and not any(map(may_be_projective, transforms)):
+                raise TypeError(f"{name} is an option of projective transforms: got {transform!r}")
         self.transform = transform
         self.options = options
 
@@ -171,19 +171,35 @@ class System:
             )
             grid, to_theta = self._pull(transform, theta)
             return Warp(grid, False), lambda grad: back(*to_theta(grad))
-        if not isinstance(transform, str):
-            warp = Warp(transform(parameters), False)
-            if parallel and warp.axes != 1:
-                given = tuple(warp.array.shape)
-                raise ValueError(f"the transform must make grids of shape (N, K, *size, {ndim}): got {given}")
-            return warp, lambda grad: pulled(transform, grad, parameters)
-        by_matrix, what = named(transform, ndim), f"parameters of {transform!r} in {ndim} dimensions"
-        if by_matrix.build is None:
+        if isinstance(transform, (str, MatrixTransform)):
+            return self._matrices(transform, parameters, ndim, parallel)
+        array, last = transform(parameters), ndim + 1
+        warp = Warp(array, array.shape[-1] == last)  # the last axis of a grid is ndim
+        if warp.by_matrix:
+            check_shape(array, [(ndim, last), (last, last)], f"matrices of {transform!r}", parallel)
+        elif parallel and warp.axes != 1:
+            given = tuple(array.shape)
+            raise ValueError(f"the transform must make grids of shape (N, K, *size, {ndim}): got {given}")
+        return warp, lambda grad: pulled(transform, grad, parameters)
+
+    def _matrices(self, transform: Any, parameters: Any, ndim: int, parallel: bool) -> tuple[Warp, Pullback]:
+        """The warp of parameters of a transform that is a name, or one with options."""
+        kind, what = named(transform, ndim), f"parameters of {transform!r} in {ndim} dimensions"
+        if not kind.steps:
             theta, back = shaped(parameters, (ndim, ndim + 1), what, parallel)
             return Warp(theta, True), back
-        check_shape(parameters, [(count,) for count in by_matrix.counts[ndim]], what, parallel)
-        theta, to_parameters = self._pull(by_matrix.build, parameters)
-        return Warp(theta, True), lambda grad: to_parameters(grad)[0]
+        check_shape(parameters, [(count,) for count in kind.counts[ndim]], what, parallel)
+        theta, backs = parameters, []
+        for operation, options in kind.steps:
+            theta, back = self._pull(operation, theta, **options)
+            backs.append(back)
+
+        def pullback(grad: Any) -> Any:
+            for back in reversed(backs):
+                (grad,) = back(grad)
+            return grad
+
+        return Warp(theta, True), pullback
 
     def _sampled(self, input: Any, warp: Warp, size: tuple[int, ...] | None = None, **others: Any) -> Any:
         """The input where a warp says: by a fused one that stores no grid, if it is by matrices.
@@ -252,6 +268,13 @@ def check_network(network: Any) -> Any:
     return network
 
 
+def may_be_projective(transform: Any) -> bool:
+    """Whether its matrices are square; those of functions are not known before."""
+    if isinstance(transform, (str, MatrixTransform)):
+        return named(transform).projective
+    return not isinstance(transform, Family)
+
+
 def check_shape(
     parameters: Any, shapes: Sequence[tuple[int, ...]], what: str, parallel: bool = False
 ) -> tuple[int, ...]:
@@ -277,10 +300,10 @@ def shaped(array: Any, shape: tuple[int, ...], what: str, parallel: bool = False
 
 
 def pulled(function: Any, grad: Any, parameters: Any) -> Any:
-    """The gradient to the parameters of a function that makes grids."""
+    """The gradient to the parameters of a function that makes grids or matrices."""
     if not hasattr(function, "vjp"):
         raise TypeError(
-            "a transform that is a function must have a method vjp(grad_grid, parameters), which returns the gradient "
+            "a transform that is a function must have a method vjp(grad, parameters), which returns the gradient "
             f"to the parameters: {type(function).__name__} has none"
         )
     return function.vjp(grad, parameters)

@@ -10,6 +10,7 @@ import numpy as np
 from pystn.grids.family import Family
 from pystn.options import one_of
 from pystn.systems.base import Pullback, System, Warp, added
+from pystn.transforms import MatrixTransform
 from pystn.validation import count
 
 __all__ = ["Cascade", "CascadedSpatialTransformer", "HierarchicalSpatialTransformer", "Stage"]
@@ -50,6 +51,9 @@ class Cascade(System):
             return update, lambda grad: (None, grad)
         return self._composed(warp, update, size)
 
+    def _check_makes_grids(self, transform: Any) -> None:
+        """Raise if it is not for transforms that make grids, as this does."""
+
     def _weights(self, each: list[Any]) -> Any:
         """The gradients to the weights of the networks of all stages."""
         return tuple(each)
@@ -74,6 +78,8 @@ class Cascade(System):
                 view, to_view = self._seen(input, warp or self._identity(ndim, input), stage.size, **stage.options)
             parameters, to_image = self._localized(stage.localization, view)
             update, to_parameters = self._warp(parameters, ndim, stage.transform)
+            if not update.by_matrix:
+                self._check_makes_grids(stage.transform)
             if warp is not None and warp.axes != update.axes:
                 after = f"got parameters of {update.axes} after {warp.axes}"
                 raise ValueError(f"all stages must have as many axes of transforms: {after}")
@@ -114,7 +120,7 @@ class CascadedSpatialTransformer(Cascade):
     localizations : tuple or list of callable
         A network a stage, as `SpatialTransformer` takes them. The first sees the input itself, the others the input
         warped, in the size of the output.
-    transform : str, family, callable, or a sequence of one a stage
+    transform : str, MatrixTransform, family, callable, or a sequence of one a stage
         As `SpatialTransformer` takes them.
     propagate : {"warp", "image"}, default "warp"
         What goes from stage to stage. "image" is the layers in series of Jaderberg et al. (2015): each samples the
@@ -146,7 +152,7 @@ class CascadedSpatialTransformer(Cascade):
     def __init__(
         self,
         localizations: Sequence[Callable[..., Any]],
-        transform: str | Family | Callable[..., Any] | Sequence[Any] = "affine",
+        transform: str | MatrixTransform | Family | Callable[..., Any] | Sequence[Any] = "affine",
         size: Sequence[int] | None = None,
         *,
         propagate: str = "warp",
@@ -210,8 +216,8 @@ class HierarchicalSpatialTransformer(Cascade):
     ----------
     localizations : tuple or list of callable
         A network a stage, as `SpatialTransformer` takes them.
-    transform : str or sequence of str
-        One, or one a stage; by matrices, as "affine".
+    transform : str, MatrixTransform, callable, or a sequence of one a stage
+        By matrices, as "affine"; otherwise as `SpatialTransformer` takes them.
     scales : sequence of int, optional
         By what the size of the output is divided at each stage, and rounded up. Default ``2 ** (L - 1), ..., 2, 1``.
     view_antialias : str, object or None, default "mipmap"
@@ -246,7 +252,7 @@ class HierarchicalSpatialTransformer(Cascade):
     def __init__(
         self,
         localizations: Sequence[Callable[..., Any]],
-        transform: str | Sequence[str] = "affine",
+        transform: str | MatrixTransform | Callable[..., Any] | Sequence[Any] = "affine",
         size: Sequence[int] | None = None,
         *,
         scales: Sequence[int] | None = None,
@@ -258,15 +264,17 @@ class HierarchicalSpatialTransformer(Cascade):
         stages = len(self.localizations)
         if options.get("coords", "normalized") != "normalized":
             raise ValueError(f"coords must be 'normalized', which every resolution has: got {options['coords']!r}")
-        several = isinstance(transform, (tuple, list))
-        self.transforms = tuple(transform) if several else (transform,) * stages
+        self.transforms = tuple(transform) if isinstance(transform, (tuple, list)) else (transform,) * stages
         check_each("transform", self.transforms, self.localizations)
         for one in self.transforms:
-            if not isinstance(one, str):
-                raise ValueError(f"transform must be by matrices, which have no size of their own: got {one!r}")
+            if isinstance(one, Family):
+                self._check_makes_grids(one)
         self.scales = tuple(2 ** (stages - 1 - k) for k in range(stages)) if scales is None else scales_of(scales)
         check_each("scales", self.scales, self.localizations)
         self.view_antialias = view_antialias
+
+    def _check_makes_grids(self, transform: Any) -> None:
+        raise ValueError(f"transform must be by matrices, which have no size of their own: got {transform!r}")
 
     def _stages(self, input: Any) -> Iterator[Stage]:
         options = {"return_mask": False, "antialias": self.view_antialias}

@@ -11,6 +11,7 @@ from pystn.grids.family import Family
 from pystn.options import flag, one_of
 from pystn.systems.base import Pullback, Warp, added, check_network, check_shape
 from pystn.systems.cascaded import Cascade, Stage
+from pystn.transforms import MatrixTransform
 from pystn.validation import count
 
 __all__ = ["InverseCompositionalSpatialTransformer"]
@@ -29,7 +30,7 @@ class InverseCompositionalSpatialTransformer(Cascade):
     ----------
     localization : callable
         The network, as `SpatialTransformer` takes it: for each view the parameters of an update.
-    transform : str, family or callable, default "affine"
+    transform : str, MatrixTransform, family or callable, default "affine"
         What the parameters are of, as `SpatialTransformer` takes it.
     size : sequence of int, optional
         Spatial size of views and output. Default the input's.
@@ -77,7 +78,7 @@ class InverseCompositionalSpatialTransformer(Cascade):
     def __init__(
         self,
         localization: Callable[..., Any],
-        transform: str | Family | Callable[..., Any] = "affine",
+        transform: str | MatrixTransform | Family | Callable[..., Any] = "affine",
         size: Sequence[int] | None = None,
         *,
         steps: int = 4,
@@ -92,11 +93,15 @@ class InverseCompositionalSpatialTransformer(Cascade):
         self.steps = count("steps", steps, 1)
         self.order = order
         self.invert_update = flag("invert_update", invert_update)
-        if not isinstance(transform, str) and (order == "left" or self.invert_update):
-            raise ValueError(f"order='left' and invert_update=True are for transforms by matrices: got {transform!r}")
+        if isinstance(transform, Family):
+            self._check_makes_grids(transform)
         self.frame = None if frame is None else np.asarray(frame, np.float64)
         if self.frame is not None and (self.frame.ndim != 2 or self.frame.shape[1] != self.frame.shape[0] + 1):
             raise ValueError(f"frame must be a matrix (ndim, ndim + 1), got shape {self.frame.shape}")
+
+    def _check_makes_grids(self, transform: Any) -> None:
+        if self.order == "left" or self.invert_update:
+            raise ValueError(f"order='left' and invert_update=True are for transforms by matrices: got {transform!r}")
 
     def _start(self, input: Any, *others: Any) -> Warp | None:
         if len(others) > 1:

@@ -9,6 +9,7 @@ from pystn.derivatives import cotangents
 from pystn.grids.family import Family
 from pystn.options import flag
 from pystn.systems.base import Pullback, System, added, check_network
+from pystn.transforms import MatrixTransform
 from pystn.validation import check_like
 
 __all__ = ["ParallelSpatialTransformer"]
@@ -59,7 +60,7 @@ class ParallelSpatialTransformer(System):
     def __init__(
         self,
         localizations: Callable[..., Any] | Sequence[Callable[..., Any]],
-        transform: str | Family | Callable[..., Any] = "affine",
+        transform: str | MatrixTransform | Family | Callable[..., Any] = "affine",
         size: Sequence[int] | None = None,
         *,
         merge: bool = False,

@@ -11,6 +11,7 @@ from pystn.grids.family import Family
 from pystn.interpolation import number
 from pystn.options import flag, one_of
 from pystn.systems.base import Pullback, System, added, check_network
+from pystn.transforms import MatrixTransform
 from pystn.typing import Array
 
 __all__ = ["ProbabilisticSpatialTransformer"]
@@ -77,7 +78,7 @@ class ProbabilisticSpatialTransformer(System):
     def __init__(
         self,
         localization: Callable[..., Any],
-        transform: str | Family | Callable[..., Any] = "affine",
+        transform: str | MatrixTransform | Family | Callable[..., Any] = "affine",
         size: Sequence[int] | None = None,
         *,
         posterior: str = "student",

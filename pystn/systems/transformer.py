@@ -8,6 +8,7 @@ from typing import Any
 from pystn.grids.family import Family
 from pystn.options import flag
 from pystn.systems.base import Pullback, System, added, check_network
+from pystn.transforms import MatrixTransform
 
 __all__ = ["SpatialTransformer"]
 
@@ -26,12 +27,13 @@ class SpatialTransformer(System):
         transforms of each input; the output is then (N, C, ..., *size). For `vjp` it needs a method
         ``vjp(grad_parameters, image)`` that returns the gradients to the image and to its weights: an array, a tuple,
         list or dictionary of arrays, or None. In a framework, a module or function of it, and no such method.
-    transform : str, family of grids or callable, default "affine"
+    transform : str, MatrixTransform, family of grids or callable, default "affine"
         What the parameters are of. "translation", "attention" (one scale), "rotation", "rigid", "similarity", "affine"
         (the entries of the matrix, row by row, or the matrix) or "projective", with as many parameters as
-        `identity_params` has, or a quaternion for a rotation in 3-D; an object as ``pystn.ThinPlateSpline(...)``, whose
-        parameters may be flat; or a function of the parameters that returns a grid (N, ..., ndim), with a method
-        ``vjp(grad_grid, parameters)``.
+        `identity_params` has, or a quaternion for a rotation in 3-D; one of these with options, or exponentials, as
+        ``pystn.MatrixTransform("attention", scale=0.5)``; an object as ``pystn.ThinPlateSpline(...)``, whose parameters
+        may be flat; or a function of the parameters that returns matrices, (N, ..., ndim, ndim + 1) or projective
+        (N, ..., ndim + 1, ndim + 1), or a grid (N, ..., ndim), with a method ``vjp(grad, parameters)``.
     size : sequence of int, optional
         Spatial size of the output. Default the input's; a family has its own.
     return_parameters : bool, default False
@@ -39,7 +41,7 @@ class SpatialTransformer(System):
         are then such pairs too, of which either may be None.
     **options
         Those of the sampler: `mode`, `padding_mode`, `align_corners`, `antialias`, ...; `min_denominator` and
-        `cull_behind` for "projective".
+        `cull_behind` for projective transforms.
 
     Raises
     ------
@@ -83,7 +85,7 @@ class SpatialTransformer(System):
     def __init__(
         self,
         localization: Callable[..., Any],
-        transform: str | Family | Callable[..., Any] = "affine",
+        transform: str | MatrixTransform | Family | Callable[..., Any] = "affine",
         size: Sequence[int] | None = None,
         *,
         return_parameters: bool = False,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pystn.grids.family import Family
 from pystn.systems.adapted import SYSTEMS, systems_of
 from pystn.torch.operations import apply
-from pystn.transforms import identity_params
+from pystn.transforms import MatrixTransform, identity_params
 
 __all__ = ["SYSTEMS", "initialize_identity_", "initialize_params_"]
 
@@ -62,7 +62,9 @@ def initialize_params_(layer: nn.Module, params: Any) -> nn.Module:
     return layer
 
 
-def initialize_identity_(layer: nn.Module, transform: str | Family = "affine", ndim: int = 2) -> nn.Module:
+def initialize_identity_(
+    layer: nn.Module, transform: str | MatrixTransform | Family = "affine", ndim: int = 2
+) -> nn.Module:
     """Make the last layer of a localisation network give the identity for every input.
 
     Parameters

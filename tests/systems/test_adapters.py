@@ -8,7 +8,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 from localizations import Linear, leaves, rebuilt
-from system_cases import AFFINE, CASES, SPLINE
+from system_cases import AFFINE, CASES, SIM2, SPLINE
 
 import pystn
 from pystn.systems.adapted import SYSTEMS
@@ -22,11 +22,11 @@ FEW = [
     "parallel-mask",
     "cascade-families",
     "images-mixed",
-    "hierarchical-mixed",
+    "hierarchical-matrices",
     "refining-projective",
     "refining-spline-frame",
 ]
-COMPILED = ["mask-parameters", "parallel-mask", "cascade-spline-affine", "hierarchical-mixed", "refining-projective"]
+COMPILED = ["mask-parameters", "parallel-mask", "cascade-spline-affine", "hierarchical-matrices", "refining-projective"]
 
 
 def adapter(name, framework):
@@ -179,7 +179,7 @@ class TestTorch:
         return [
             (stn.SpatialTransformer(network()), ["localization"]),
             (stn.ParallelSpatialTransformer([network(), network(seed=1)], merge=True), several),
-            (stn.CascadedSpatialTransformer([network(), network("rigid")], ("affine", "rigid")), several),
+            (stn.CascadedSpatialTransformer([network(), network(SIM2)], ("affine", SIM2)), several),
             (stn.HierarchicalSpatialTransformer([network(size=(3, 4)), network()]), several),
             (stn.InverseCompositionalSpatialTransformer(network(), frame=frame, steps=2), ["localization"]),
             (stn.ProbabilisticSpatialTransformer(network(spreads=True)), ["localization"]),

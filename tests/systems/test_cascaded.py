@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from localizations import Linear, Tanh, leaves
-from system_cases import SPLINE, WAVE
+from system_cases import SHEAR, SPLINE, WAVE
 
 import pystn
 from pystn import CascadedSpatialTransformer, HierarchicalSpatialTransformer, SpatialTransformer
@@ -310,7 +310,7 @@ def test_errors_of_both(system, error, message, arguments, options):
         (
             ValueError,
             "transform must be by matrices, which have no size of their own: got <",
-            lambda: HierarchicalSpatialTransformer([len] * 2, ("affine", WAVE)),
+            lambda: HierarchicalSpatialTransformer([says(np.ones(2))] * 2, (SHEAR, WAVE))(IMAGE),
         ),
         (
             ValueError,

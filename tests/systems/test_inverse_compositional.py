@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from localizations import Linear, Tanh, leaves
-from system_cases import SPLINE
+from system_cases import SPLINE, WAVE
 
 import pystn
 from pystn import CascadedSpatialTransformer, InverseCompositionalSpatialTransformer, SpatialTransformer
@@ -247,7 +247,7 @@ def called(*others, **options):
             "order='left' and invert_update=True are for transforms by matrices: got ThinPlateSpline",
             made(transform=SPLINE, order="left"),
         ),
-        (ValueError, "order='left' and invert_update=True are for", made(transform=lambda p: p, invert_update=True)),
+        (ValueError, "order='left' and invert_update=True are for", called(transform=WAVE, invert_update=True)),
         (ValueError, "a family's object or a callable, got ('affine',)", made(transform=("affine",))),
         (ValueError, "frame must be a matrix (ndim, ndim + 1), got shape (3, 3)", made(frame=np.eye(3))),
         (ValueError, "frame must be a matrix (ndim, ndim + 1), got shape (1, 2, 3)", made(frame=np.eye(2, 3)[None])),

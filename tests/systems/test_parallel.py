@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from localizations import Linear, Tanh, leaves
-from system_cases import SPLINE, WAVE
+from system_cases import SHEAR, SPLINE, WAVE
 
 import pystn
 from pystn import ParallelSpatialTransformer, SpatialTransformer
@@ -120,6 +120,11 @@ def test_tiles_are_the_parts_of_the_input():
             ValueError,
             "parameters of 'rigid' in 2 dimensions must have shape (N, K, 3): got (2, 2, 4)",
             lambda: ParallelSpatialTransformer([lambda image: np.ones((2, 4))] * 2, "rigid")(IMAGE),
+        ),
+        (
+            ValueError,
+            "must have shape (N, K, 2, 3) or (N, K, 3, 3): got (2, 2, 3)",
+            lambda: ParallelSpatialTransformer(lambda image: np.ones((2, 2)), SHEAR)(IMAGE),
         ),
         (
             ValueError,

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from localizations import Linear
-from system_cases import SPLINE, WAVE
+from system_cases import SIM2, SL3, SPLINE, WAVE, WINDOW
 
 import pystn
 from pystn import SpatialTransformer
@@ -23,8 +23,20 @@ def near(transform, leading=(), ndim=2, seed=0):
     return start + np.random.default_rng(seed).uniform(-0.2, 0.2, (*leading, len(start)))
 
 
+class Recorded(SpatialTransformer):
+    """One that keeps which operations it calls."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.called = []
+
+    def _pull(self, f, *arrays, **options):
+        self.called.append(f)
+        return super()._pull(f, *arrays, **options)
+
+
 @pytest.mark.parametrize(
-    "name, build",
+    "transform, build",
     [
         ("translation", pystn.translation_matrix),
         ("attention", pystn.attention_matrix),
@@ -33,14 +45,25 @@ def near(transform, leading=(), ndim=2, seed=0):
         ("similarity", pystn.similarity_matrix),
         ("affine", lambda parameters: parameters.reshape(-1, 2, 3)),
         ("projective", pystn.projective_matrix),
+        (pystn.MatrixTransform("rigid"), pystn.rigid_matrix),
+        (WINDOW, lambda parameters: pystn.attention_matrix(parameters, 0.5)),
+        (pystn.MatrixTransform("similarity", form="log2"), lambda p: pystn.similarity_matrix(p, "log2")),
+        (SIM2, lambda parameters: pystn.expm(pystn.lie_generator(parameters, "sim2"))),
+        (SL3, lambda parameters: pystn.expm(pystn.lie_generator(parameters, "sl3"))),
     ],
+    ids=str,
 )
-def test_names_are_matrices(name, build):
-    parameters = near(name, (2,))
-    warp = pystn.warp_projective if name == "projective" else pystn.warp_affine
-    expected = warp(IMAGE, build(parameters), (4, 5), "cubic", "border")
-    found = SpatialTransformer(lambda image: parameters, name, (4, 5), mode="cubic", padding_mode="border")(IMAGE)
+def test_matrices_are_warped_by_as_they_are(transform, build):
+    parameters = near(transform, (2,))
+    theta = build(parameters)
+    warp = pystn.warp_projective if theta.shape[1] == 3 else pystn.warp_affine
+    expected = warp(IMAGE, theta, (4, 5), "cubic", "border")
+    options = {"mode": "cubic", "padding_mode": "border"}
+    found = SpatialTransformer(lambda image: parameters, transform, (4, 5), **options)(IMAGE)
     np.testing.assert_array_equal(found, expected)
+    by_function = Recorded(lambda image: parameters, build, (4, 5), **options)
+    np.testing.assert_array_equal(by_function(IMAGE), expected)
+    assert by_function.called == [warp.__name__]  # which stores no grid
 
 
 @pytest.mark.parametrize("name, count", [("rotation", 4), ("rigid", 7), ("similarity", 8)])
@@ -49,6 +72,13 @@ def test_quaternions(name, count):
     start = np.r_[1.0, 0, 0, 0, np.ones(int(count == 8)), np.zeros(3 * (count > 4))]
     output = SpatialTransformer(says(start), name, padding_mode="border")(volume)
     np.testing.assert_allclose(output, volume, rtol=0, atol=1e-12)
+
+
+def test_functions_may_be_projective():
+    tilt = np.array([1.0, 0, 0.9, 0, 1, 0, 1.5, 0])
+    options = {"min_denominator": 0.1, "cull_behind": True}
+    found = SpatialTransformer(says(tilt), pystn.projective_matrix, **options)(IMAGE)
+    np.testing.assert_array_equal(found, SpatialTransformer(says(tilt), "projective", **options)(IMAGE))
 
 
 def test_families_and_functions_are_grids():
@@ -185,7 +215,7 @@ class Returns:
         (
             ValueError,
             "unknown transform: expected one of 'translation', 'attention', 'rotation', 'rigid', 'similarity', "
-            "'affine', 'projective', a family's object or a callable, got 'affin'",
+            "'affine', 'projective', a MatrixTransform, a family's object or a callable, got 'affin'",
             given(None, "affin"),
         ),
         (ValueError, "a family's object or a callable, got ['affine']", given(None, ["affine"])),
@@ -210,6 +240,21 @@ class Returns:
             ValueError,
             "parameters of 'rotation' in 3 dimensions must have shape (N, ..., 3) or (N, ..., 4): got (2, 1)",
             lambda: SpatialTransformer(says([0.0]), "rotation")(np.ones((2, 1, 3, 3, 3))),
+        ),
+        (
+            ValueError,
+            "of MatrixTransform('attention', scale=0.5) in 2 dimensions must have shape (N, ..., 2): got (2, 3)",
+            given(np.ones((2, 3)), WINDOW),
+        ),
+        (
+            ValueError,
+            "must have shape (N, ..., 2, 3) or (N, ..., 3, 3): got (2, 4, 3)",
+            given(np.ones((2, 4, 3)), lambda parameters: parameters),
+        ),
+        (
+            ValueError,
+            "there is no transform MatrixTransform('exponential', group='sim2') in 1 dimensions",
+            lambda: SpatialTransformer(says([0.0]), SIM2)(IMAGE[0]),
         ),
         (
             ValueError,
@@ -253,6 +298,11 @@ class Returns:
             "cull_behind is an option of projective transforms: got 'affine'",
             given(np.ones((2, 6)), cull_behind=True),
         ),
+        (
+            TypeError,
+            "cull_behind is an option of projective transforms: got MatrixTransform('attention', scale=0.5)",
+            given(np.ones((2, 2)), WINDOW, cull_behind=True),
+        ),
         (ValueError, "unknown padding_mode", given(np.ones((2, 6)), padding_mode="none")),
         (
             TypeError,
@@ -262,7 +312,7 @@ class Returns:
         ),
         (
             TypeError,
-            "a transform that is a function must have a method vjp(grad_grid, parameters), which returns the gradient "
+            "a transform that is a function must have a method vjp(grad, parameters), which returns the gradient "
             "to the parameters: function has none",
             lambda: SpatialTransformer(Returns(None), lambda p: pystn.affine_grid(p.reshape(-1, 2, 3), (6, 7))).vjp(
                 IMAGE, IMAGE
