@@ -15,7 +15,7 @@ from pystn.transforms import MatrixTransform, named
 from pystn.typing import Array
 from pystn.validation import mask_dtype, spatial_size
 
-__all__ = ["Pullback", "System", "Warp", "added", "check_network", "check_shape"]
+__all__ = ["Pullback", "System", "Warp", "added", "check_network", "check_shape", "parted"]
 
 Pullback = Callable[..., Any]
 HORIZON = ("min_denominator", "cull_behind")  # options of projective maps alone
@@ -50,6 +50,7 @@ class System:
     transform: Any
     size: tuple[int, ...] | None
     options: dict[str, Any]
+    return_parameters = False
 
     def _set(self, transform: Any, size: Sequence[int] | None, options: dict[str, Any], several: bool = False) -> None:
         """Keep how to warp, checked as far as that goes without an input; `several` transforms where there may be."""
@@ -156,6 +157,10 @@ class System:
             return grad_image, grad_weights
 
         return localization(image), pullback
+
+    def _heads(self, grad: Any) -> Any:
+        """The cotangents of the output and of the parameters; None if these are not returned."""
+        return parted(grad, "output", "parameters") if self.return_parameters else (grad, None)
 
     def _size(self, input: Any) -> tuple[int, ...]:
         """The spatial size of the output."""
@@ -307,6 +312,15 @@ def pulled(function: Any, grad: Any, parameters: Any) -> Any:
             f"to the parameters: {type(function).__name__} has none"
         )
     return function.vjp(grad, parameters)
+
+
+def parted(cotangent: Any, *of: str) -> Any:
+    """The cotangents of all that is returned."""
+    if not isinstance(cotangent, (tuple, list)) or len(cotangent) != len(of):
+        raise TypeError(
+            f"the cotangent must be a tuple ({', '.join(of)}), as what is returned: got {described(cotangent)}"
+        )
+    return cotangent
 
 
 def added(first: Any, second: Any) -> Any:

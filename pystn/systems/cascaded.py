@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pystn.grids.family import Family
-from pystn.options import one_of
+from pystn.options import flag, one_of
 from pystn.systems.base import Pullback, System, Warp, added
 from pystn.transforms import MatrixTransform
 from pystn.validation import count
@@ -87,11 +87,13 @@ class Cascade(System):
             backs.append((to_view, to_image, to_parameters, to_warps))
         if warp is None:
             raise ValueError("a cascade must have at least one network")
-        output, to_output = self._seen(input, warp, size)
+        placed, to_warp = self._placed(warp)
+        output, to_input = self._sampled(input, placed, size)
 
-        def pullback(grad_output: Any) -> tuple[Any, Any]:
-            grad_input, grad_warp = to_output(grad_output)
-            weights = []
+        def pullback(grad: Any) -> tuple[Any, Any]:
+            grad_output, head = self._heads(grad)
+            grad_input, grad_placed = (None, None) if grad_output is None else to_input(grad_output)
+            grad_warp, weights = to_warp(added(grad_placed, head)), []
             for to_view, to_image, to_parameters, to_warps in reversed(backs):
                 grad_warp, grad_update = to_warps(grad_warp)
                 grad_view, grad_weights = to_image(to_parameters(grad_update))
@@ -102,7 +104,7 @@ class Cascade(System):
                 grad_input = added(grad_input, grad_view)
             return grad_input, self._weights(weights[::-1])
 
-        return output, pullback
+        return ((output, placed.array) if self.return_parameters else output), pullback
 
 
 class CascadedSpatialTransformer(Cascade):
@@ -125,6 +127,10 @@ class CascadedSpatialTransformer(Cascade):
     propagate : {"warp", "image"}, default "warp"
         What goes from stage to stage. "image" is the layers in series of Jaderberg et al. (2015): each samples the
         output of the last, and loses what lies outside of it.
+    return_parameters : bool, default False
+        Whether to return ``(output, warp)``, the warp of all stages: matrices (N, ..., ndim, ndim + 1), as
+        `theta_to_box` takes them, or projective (N, ..., ndim + 1, ndim + 1), or a grid if a stage makes one.
+        Cotangents are then such pairs too, of which either may be None. Images that are propagated have no such warp.
     size, **options
         As `SpatialTransformer` takes them.
 
@@ -156,10 +162,14 @@ class CascadedSpatialTransformer(Cascade):
         size: Sequence[int] | None = None,
         *,
         propagate: str = "warp",
+        return_parameters: bool = False,
         **options: Any,
     ) -> None:
         self._set(transform, size, options, several=True)
         one_of("propagate", propagate, ("warp", "image"))
+        self.return_parameters = flag("return_parameters", return_parameters)
+        if self.return_parameters and propagate == "image":
+            raise ValueError("return_parameters=True is for propagate='warp': images are not sampled by one warp")
         self.localizations = self._networks(localizations)
         self.propagate = propagate
         if isinstance(transform, (tuple, list)):
@@ -222,6 +232,8 @@ class HierarchicalSpatialTransformer(Cascade):
         By what the size of the output is divided at each stage, and rounded up. Default ``2 ** (L - 1), ..., 2, 1``.
     view_antialias : str, object or None, default "mipmap"
         `antialias` of `grid_sample` for what the networks see.
+    return_parameters : bool, default False
+        Whether to return ``(output, warp)``, as `CascadedSpatialTransformer` does.
     size, **options
         As `SpatialTransformer` takes them.
 
@@ -257,9 +269,11 @@ class HierarchicalSpatialTransformer(Cascade):
         *,
         scales: Sequence[int] | None = None,
         view_antialias: Any = "mipmap",
+        return_parameters: bool = False,
         **options: Any,
     ) -> None:
         self._set(transform, size, options, several=True)
+        self.return_parameters = flag("return_parameters", return_parameters)
         self.localizations = self._networks(localizations)
         stages = len(self.localizations)
         if options.get("coords", "normalized") != "normalized":

@@ -45,6 +45,9 @@ class InverseCompositionalSpatialTransformer(Cascade):
     frame : array_like, shape (ndim, ndim + 1), optional
         Matrix R that maps the frame [-1, 1] into the input: 36 / 50 times the identity for a crop of 36 from the middle
         of 50 pixels. Default the whole input.
+    return_parameters : bool, default False
+        Whether to return ``(output, warp)``, as `CascadedSpatialTransformer` does: the last warp with the frame,
+        :math:`R M`, which maps into the input.
     **options
         Those of the sampler.
 
@@ -85,6 +88,7 @@ class InverseCompositionalSpatialTransformer(Cascade):
         order: str = "right",
         invert_update: bool = False,
         frame: Any = None,
+        return_parameters: bool = False,
         **options: Any,
     ) -> None:
         self._set(transform, size, options)
@@ -93,6 +97,7 @@ class InverseCompositionalSpatialTransformer(Cascade):
         self.steps = count("steps", steps, 1)
         self.order = order
         self.invert_update = flag("invert_update", invert_update)
+        self.return_parameters = flag("return_parameters", return_parameters)
         if isinstance(transform, Family):
             self._check_makes_grids(transform)
         self.frame = None if frame is None else np.asarray(frame, np.float64)

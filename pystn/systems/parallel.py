@@ -32,6 +32,8 @@ class ParallelSpatialTransformer(System):
     merge : bool, default False
         Whether outputs become channels of one image, (N, K * C, *size), those of the first transform first. Else the
         output has an axis of them, (N, C, K, *size), or (N, K, *size, C) with ``channel_axis=-1``.
+    return_parameters : bool, default False
+        Whether to return ``(output, parameters)``, these of all transforms, (N, K, p); as `SpatialTransformer` does.
 
     Raises
     ------
@@ -41,6 +43,7 @@ class ParallelSpatialTransformer(System):
     See Also
     --------
     tiled_params : where training starts; transforms that start alike stay alike.
+    theta_to_box : what is looked at, from matrices.
 
     Examples
     --------
@@ -64,12 +67,14 @@ class ParallelSpatialTransformer(System):
         size: Sequence[int] | None = None,
         *,
         merge: bool = False,
+        return_parameters: bool = False,
         **options: Any,
     ) -> None:
         self._set(transform, size, options)
         self.several = self._several(localizations)
         self.localizations = (self._networks if self.several else check_network)(localizations)
         self.merge = flag("merge", merge)
+        self.return_parameters = flag("return_parameters", return_parameters)
 
     def _read(self, input: Any) -> tuple[Any, Pullback]:
         """Those of all transforms, (N, K, p)."""
@@ -100,17 +105,23 @@ class ParallelSpatialTransformer(System):
         together = self._merged(image) if self.merge else image
         apart, merged = tuple(image.shape), tuple(together.shape)
 
-        def pullback(grad_output: Any) -> tuple[Any, Any]:
+        def to_both(grad_output: Any) -> tuple[Any, Any]:
             if self.merge:
                 grad, grad_mask = cotangents(grad_output, masked)
                 check_like("grad_output", grad, merged, grad.dtype, "the output")
                 grad = self._parted(grad, apart)
                 grad_output = (grad, grad_mask) if masked else grad
             grad_input, grad_warp = to_input(grad_output)
-            grad_image, grad_weights = to_image(to_parameters(grad_warp))
+            return grad_input, to_parameters(grad_warp)
+
+        def pullback(grad: Any) -> tuple[Any, Any]:
+            grad_output, head = self._heads(grad)
+            grad_input, grad_parameters = (None, None) if grad_output is None else to_both(grad_output)
+            grad_image, grad_weights = to_image(added(grad_parameters, head))
             return added(grad_input, grad_image), grad_weights
 
-        return ((together, output[1]) if masked else together), pullback
+        shown = (together, output[1]) if masked else together
+        return ((shown, parameters) if self.return_parameters else shown), pullback
 
     @property
     def _places(self) -> tuple[int, int]:

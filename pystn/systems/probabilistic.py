@@ -10,7 +10,7 @@ import numpy as np
 from pystn.grids.family import Family
 from pystn.interpolation import number
 from pystn.options import flag, one_of
-from pystn.systems.base import Pullback, System, added, check_network
+from pystn.systems.base import Pullback, System, added, check_network, parted
 from pystn.transforms import MatrixTransform
 from pystn.typing import Array
 
@@ -44,6 +44,8 @@ class ProbabilisticSpatialTransformer(System):
     prior_mean : array_like, shape (p,), optional
         Mean of the prior of "normal". Default: that of the posterior, which leaves the divergence a matter of the
         spreads.
+    return_parameters : bool, default False
+        Whether to return ``(output, divergence, parameters)``, these of all draws, (N, S, p).
 
     Raises
     ------
@@ -59,8 +61,9 @@ class ProbabilisticSpatialTransformer(System):
     -----
     A call is ``system(input, noise)``, with noise (N, S, p) of `noise`, for S transforms of each input; without it the
     one of the mean is applied. It returns the output, (N, C, S, *size), and the divergence of the posterior from its
-    prior, (N,), summed over parameters; `vjp` takes cotangents of both, of which either may be None. Training maximizes
-    the evidence's lower bound, the mean over samples of the log-likelihood less a weight times the divergence.
+    prior, (N,), summed over parameters; `vjp` takes cotangents of what is returned, any of which may be None. Training
+    maximizes the evidence's lower bound, the mean over samples of the log-likelihood less a weight times the
+    divergence.
 
     Examples
     --------
@@ -85,12 +88,14 @@ class ProbabilisticSpatialTransformer(System):
         alpha: float = 1.0,
         prior_spread: float = 1.0,
         prior_mean: Any = None,
+        return_parameters: bool = False,
         **options: Any,
     ) -> None:
         self._set(transform, size, options)
         one_of("posterior", posterior, ("student", "normal"))
         self.localization = check_network(localization)
         self.posterior = posterior
+        self.return_parameters = flag("return_parameters", return_parameters)
         self.alpha, self.prior_spread = number("alpha", alpha), number("prior_spread", prior_spread)
         for name, value in (("alpha", self.alpha), ("prior_spread", self.prior_spread)):
             if value <= 0:
@@ -161,13 +166,16 @@ class ProbabilisticSpatialTransformer(System):
         output, to_input = self._sampled(input, warp)
         each, to_each = self._divergence(mean, spread)
 
+        returned = ("output", "divergence", "parameters")[: 2 + self.return_parameters]
+
         def pullback(grads: Any) -> tuple[Any, Any]:
-            grad_output, grad_divergence = grads
+            grad_output, grad_divergence, grad_theta = (*parted(grads, *returned), None)[:3]
             xp = self._xp(raw)
             grad_input, grad_mean, grad_spread = None, xp.zeros_like(mean), xp.zeros_like(spread)
             if grad_output is not None:
                 grad_input, grad_warp = to_input(grad_output)
-                grad_theta = to_theta(grad_warp).reshape(theta.shape)
+                grad_theta = added(to_theta(grad_warp).reshape(theta.shape), grad_theta)
+            if grad_theta is not None:
                 grad_scale = (grad_theta * draws).sum(1)
                 grad_mean = grad_theta.sum(1)
                 grad_spread = grad_scale / (2 * self.alpha * scale) if self.posterior == "student" else grad_scale
@@ -178,7 +186,7 @@ class ProbabilisticSpatialTransformer(System):
             grad_image, grad_weights = to_image(xp.stack([grad_mean, grad_raw], 1).reshape(raw.shape))
             return added(grad_input, grad_image), grad_weights
 
-        return (output, each.sum(1)), pullback
+        return (output, each.sum(1), theta)[: len(returned)], pullback
 
 
 def softplus(xp: Any, x: Any) -> Any:

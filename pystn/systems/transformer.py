@@ -113,15 +113,8 @@ class SpatialTransformer(System):
         parameters, to_image = self._localized(self.localization, input)
         output, to_input = self._warped(input, parameters)
 
-        def pullback(grad_output: Any) -> tuple[Any, Any]:
-            head = None
-            if self.return_parameters:
-                if not isinstance(grad_output, (tuple, list)) or len(grad_output) != 2:
-                    raise TypeError(
-                        "with return_parameters=True the cotangent must be a pair, of the output and the parameters: "
-                        f"got {type(grad_output).__name__}"
-                    )
-                grad_output, head = grad_output
+        def pullback(grad: Any) -> tuple[Any, Any]:
+            grad_output, head = self._heads(grad)
             grad_input, grad_parameters = (None, None) if grad_output is None else to_input(grad_output)
             grad_image, grad_weights = to_image(added(grad_parameters, head))
             return added(grad_input, grad_image), grad_weights

@@ -140,6 +140,22 @@ def test_a_cascade_of_images_is_two_layers():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("system", [CascadedSpatialTransformer, HierarchicalSpatialTransformer])
+def test_parameters_are_the_warp_of_all_stages(system):
+    steps = [says([0.5, 0.25, -0.5]), says([0.5, 0.0, 0.5])]
+    output, theta = system(steps, "attention", return_parameters=True)(IMAGE)
+    np.testing.assert_array_equal(theta, np.broadcast_to([[0.25, 0, 0.25], [0, 0.25, -0.25]], (2, 2, 3)))
+    np.testing.assert_array_equal(output, pystn.warp_affine(IMAGE, theta, (6, 7)))
+    np.testing.assert_array_equal(pystn.theta_to_box(theta)[0], [0, -0.5, 0.5, 0])
+
+
+def test_the_warp_of_all_stages_may_be_a_grid():
+    theta = SPLINE.identity()[0] + RNG.uniform(-0.1, 0.1, (9, 2))
+    cascade = CascadedSpatialTransformer([says([0.2]), says(theta)], ("rotation", SPLINE), return_parameters=True)
+    output, grid = cascade(IMAGE)
+    np.testing.assert_array_equal(output, pystn.grid_sample(IMAGE, grid))
+
+
 def test_what_turns_out_of_sight_comes_back():
     """MATH 1.11: by 45 degrees and back; the image that is passed on has lost its corners."""
     image = smooth((16, 16))
@@ -284,6 +300,11 @@ def test_errors_of_both(system, error, message, arguments, options):
             ValueError,
             "unknown propagate: expected one of 'warp', 'image', got 'both'",
             lambda: CascadedSpatialTransformer([len], propagate="both"),
+        ),
+        (
+            ValueError,
+            "return_parameters=True is for propagate='warp': images are not sampled by one warp",
+            lambda: CascadedSpatialTransformer([len], propagate="image", return_parameters=True),
         ),
         (
             ValueError,

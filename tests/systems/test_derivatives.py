@@ -18,6 +18,15 @@ def product(cotangents, outputs):
     return sum((g * o).sum() for g, o in zip(leaves(cotangents), leaves(outputs), strict=True))
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.options.get("return_parameters")], ids=str)
+def test_cotangents_of_output_and_parameters_add_up(case, rng):
+    output, pullback = case.build(case.networks()).pull(case.image(), *case.arguments())
+    shown, parameters = random_like(output, rng)
+    parts = leaves(pullback((shown, None))), leaves(pullback((None, parameters)))
+    for first, second, both in zip(*parts, leaves(pullback((shown, parameters))), strict=True):
+        np.testing.assert_allclose(first + second, both, rtol=0, atol=1e-9 * np.abs(both).max())
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_gradients_are_those_of_differences(case, rng):
     image, arguments, weights = case.image(), case.arguments(), leaves(case.weights())

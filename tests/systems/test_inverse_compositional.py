@@ -153,6 +153,16 @@ def test_a_frame_is_the_crop_that_it_says(transform):
     ).all()
 
 
+def test_the_parameters_are_a_warp_of_the_whole_input():
+    frame, start = np.array([[0.5, 0, 0.25], [0, 0.5, 0]]), np.tile([[1, 0, 0.5], [0, 1, 0]], (2, 1, 1))
+    refine = InverseCompositionalSpatialTransformer(
+        lambda image: np.full((2, 2), -0.25), "translation", steps=2, frame=frame, return_parameters=True
+    )
+    output, theta = refine(IMAGE, start)
+    np.testing.assert_array_equal(theta, np.tile([[0.5, 0, 0.25], [0, 0.5, -0.25]], (2, 1, 1)))
+    np.testing.assert_array_equal(output, pystn.warp_affine(IMAGE, theta, (6, 7)))
+
+
 def test_a_frame_of_lists_and_in_single_precision():
     single = IMAGE.astype("f4")
     refine = InverseCompositionalSpatialTransformer(

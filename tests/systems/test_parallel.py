@@ -104,6 +104,17 @@ def test_tiles_are_the_parts_of_the_input():
     np.testing.assert_allclose(parts, np.concatenate(expected, 1), rtol=0, atol=1e-12)
 
 
+def test_parameters_are_where_it_looks():
+    tiles = pystn.tiled_params(4)
+    parallel = ParallelSpatialTransformer(
+        [lambda image, p=p: p[None] for p in tiles], "attention", return_parameters=True
+    )
+    _, parameters = parallel(IMAGE[:1])
+    np.testing.assert_array_equal(parameters, tiles[None])
+    boxes = pystn.theta_to_box(pystn.attention_matrix(parameters))
+    np.testing.assert_array_equal(boxes[0], [[-1, -1, 0, 0], [0, -1, 1, 0], [-1, 0, 0, 1], [0, 0, 1, 1]])
+
+
 @pytest.mark.parametrize(
     "error, message, call",
     [

@@ -12,9 +12,12 @@ SERIES = pystn.CPAB((4,), (9,))
 CASES = {
     "student": ("rigid", {"alpha": 1.5, "prior_spread": 0.7}),
     "normal": ("affine", {"posterior": "normal", "prior_spread": 0.05}),
-    "normal-fixed": ("similarity", {"posterior": "normal", "prior_mean": pystn.identity_params("similarity")}),
+    "normal-fixed": (
+        "similarity",
+        {"posterior": "normal", "prior_mean": pystn.identity_params("similarity"), "return_parameters": True},
+    ),
     "sized": ("attention", {"size": (3, 4), "posterior": "normal"}),
-    "masked": ("attention", {"return_mask": True}),
+    "masked": ("attention", {"return_mask": True, "return_parameters": True}),
     "series": (SERIES, {"alpha": 2.0}),
 }
 
@@ -38,41 +41,39 @@ def system(name, weights=None, module=pystn):
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_those_of_differences(name, rng):
     made, image, noise = system(name)
-    (output, divergence), pullback = made.pull(image, noise)
-    outputs = [*leaves(output), divergence]
-    cotangents = [rng.standard_normal(part.shape) for part in outputs]
-    to_output = tuple(cotangents[:-1]) if isinstance(output, tuple) else cotangents[0]
+    outputs, pullback = made.pull(image, noise)
+    cotangents = [rng.standard_normal(part.shape) for part in leaves(outputs)]
+    cotangent = rebuilt(outputs, iter(cotangents))
 
     def loss(image, *weights):
-        output, divergence = system(name, weights)[0](image, noise)
-        return sum((g * v).sum() for g, v in zip(cotangents, [*leaves(output), divergence], strict=True))
+        outputs = leaves(system(name, weights)[0](image, noise))
+        return sum((g * v).sum() for g, v in zip(cotangents, outputs, strict=True))
 
     primals = [image, *made.localization.weights]
-    grad_image, grad_weights = pullback((to_output, cotangents[-1]))
-    for k, (gradient, primal) in enumerate(zip([grad_image, *grad_weights], primals, strict=True)):
+    gradients = leaves(pullback(cotangent))
+    for k, (gradient, primal) in enumerate(zip(gradients, primals, strict=True)):
         tangent = rng.standard_normal(primal.shape)
         along = [tangent if j == k else None for j in range(len(primals))]
         expected = difference(loss, primals, along, 1e-6)
         scale = np.linalg.norm(gradient) * np.linalg.norm(tangent)
         assert abs((gradient * tangent).sum() - expected) <= 1e-7 * scale
-    # Each cotangent has its share, and either may be missing.
-    first, second = pullback((to_output, None)), pullback((None, cotangents[-1]))
-    np.testing.assert_allclose(first[0] + second[0], grad_image, atol=1e-12)
-    for a, b, both in zip(first[1], second[1], grad_weights, strict=True):
-        np.testing.assert_allclose(a + b, both, atol=1e-12)
+    # Each cotangent has its share, and any may be missing.
+    alone = [[part if j == k else None for j, part in enumerate(cotangent)] for k in range(len(cotangent))]
+    for gradient, *parts in zip(gradients, *[leaves(pullback(one)) for one in alone], strict=True):
+        np.testing.assert_allclose(sum(parts), gradient, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["student", "normal-fixed"])
 @pytest.mark.parametrize("framework", ["torch", "jax", "autograd"])
 def test_frameworks_have_the_same_gradients(name, framework):
     made, image, noise = system(name)
-    (output, divergence), pullback = made.pull(image, noise)
-    expected = pullback((2 * output, np.ones_like(divergence)))[1]
+    (output, *others), pullback = made.pull(image, noise)
+    expected = pullback((2 * output, *map(np.ones_like, others)))[1]
     weights = made.localization.weights
 
     def loss(module, weights, image):
-        output, divergence = system(name, weights, module)[0](image, noise)
-        return (output**2).sum() + divergence.sum()
+        output, *others = system(name, weights, module)[0](image, noise)
+        return (output**2).sum() + sum(other.sum() for other in others)
 
     if framework == "torch":
         torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -109,6 +110,9 @@ def test_draws_are_the_warps_of_their_parameters():
         np.testing.assert_allclose(output[:, :, s], expected, atol=1e-12)
     expected = 1.5 * (np.log(beta / 0.7) + 0.7 / beta - 1).sum(1)
     np.testing.assert_allclose(divergence, expected, rtol=1e-12)
+    made.return_parameters = True
+    np.testing.assert_allclose(made(image, noise)[2], theta, rtol=1e-12)
+    made.return_parameters = False
     mean, _ = made(image)
     expected = pystn.warp_affine(image, pystn.rigid_matrix(raw[:, 0]), SIZE, "cubic")
     np.testing.assert_allclose(mean[:, :, 0], expected, atol=1e-12)
@@ -168,6 +172,11 @@ def test_marginals_of_training_and_testing(rng):
         (lambda: pystn.ProbabilisticSpatialTransformer(len, posterior="cauchy"), ValueError, "unknown posterior"),
         (lambda: pystn.ProbabilisticSpatialTransformer(len, alpha=0.0), ValueError, "alpha must be positive"),
         (lambda: pystn.ProbabilisticSpatialTransformer(len, prior_mean=[0.0]), ValueError, "prior_mean is for"),
+        (
+            lambda: system("masked")[0].pull(image_of("attention"))[1]((None, None)),
+            TypeError,
+            r"a tuple \(output, divergence, parameters\), as what is returned: got a tuple of 2",
+        ),
         (lambda: system("student")[0](image_of("rigid"), np.zeros((2, 3, 4))), ValueError, "noise must have shape"),
     ],
 )
