@@ -118,8 +118,8 @@ class Case:
         given = networks[0] if self.single else networks
         return getattr(module, self.system)(given, transforms if several else transforms[0], **self.options)
 
-    def arguments(self, array=np.asarray):
-        return () if self.initial is None else (array(self.initial),)
+    def arguments(self):
+        return () if self.initial is None else (self.initial,)
 
     def weights(self):
         return [network.weights for network in self.networks()]

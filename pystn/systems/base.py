@@ -124,12 +124,12 @@ class System:
         """
         return self._trace(input, *others)
 
-    def vjp(self, grad_output: Any, input: Array, *others: Any) -> tuple[Any, Any]:
-        """Gradients to the input and to the weights, as the networks' `vjp` return these.
+    def vjp(self, grad_output: Any, input: Array, *others: Any) -> tuple[Any, ...]:
+        """Gradients to the input, to the weights, as the networks' `vjp` return these, and to a warp to start from.
 
         The output is computed on the way; `pull` gives both.
         """
-        gradients: tuple[Any, Any] = self._trace(input, *others)[1](grad_output)
+        gradients: tuple[Any, ...] = self._trace(input, *others)[1](grad_output)
         return gradients
 
     def _localized(self, localization: Any, image: Any) -> tuple[Any, Pullback]:

@@ -71,7 +71,7 @@ class Cascade(System):
 
     def _trace(self, input: Any, *others: Any) -> tuple[Any, Pullback]:
         ndim, size, backs = input.ndim - 2, self._size(input), []
-        warp = self._start(input, *others)
+        start = warp = self._start(input, *others)
         for stage in self._stages(input):
             view, to_view = input, None
             if warp is not None or not self._sees_input:
@@ -90,7 +90,7 @@ class Cascade(System):
         placed, to_warp = self._placed(warp)
         output, to_input = self._sampled(input, placed, size)
 
-        def pullback(grad: Any) -> tuple[Any, Any]:
+        def pullback(grad: Any) -> tuple[Any, ...]:
             grad_output, head = self._heads(grad)
             grad_input, grad_placed = (None, None) if grad_output is None else to_input(grad_output)
             grad_warp, weights = to_warp(added(grad_placed, head)), []
@@ -102,7 +102,8 @@ class Cascade(System):
                     grad_view, grad_through = to_view(grad_view)
                     grad_warp = added(grad_warp, grad_through)
                 grad_input = added(grad_input, grad_view)
-            return grad_input, self._weights(weights[::-1])
+            gradients = grad_input, self._weights(weights[::-1])
+            return gradients if start is None else (*gradients, grad_warp)
 
         return ((output, placed.array) if self.return_parameters else output), pullback
 

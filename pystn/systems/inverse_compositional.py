@@ -64,7 +64,8 @@ class InverseCompositionalSpatialTransformer(Cascade):
     Notes
     -----
     A second argument of the call, and of `vjp` and `pull`, is the warp to start from: matrices (N, ndim, ndim + 1) or
-    projective (N, 3, 3), in the frame; the identity if it is not given. `vjp` has no gradient to it, the adapters have.
+    projective (N, 3, 3), in the frame; the identity if it is not given. If it is, `vjp` returns three gradients: to the
+    input, to the weights and to that warp.
 
     The gradient to the weights is the sum over all steps. Projective warps are divided by their last entry.
 

@@ -29,15 +29,15 @@ def test_cotangents_of_output_and_parameters_add_up(case, rng):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_gradients_are_those_of_differences(case, rng):
-    image, arguments, weights = case.image(), case.arguments(), leaves(case.weights())
+    image, weights, arguments = case.image(), leaves(case.weights()), case.arguments()
     output, pullback = case.build(case.networks()).pull(image, *arguments)
     cotangent = random_like(output, rng)
 
-    def loss(image, *weights):
-        return product(cotangent, case.build(case.with_weights(weights))(image, *arguments))
+    def loss(image, *others):
+        system = case.build(case.with_weights(others[: len(weights)]))
+        return product(cotangent, system(image, *others[len(weights) :]))
 
-    grad_image, grad_weights = pullback(cotangent)
-    gradients, primals = [grad_image, *leaves(grad_weights)], [image, *weights]
+    gradients, primals = leaves(pullback(cotangent)), [image, *weights, *arguments]
     assert [g.shape for g in gradients] == [p.shape for p in primals]
     assert {g.dtype for g in gradients} == {np.dtype("f8")}
     for k, (gradient, primal) in enumerate(zip(gradients, primals, strict=True)):
