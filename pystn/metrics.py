@@ -516,6 +516,11 @@ def equivariance_error(
     --------
     equivariance_error_vjp, equivariance_error_jvp : its derivatives, from those of the callables.
 
+    Notes
+    -----
+    `pystn.ops`, and so the adapters, do not have it: its derivatives are those of callables, of which a framework has
+    its own.
+
     Examples
     --------
     >>> import numpy as np

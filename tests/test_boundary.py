@@ -157,6 +157,17 @@ def test_masks_of_bytes_are_weights(rng):
 # ---- the strict form
 
 
+def test_the_gradient_of_the_border_is_left_out_by_a_mask_of_the_loss():
+    """A ramp where it has to be: what reaches beyond its end pulls the warp back, if it counts."""
+    ramp, theta = np.arange(1.0, 9.0).reshape(1, 1, 8), np.array([[[1.0, 0.2]]])  # by 0.8 pixels
+    output, coverage = pystn.warp_affine(ramp, theta, (8,), return_mask=True)
+    rest = output - (ramp + 0.8)
+    _, slope = pystn.warp_affine_vjp(rest, ramp, theta, (8,))
+    assert slope[0, 0, 1] > 1
+    _, slope = pystn.warp_affine_vjp(rest * (coverage == 1), ramp, theta, (8,))
+    np.testing.assert_allclose(slope, 0, rtol=0, atol=1e-12)
+
+
 def test_the_strict_form_mixes_nothing_with_what_is_outside():
     """``cutoff="center"``: from the centres of the outermost pixels on there is the fill value, and no gradient."""
     at = points(-1e-9, 0.0, 0.5, 2.0, 2.0 + 1e-9, 2.4)
