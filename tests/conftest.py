@@ -123,6 +123,12 @@ def backend(request):
     return request.param
 
 
+@pytest.fixture(params=BACKENDS[1:], ids=lambda backend: backend.name)
+def cuda(request):
+    """The backend that is not the CPU's, for tests of few cases, all of which run on the host too."""
+    return request.param
+
+
 # On the host, where each kernel has to be compiled and runs thread by thread, one case in so many of every test is
 # enough for every day; PYSTN_CUDA_HOST_EVERY=1 runs them all.
 EVERY = int(os.environ.get("PYSTN_CUDA_HOST_EVERY", "8"))

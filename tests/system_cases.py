@@ -246,3 +246,16 @@ CASES = [
     refining("refining-3d", "rigid", steps=2, ndim=3),
     refining("refining-one", "projective", steps=1, invert_update=True),
 ]
+
+# One of every way that a system is put together.
+FEW = [
+    "several-functions",
+    "mask-parameters",
+    "parallel-merged-last",
+    "parallel-mask",
+    "cascade-families",
+    "images-mixed",
+    "hierarchical-matrices",
+    "refining-projective",
+    "refining-spline-frame",
+]

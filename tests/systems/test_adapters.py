@@ -8,24 +8,12 @@ from importlib import import_module
 import numpy as np
 import pytest
 from localizations import Linear, leaves, rebuilt
-from system_cases import AFFINE, CASES, SIM2, SPLINE
+from system_cases import AFFINE, CASES, FEW, SIM2, SPLINE
 
 import pystn
 from pystn.systems.adapted import SYSTEMS
 
 BY_NAME = {case.name: case for case in CASES}
-# One of every way that a system is put together: tracing others is the same code.
-FEW = [
-    "several-functions",
-    "mask-parameters",
-    "parallel-merged-last",
-    "parallel-mask",
-    "cascade-families",
-    "images-mixed",
-    "hierarchical-matrices",
-    "refining-projective",
-    "refining-spline-frame",
-]
 COMPILED = ["mask-parameters", "parallel-mask", "cascade-spline-affine", "hierarchical-matrices", "refining-projective"]
 
 

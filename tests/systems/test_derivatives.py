@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from jacobians import difference
-from localizations import leaves
-from system_cases import CASES
+from localizations import leaves, rebuilt
+from system_cases import CASES, FEW
 
 
 def random_like(output, rng):
@@ -25,6 +25,18 @@ def test_cotangents_of_output_and_parameters_add_up(case, rng):
     parts = leaves(pullback((shown, None))), leaves(pullback((None, parameters)))
     for first, second, both in zip(*parts, leaves(pullback((shown, parameters))), strict=True):
         np.testing.assert_allclose(first + second, both, rtol=0, atol=1e-9 * np.abs(both).max())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in FEW], ids=str)
+def test_cuda_has_the_same(cuda, case, rng):
+    primals = case.image(), *case.arguments()
+    output, pullback = case.build(case.networks()).pull(*primals)
+    cotangent = random_like(output, rng)
+    there = case.build(case.with_weights(map(cuda.array, leaves(case.weights()))), array=cuda.array)
+    found, pullback_there = there.pull(*map(cuda.array, primals))
+    gradients = pullback_there(rebuilt(cotangent, map(cuda.array, leaves(cotangent))))
+    for one, other in zip(leaves([found, gradients]), leaves([output, pullback(cotangent)]), strict=True):
+        np.testing.assert_allclose(cuda.numpy(one), other, rtol=0, atol=1e-11 * max(1, np.abs(other).max()))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -64,6 +64,16 @@ def test_gradients_are_those_of_differences(name, rng):
 
 
 @pytest.mark.parametrize("name", ["student", "normal-fixed"])
+def test_cuda_has_the_same(name, cuda):
+    made, image, noise = system(name)
+    outputs, pullback = made.pull(image, noise)
+    found, pullback_there = system(name, map(cuda.array, made.localization.weights))[0].pull(cuda.array(image), noise)
+    expected = leaves([outputs, pullback(outputs)])
+    for one, other in zip(leaves([found, pullback_there(found)]), expected, strict=True):
+        np.testing.assert_allclose(cuda.numpy(one), other, rtol=0, atol=1e-11 * max(1, np.abs(other).max()))
+
+
+@pytest.mark.parametrize("name", ["student", "normal-fixed"])
 @pytest.mark.parametrize("framework", ["torch", "jax", "autograd"])
 def test_frameworks_have_the_same_gradients(name, framework):
     made, image, noise = system(name)
