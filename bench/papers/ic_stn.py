@@ -184,7 +184,7 @@ EXPERIMENTS = (
         ("mnist",),
         ("CNN", "STN", "IC-STN-2", "IC-STN-4"),
         {
-            "steps": 3000,
+            "steps": 1500,
             "batch": 100,
             "optimizer": "adam",
             "rate": 0.003,

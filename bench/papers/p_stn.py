@@ -203,7 +203,7 @@ def experiment(digits: int, divergence: float, limit: float) -> Experiment:
             "schedule": "constant",
             "evaluations": 4,
             "parameters": 33_200,
-            "tests": 10_000,
+            "tests": 5000,
             "spread": 0.08,
             "normal_prior": 0.05,
             "divergence": divergence,
