@@ -54,9 +54,9 @@ class PiecewiseAffine(Family):
         What a pixel in no triangle does. "nearest": it follows the affine map of the triangle that is
         nearest to it, continued, of several equally near the first. "affine": it follows the one affine map
         which is, by least squares, nearest to what all control points do. "nan": it has no coordinates, which is
-        outside of every image, and no derivative. With the first two the identity is the identity everywhere;
-        only "nearest" is continuous across the border, and it too jumps between what follows one triangle
-        and what follows another.
+        outside of every image, and no derivative. With the first two the identity is the identity everywhere,
+        bit for bit; only "nearest" is continuous across the border, and it too jumps between what follows one
+        triangle and what follows another.
 
     Attributes
     ----------
@@ -113,6 +113,7 @@ class PiecewiseAffine(Family):
     triangles: Array
     labels: Array
     outside: str
+    _lattice: Array  # (pixels, 2)
     _weights: Array  # (3, pixels), of the corners
     _inverses: Array  # (T, 2, 2), from a difference to the first corner to the weights of the other two
     _stray: Array  # pixels that follow no triangle
@@ -154,6 +155,7 @@ class PiecewiseAffine(Family):
             triangles=corners,
             labels=labels,
             outside=outside,
+            _lattice=target,
             _weights=weights,
             _inverses=inverses,
             _stray=np.flatnonzero(flat < 0),
@@ -202,8 +204,10 @@ class PiecewiseAffine(Family):
 
     @quiet
     def _grid(self, xp: ModuleType, theta: Array, out: Array | None) -> Array:
-        where = self._stacked(theta)
-        grid = self._spread(xp, self._corners(xp, where), fit(*self._least_squares(xp), where), np.nan)
+        # Displacements, and the lattice: the identity is exact then, and no sum of weights that are rounded.
+        moved = self._stacked(theta) - self._cast(xp, "points", theta.dtype)
+        grid = self._spread(xp, self._corners(xp, moved), fit(*self._least_squares(xp), moved), np.nan)
+        grid += self._cast(xp, "_lattice", theta.dtype)
         grid = grid.reshape(*theta.shape[:-2], *self.size, 2)
         if out is None:
             return grid

@@ -3,6 +3,7 @@
 import numpy as np
 import oracle
 import pytest
+from jacobians import assert_adjoint
 
 import pystn
 
@@ -47,19 +48,20 @@ def test_identity_is_the_lattice_bit_for_bit(backend, align_corners, size, dtype
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_jvp_and_vjp_are_adjoint(backend, rng, size, align_corners):
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-13), (np.float32, 2e-6)])
+def test_jvp_and_vjp_are_adjoint(backend, rng, size, align_corners, dtype, tolerance):
     ndim = len(size)
-    theta, d_theta = rng.standard_normal((2, 2, 3, ndim, ndim + 1))
-    u = rng.standard_normal((2, 3, *size, ndim))
+    theta, d_theta = rng.standard_normal((2, 2, 3, ndim, ndim + 1)).astype(dtype)
+    u = rng.standard_normal((2, 3, *size, ndim)).astype(dtype)
     arrays = [backend.array(a) for a in (theta, d_theta, u)]
     pushed = backend.numpy(pystn.affine_grid_jvp(*arrays[:2], size, align_corners))
     (pulled,) = pystn.affine_grid_vjp(arrays[2], arrays[0], size, align_corners)
-    left, right = (pushed * u).sum(), (backend.numpy(pulled) * d_theta).sum()
-    assert abs(left - right) <= 1e-12 * max(1.0, np.abs(pushed * u).sum())
+    assert pushed.dtype == backend.numpy(pulled).dtype == dtype
+    assert_adjoint(pushed, u, [backend.numpy(pulled)], [d_theta])
     # Linear in theta: the tangent is the difference of grids, exactly up to rounding.
     moved = pystn.affine_grid(backend.array(theta + d_theta), size, align_corners)
     base = pystn.affine_grid(arrays[0], size, align_corners)
-    np.testing.assert_allclose(backend.numpy(moved) - backend.numpy(base), pushed, atol=1e-13)
+    np.testing.assert_allclose(backend.numpy(moved) - backend.numpy(base), pushed, rtol=0, atol=tolerance)
     assert not backend.numpy(pystn.affine_grid_jvp(arrays[0], None, size, align_corners)).any()
 
 

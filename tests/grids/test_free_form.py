@@ -76,6 +76,28 @@ def test_equals_scipy(backend, rng, control_shape, size, order, align_corners):
     np.testing.assert_allclose(backend.numpy(family(backend.array(theta)))[0], expected, rtol=0, atol=1e-14)
 
 
+@cases
+@orders
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_equals_the_linear_grid_of_its_splines(backend, rng, control_shape, size, order, align_corners):
+    """Of their products as rows of a basis, and of x[, y[, z]] with parameters of 1."""
+    ndim = len(size)
+    family = pystn.FreeFormDeformation(control_shape, size, align_corners, order=order)
+    theta = parameters(family, rng, (2, 3))
+    target = oracle.affine_grid(np.eye(ndim, ndim + 1)[None], size, align_corners)[0]
+    splines = np.ones((1, 1, *size))
+    for axis, controls in enumerate(control_shape):
+        along = np.moveaxis(target[..., ndim - 1 - axis], axis, 0).reshape(size[axis], -1)[:, 0]
+        values = [[cox_de_boor(knots_of(controls, order), k, order, x) for x in along] for k in range(controls)]
+        values = np.reshape(values, (controls, *[n if a == axis else 1 for a, n in enumerate(size)]))
+        splines = (splines[:, :, None] * values).reshape(1, -1, *size)
+    basis = np.concatenate([splines, np.moveaxis(target, -1, 0)[None]], axis=1)
+    moved = theta.reshape(2, 3, -1, ndim).swapaxes(-1, -2)
+    matrices = np.concatenate([moved, np.broadcast_to(np.eye(ndim), (2, 3, ndim, ndim))], axis=-1)
+    found = backend.numpy(pystn.linear_grid(backend.array(matrices), backend.array(basis)))
+    np.testing.assert_allclose(found, backend.numpy(family(backend.array(theta))), rtol=0, atol=1e-12)
+
+
 @orders
 def test_the_control_points_are_the_centres_of_their_splines(order):
     family = pystn.FreeFormDeformation((order + 1, order + 4), (2, 3), order=order)
