@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from conftest import EVERY_PADDING_MODE, KERNELS, kernel_for
+from families import FAMILIES, parameters
 from warps import WARPS
 
 import pystn
@@ -107,6 +108,56 @@ def test_linear_grid_bitwise_equal_for_any_number(dtype, bases):
         {
             "grid": lambda: pystn.linear_grid(theta, basis),
             "gradient": lambda: pystn.linear_grid_vjp(cotangent, theta, basis, wrt="theta")[0],
+        }
+    )
+
+
+def equal_on_all_threads_of_blas(calls):
+    """As `bitwise_equal`, and with as many threads of BLAS, whose products differ in their last digits."""
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="asks threadpoolctl to limit BLAS")
+    results = []
+    for count in COUNTS:
+        with pystn.num_threads(count), threadpoolctl.threadpool_limits(count, "blas"):
+            results.append({name: call().tobytes() for name, call in calls.items()})
+    for other in results[1:]:
+        assert [name for name in calls if other[name] != results[0][name]] == []
+
+
+SIZES = {1: (20_001,), 2: (90, 130), 3: (19, 17, 33)}  # above what one thread does
+
+
+@pytest.mark.parametrize("at, name", [*enumerate(FAMILIES)])
+def test_families_are_bitwise_equal_for_any_number(at, name):
+    """Types take turns."""
+    ndim, make = FAMILIES[name]
+    family, dtype = make(pystn, SIZES[ndim], False), (np.float64, np.float32)[at % 2]
+    rng = np.random.default_rng(at)
+    theta = parameters(family, rng, (2,), dtype)
+    cotangent = rng.standard_normal((2, *family.size, ndim)).astype(dtype)
+    equal_on_all_threads_of_blas(
+        {
+            "grid": lambda: family(theta),
+            "tangent": lambda: family.jvp(theta, theta),
+            "gradient": lambda: family.vjp(cotangent, theta)[0],
+        }
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_products_are_bitwise_equal_for_any_number(dtype):
+    """Of sizes of which those of BLAS are not."""
+    rng = np.random.default_rng(5)
+    family = pystn.FreeFormDeformation((30, 31), (300, 500))
+    theta = parameters(family, rng, (1,), dtype)
+    cotangent = rng.standard_normal((1, 300, 500, 2)).astype(dtype)
+    of_basis = [rng.standard_normal(shape).astype(dtype) for shape in ((15, 5000, 2), (15, 2, 21), (1, 21, 5000))]
+    equal_on_all_threads_of_blas(
+        {
+            "grid": lambda: family(theta),
+            "tangent": lambda: family.jvp(theta, theta),
+            "gradient": lambda: family.vjp(cotangent, theta)[0],
+            "determinant": lambda: family.jacobian_determinant(theta),
+            "gradient to a basis": lambda: pystn.linear_grid_vjp(*of_basis, wrt="basis")[1],
         }
     )
 

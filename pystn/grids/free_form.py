@@ -14,13 +14,12 @@ from pystn.backends import backend_of
 from pystn.grids.family import Family
 from pystn.grids.fields import determinant
 from pystn.grids.lattice import lattice, lattice_axis
+from pystn.grids.linear import combine, combine_vjp, product
 from pystn.options import for_each_axis, one_of
 from pystn.typing import Array
 from pystn.validation import count, spatial_size
 
 __all__ = ["FreeFormDeformation"]
-
-BLOCK = 65536  # numbers of a cotangent that are cast to float64 at a time
 
 # Of each order, the n + 1 B-splines over an interval as polynomials of the position in it, from 0 to 1:
 # a column each, constants first.
@@ -93,8 +92,8 @@ class FreeFormDeformation(Family):
     functions: displacements that are linear in `control_points` make affine grids.
 
     The sum is made axis by axis, as a product with a small matrix each. The last one adds the lattice and writes the
-    grid, in the dtype of theta; sums of gradients run in float64. A NaN or infinite displacement reaches the whole
-    grid of its transform.
+    grid, in the dtype of theta. Sums of gradients along up to 1024 pixels of a row run in the dtype, all others in
+    float64. A NaN or infinite displacement reaches the whole grid of its transform.
 
     A grid may fold: see `folded`. With order 3 it does not if no component of a displacement exceeds 0.40 h, h the
     spacing along its axis (0.48 h in 2-D); this is sufficient, not necessary (Choi and Lee, Injectivity conditions of
@@ -117,7 +116,7 @@ class FreeFormDeformation(Family):
     control_shape: tuple[int, ...]
     order: int
     control_points: Array
-    _first: Array  # (size[0], control_shape[0] + 2): weights along the first axis, then 1 and the axis' lattice
+    _first: Array  # (control_shape[0] + 2, size[0]): splines along the first axis, then 1 and the axis' lattice
     _lattice: Array  # (2, rest): the lattice of the other axes, then 1 for the component of the first one
 
     def __init__(
@@ -146,10 +145,10 @@ class FreeFormDeformation(Family):
         )
         for axis in range(ndim):
             target = lattice_axis(self.size[axis], self.align_corners)
-            weights, slopes = spline_matrices(target, controls[axis], order)
-            self._set(**{f"_weights{axis}": weights, f"_slopes{axis}": slopes})
+            splines, slopes = splines_along(target, controls[axis], order)
+            self._set(**{f"_splines{axis}": splines, f"_slopes{axis}": slopes})
             if axis == 0:
-                self._set(_first=np.column_stack([weights, np.ones_like(target), target]))
+                self._set(_first=np.stack([*splines, np.ones_like(target), target]))
         rest = lattice((1, *self.size[1:]), self.align_corners)  # 0 along the first axis
         self._set(_lattice=np.stack([rest.ravel(), np.broadcast_to(np.eye(ndim)[-1], rest.shape).ravel()]))
 
@@ -184,7 +183,6 @@ class FreeFormDeformation(Family):
     def _identity(self) -> Array:
         return np.zeros(self.theta_shape)
 
-    @quiet
     def _grid(self, xp: ModuleType, theta: Array, out: Array | None) -> Array:
         sections = self._contract(xp, self._stacked(theta), last=1)
         batch, controls = sections.shape[:2]
@@ -193,34 +191,30 @@ class FreeFormDeformation(Family):
         rows = xp.empty((batch, controls + 2, rest.shape[1]), theta.dtype)
         rows[:, :controls] = sections.reshape(batch, controls, rest.shape[1])
         rows[:, controls:] = rest
-        first = self._cast(xp, "_first", theta.dtype)
+        first, shape = self._cast(xp, "_first", theta.dtype), (batch, self.size[0], rest.shape[1])
+        into = out.reshape(shape) if out is not None and out.flags.c_contiguous else None
+        made = along(first, rows, into) if self.ndim == 1 else product(first.T[None], rows, into)
         if out is None:
-            return times(xp, first, rows).reshape(self._check(theta))
-        if out.flags.c_contiguous:
-            times(xp, first, rows, out.reshape(batch, self.size[0], rest.shape[1]))
-        else:
-            out[...] = times(xp, first, rows).reshape(out.shape)
+            return made.reshape(self._check(theta))
+        if into is None:
+            out[...] = made.reshape(out.shape)
         return out
 
     @quiet
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Array | None]:
         if not wanted[0]:
             return (None,)
-        double = np.dtype(np.float64)
-        batch = math.prod(theta.shape[: -self.ndim - 1])
-        gradient = grad_grid.reshape(batch, self.size[0], self._lattice.shape[1])
-        weights = self._cast(xp, "_weights0", double).T
-        sums = xp.empty((batch, len(weights), gradient.shape[2]), double)
-        columns = max(BLOCK // max(batch * self.size[0], 1), 16)
-        for start in range(0, gradient.shape[2], columns):
-            block = slice(start, start + columns)
-            sums[:, :, block] = times(xp, weights, gradient[:, :, block].astype(double, copy=False))
-        sums = sums.reshape(batch, len(weights), *self.size[1:], self.ndim)
-        for axis in range(1, self.ndim):
-            sums = along(xp, self._cast(xp, f"_weights{axis}", double).T, sums, axis)
+        # What the last axis' splines are multiplied by, all other axes being those of the grid: sums in float64.
+        rows = xp.empty((math.prod(theta.shape[: -self.ndim - 1]), *self.size[:-1], self.ndim, self.control_shape[-1]))
+        last = self._cast(xp, f"_splines{self.ndim - 1}", theta.dtype)[None]
+        gradient = grad_grid.reshape(*rows.shape[:-2], self.size[-1], self.ndim)
+        to_rows, _ = combine_vjp(gradient, rows, last, (True, False))
+        assert to_rows is not None
+        sums = to_rows.swapaxes(-1, -2)
+        for axis in range(self.ndim - 1):
+            sums = across(self._cast(xp, f"_splines{axis}", np.dtype(np.float64)), sums, axis)
         return (sums.reshape(theta.shape).astype(theta.dtype, copy=False),)
 
-    @quiet
     def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
         return self._contract(xp, self._stacked(d_theta)).reshape(self._check(theta))
 
@@ -230,11 +224,12 @@ class FreeFormDeformation(Family):
     def _contract(self, xp: ModuleType, values: Array, last: int = 0, slope_axis: int | None = None) -> Any:
         """Splines of values (M, *control_shape, components), over all axes down to `last`, or their slopes along one.
 
-        The last axis comes first: of all products its is the one with copies, and the arrays are small then.
+        The last axis comes first, of whose product the rest are copies.
         """
         for axis in reversed(range(last, self.ndim)):
-            name = "_slopes" if axis == slope_axis else "_weights"
-            values = along(xp, self._cast(xp, f"{name}{axis}", values.dtype), values, axis)
+            name = "_slopes" if axis == slope_axis else "_splines"
+            splines = self._cast(xp, f"{name}{axis}", values.dtype)
+            values = along(splines, values) if axis == self.ndim - 1 else across(splines.T, values, axis)
         return values
 
 
@@ -243,29 +238,25 @@ def control_axis(controls: int, order: int) -> Array:
     return (2 * np.arange(controls) - (controls - 1.0)) / (controls - order)
 
 
-def spline_matrices(points: Array, controls: int, order: int) -> tuple[Array, Array]:
-    """The B-splines of an axis at points of [-1, 1], and their derivatives: (points, controls) each."""
+def splines_along(points: Array, controls: int, order: int) -> tuple[Array, Array]:
+    """The B-splines of an axis at points of [-1, 1], and their derivatives: (controls, points) each."""
     intervals = controls - order
     position = (points + 1) * intervals / 2
     interval = np.minimum(position.astype(int), intervals - 1)
-    rows, columns = np.arange(len(points))[:, None], interval[:, None] + np.arange(order + 1)
-    weights, slopes = np.zeros((2, len(points), controls))
-    weights[rows, columns] = polyval(position - interval, PIECES[order]).T
-    slopes[rows, columns] = polyval(position - interval, polyder(PIECES[order])).T * intervals / 2
-    return weights, slopes
+    rows, columns = interval + np.arange(order + 1)[:, None], np.arange(len(points))
+    splines, slopes = np.zeros((2, controls, len(points)))
+    splines[rows, columns] = polyval(position - interval, PIECES[order])
+    slopes[rows, columns] = polyval(position - interval, polyder(PIECES[order])) * intervals / 2
+    return splines, slopes
 
 
-def along(xp: ModuleType, matrix: Array, values: Array, axis: int) -> Any:
+def along(splines: Array, values: Array, out: Array | None = None) -> Array:
+    """Splines (q, points) of values (M, *axes, q, components) along the last axis: (M, *axes, points, components)."""
+    return combine(values.swapaxes(-1, -2), splines[None], out)
+
+
+def across(matrix: Array, values: Array, axis: int) -> Array:
     """A matrix times a spatial axis of values (M, *axes, components)."""
-    if axis == values.ndim - 3:  # components go first, for one large product, not many of few columns
-        return xp.moveaxis(xp.matmul(xp.moveaxis(values, -1, 1), matrix.T), 1, -1)
     before, length, after = values.shape[: axis + 1], values.shape[axis + 1], values.shape[axis + 2 :]
-    product = xp.matmul(matrix, values.reshape(math.prod(before), length, math.prod(after)))
-    return product.reshape(*before, len(matrix), *after)
-
-
-def times(xp: ModuleType, matrix: Array, rows: Array, out: Array | None = None) -> Any:
-    """A matrix (p, q) times rows (M, q, r): one product for all of the batch if they have one column."""
-    if rows.shape[2] == 1:
-        return xp.matmul(rows[:, :, 0], matrix.T, out=None if out is None else out[:, :, 0])[:, :, None]
-    return xp.matmul(matrix, rows, out=out)
+    moved = product(matrix[None], values.reshape(math.prod(before), length, math.prod(after)))
+    return moved.reshape(*before, len(matrix), *after)

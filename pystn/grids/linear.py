@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from pystn.backends import backend_of
 from pystn.options import flag, least_denominator
 from pystn.perspective import Horizon, divide, divide_jvp, divide_vjp, divide_vjp2
@@ -22,6 +20,7 @@ __all__ = [
     "linear_grid_jvp",
     "linear_grid_vjp",
     "linear_grid_vjp2",
+    "product",
 ]
 
 
@@ -335,9 +334,13 @@ def basis_gradient(xp: ModuleType, grad_grid: Array, theta: Array, basis: Array)
     batch, groups = gradient.shape[0], basis.shape[0]  # of a shared basis there is one product for all of the batch
     rows = math.prod(axes) * (batch if groups == 1 else 1)
     factors = xp.broadcast_to(theta, (batch, *axes, q)).reshape(groups, rows, q)
-    with np.errstate(over="ignore", invalid="ignore"):
-        product = xp.matmul(factors.swapaxes(1, 2), gradient.reshape(groups, rows, math.prod(basis.shape[2:])))
-    return product.reshape(basis.shape)
+    columns = gradient.reshape(groups, rows, math.prod(basis.shape[2:]))
+    return product(factors.swapaxes(1, 2), columns).reshape(basis.shape)
+
+
+def product(matrices: Array, columns: Array, out: Array | None = None) -> Array:
+    """Matrices (N or 1, p, q) times columns (N, q, r): unlike those of BLAS, the same bits on any number of threads."""
+    return combine(matrices[:, :, None], columns, None if out is None else out[..., None])[..., 0]
 
 
 def combine_jvp(xp: ModuleType, theta: Array, basis: Array, d_theta: Array | None, d_basis: Array | None) -> Array:

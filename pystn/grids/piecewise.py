@@ -316,7 +316,9 @@ class PiecewiseAffine(Family):
 
     def _to_fit(self, xp: ModuleType, gradient: Array) -> Array:
         """Cotangents (M, 3, 2) of the affine maps that the pixels in no triangle follow."""
-        cotangent: Array = self._cast(xp, "_strays", FLOAT64).T @ gradient[:, self._cast(xp, "_stray", INDEX)]
+        # No product by BLAS, whose sums depend on its threads.
+        at = gradient[:, self._cast(xp, "_stray", INDEX)]
+        cotangent: Array = xp.einsum("sk,msa->mka", self._cast(xp, "_strays", FLOAT64), at)
         return cotangent
 
     def _at_points(self, xp: ModuleType, corners: Array) -> Array:

@@ -123,6 +123,9 @@ class ThinPlateSpline(Family):
     gradient to `points` or `targets` takes three times as much on the way, and `vjp2` with either about ten times.
     Where a target is at a control point the second derivative of phi is infinite; it is left out there.
 
+    The basis is solved for by LAPACK, and gradients to `points` and `targets` are products by BLAS: unlike the grid of
+    a basis and the gradient to theta, their last digits may depend on the number of threads of those.
+
     Examples
     --------
     Sixteen control points, of which one samples further to the right:
