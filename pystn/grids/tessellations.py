@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pystn.grids.runs import labelled_sums
 from pystn.kept import Keeper
 from pystn.matrices import expm, expm_jvp, expm_vjp
 from pystn.typing import Array
@@ -55,16 +56,6 @@ def near_zero(xp: Any, z: Array, coefficients: tuple[float, ...]) -> tuple[Array
 def delay(xp: Any, z: Array) -> Any:
     """log(1 + z) / z, 1 at 0."""
     return xp.where(z == 0, 1.0, xp.log1p(z) / xp.where(z == 0, 1.0, z))
-
-
-def sums(xp: Any, keys: Array, weights: Array, count: int) -> Any:
-    """Of each key from 0 to count - 1, the sum of its weights: in the order of the arrays, by NumPy."""
-    keys, weights = keys.reshape(-1), weights.reshape(-1)
-    if xp is np:
-        return np.bincount(keys, weights, minlength=count)
-    total = xp.zeros(count)
-    xp.add.at(total, keys, weights)  # CuPy's bincount waits for the device
-    return total
 
 
 def cell_along(xp: Any, x: Array, count: int) -> tuple[Array, Array]:
@@ -111,6 +102,12 @@ class Segment:
         d_by_left = d_level * (1 - self.place) - turned - d_tilt
         return xp.exp(z) * self.time * d_slope, d_by_left, d_level * self.place + turned + d_tilt
 
+    def add_up(self, xp: Any, velocities: Array, to_left: Array, to_right: Array) -> None:
+        """Add cotangents of the velocities at the left and the right vertex to those of all vertices."""
+        left, right = labelled_sums(xp, self.vertex, (to_left, to_right), len(velocities))
+        velocities += left
+        velocities[1:] += right[:-1]
+
     def kink(self, xp: Any) -> Any:
         """The second derivative of the place on entry to the one that the cell before would have led to.
 
@@ -155,8 +152,7 @@ class Intervals:
         for segment in reversed(list(self.segments(xp, velocities, points))):
             by_place, by_left, by_right = segment.derivatives(xp)
             ahead = adjoint[segment.which]
-            grad_velocities += sums(xp, segment.vertex, by_left * ahead, velocities.size)
-            grad_velocities += sums(xp, segment.vertex + 1, by_right * ahead, velocities.size)
+            segment.add_up(xp, grad_velocities, by_left * ahead, by_right * ahead)
             adjoint[segment.which] = by_place * ahead
         return grad_velocities.reshape(velocities.shape)
 
@@ -171,8 +167,7 @@ class Intervals:
             d_by_place, d_by_left, d_by_right = segment.derivatives_jvp(xp, *tangents)
             ahead, bent_ahead = adjoint[segment.which], bent[segment.which]
             to_left, to_right = by_left * bent_ahead + d_by_left * ahead, by_right * bent_ahead + d_by_right * ahead
-            to_velocities += sums(xp, segment.vertex, to_left, velocities.size)
-            to_velocities += sums(xp, segment.vertex + 1, to_right, velocities.size)
+            segment.add_up(xp, to_velocities, to_left, to_right)
             adjoint[segment.which] = by_place * ahead
             turned = by_place * segment.kink(xp) * tangents[0] + d_by_place
             bent[segment.which] = by_place * bent_ahead + turned * ahead
@@ -265,8 +260,8 @@ class Triangles(Keeper):
         at_vertices = xp.swapaxes(grad @ self._cast(xp, "barycentric"), -1, -2)
         fields = xp.arange(len(grad))[:, None, None]
         keys = fields * count + self._cast(xp, "triangles")
-        total = [sums(xp, keys, at_vertices[..., a], len(grad) * count) for a in range(2)]
-        return xp.stack(total, axis=-1).reshape(len(grad), count, 2)
+        total = labelled_sums(xp, keys, (at_vertices[..., 0], at_vertices[..., 1]), len(grad) * count)
+        return total.T.reshape(len(grad), count, 2)
 
     def generators(self, xp: Any, velocities: Array) -> Any:
         """(M, triangles, 3, 3): their exponentials are a step."""
@@ -378,9 +373,10 @@ def plus(a: Pair, b: Pair) -> Pair:
 
 def add_products(xp: Any, total: Array, key: Array, adjoint: Pair, at: Pair, one: float = 1.0) -> None:
     """Add to matrices (3, 3, count), by key, the products of cotangents with points (x, y, one)."""
-    for row, g in enumerate(adjoint):
-        for column, weights in enumerate((g * at[0], g * at[1], g * one)[: 3 if one else 2]):
-            total[row, column] += sums(xp, key, weights, total.shape[-1])
+    columns = 3 if one else 2
+    products = (g * factor for g in adjoint for factor in (*at, one)[:columns])
+    sums = labelled_sums(xp, key, products, total.shape[-1])
+    total[:2, :columns] += sums.reshape(2, columns, total.shape[-1])
 
 
 def blocks(xp: Any, rows: list[list[Array]]) -> Any:
