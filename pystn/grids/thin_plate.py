@@ -15,6 +15,7 @@ from pystn.grids.family import Family
 from pystn.grids.lattice import lattice
 from pystn.grids.linear import combine, combine_vjp
 from pystn.interpolation import number
+from pystn.options import for_each_axis
 from pystn.typing import Array
 from pystn.validation import check_distinct, check_points, check_spanning, output_size, spatial_size
 
@@ -92,6 +93,10 @@ class ThinPlateSpline(Family):
         :math:`\lambda \ge 0`: above 0 the spline comes near the control points only, the
         smoother for it; towards infinity it is the affine map of least squares. For a
         :math:`\phi` of :math:`r^2 \log r^2`, as others have it, it is twice as large.
+    aspect : sequence of float, optional
+        Lengths of the sides of the target along (x, y[, z]), in which distances are measured: with (W, H) an image
+        that is not square bends alike along both. Only their ratios count, the longest is the 2 of normalized
+        coordinates. Default: all are.
     targets : array_like, shape (..., ndim), optional
         Points at which the spline is evaluated, instead of the pixels of an output.
 
@@ -110,7 +115,8 @@ class ThinPlateSpline(Family):
     TypeError
         If `size` is no sequence of integers or an option of the wrong type.
     ValueError
-        If points are not finite, coincide, lie on a line or plane, or shapes do not fit.
+        If points are not finite, coincide, lie on a line or plane, shapes do not fit, `regularization` is negative or
+        an entry of `aspect` not positive.
 
     See Also
     --------
@@ -147,7 +153,9 @@ class ThinPlateSpline(Family):
     points: Array
     targets: Array
     regularization: float
+    aspect: tuple[float, ...] | None
     basis: Array
+    _lengths: Array  # of the sides, in which distances are measured
     _inverse: Array  # of the system of equations
 
     def __init__(
@@ -157,6 +165,7 @@ class ThinPlateSpline(Family):
         align_corners: bool = False,
         *,
         regularization: float = 0.0,
+        aspect: Sequence[float] | None = None,
         targets: Any = None,
     ) -> None:
         centres = check_points("points", points, (2, 3))
@@ -169,6 +178,7 @@ class ThinPlateSpline(Family):
         check_spanning("points", centres)
         if smoothing == 0:
             check_distinct("points", centres)
+        lengths = side_lengths(aspect, ndim)
         if (size is None) == (targets is None):
             raise ValueError(f"give either size or targets: got {'neither' if size is None else 'both'}")
         at = None if targets is None else check_points("targets", targets, (ndim,))
@@ -177,19 +187,23 @@ class ThinPlateSpline(Family):
             points=centres,
             targets=lattice(self.size, self.align_corners) if at is None else at,
             regularization=smoothing,
+            aspect=None if aspect is None else tuple(aspect),
+            _lengths=lengths,
             _state=("points",) if at is None else ("points", "targets"),
         )
-        among = features(np, centres, centres)
+        where = self._stretched(np, centres)
+        among = features(np, where, where)
         among[:, : len(centres)] += smoothing * np.eye(len(centres))
         inverse = np.linalg.inv(bordered(np, among))
-        values = inverse[: len(centres)] @ features(np, self.targets.reshape(-1, ndim), centres).T
+        values = inverse[: len(centres)] @ features(np, self._stretched(np, self.targets.reshape(-1, ndim)), where).T
         self._set(_inverse=inverse, basis=values.reshape(1, len(centres), *self.size))
 
     def __repr__(self) -> str:
         made = (
             f"{self.size}, align_corners={self.align_corners}" if len(self._state) == 1 else f"targets of {self.size}"
         )
-        return f"ThinPlateSpline({len(self.points)} points, {made}, regularization={self.regularization})"
+        options = f"regularization={self.regularization}, aspect={self.aspect}"
+        return f"ThinPlateSpline({len(self.points)} points, {made}, {options})"
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -246,8 +260,13 @@ class ThinPlateSpline(Family):
     def _solved(self, xp: ModuleType, theta: Array) -> tuple[Array, Array, Array, Array]:
         """Control points, targets, inverse of the system, coefficients (M, P + 1 + ndim, ndim) of all splines."""
         points, targets, inverse = (self._cast(xp, name, FLOAT64) for name in ("points", "targets", "_inverse"))
+        points, targets = self._stretched(xp, points), self._stretched(xp, targets.reshape(-1, self.ndim))
         where = theta.reshape(math.prod(theta.shape[:-2]), *self.theta_shape).astype(FLOAT64, copy=False)
-        return points, targets.reshape(-1, self.ndim), inverse, inverse[:, : len(points)] @ where
+        return points, targets, inverse, inverse[:, : len(points)] @ where
+
+    def _stretched(self, xp: ModuleType, points: Array) -> Array:
+        """Points, or cotangents of stretched ones, as the sides are long."""
+        return points * self._cast(xp, "_lengths", FLOAT64)
 
     @quiet
     def _vjp_state(self, xp: ModuleType, grad_grid: Array, theta: Array) -> tuple[Array, Array]:
@@ -262,7 +281,7 @@ class ThinPlateSpline(Family):
         to_points, to_targets = drawn(pull, among, targets, points)
         to_points += to_system[:count, count + 1 :]
         to_targets += to_features[:, count + 1 :]
-        return to_points, to_targets.reshape(self.targets.shape)
+        return self._stretched(xp, to_points), self._stretched(xp, to_targets).reshape(self.targets.shape)
 
     @quiet
     def _vjp2(
@@ -304,14 +323,15 @@ class ThinPlateSpline(Family):
         to_points, to_targets = (a + b for a, b in zip(*terms, strict=True))
         to_points += d_to_system[:count, count + 1 :]
         to_targets += d_to_features[:, count + 1 :]
+        to_points, to_targets = self._stretched(xp, to_points), self._stretched(xp, to_targets)
         return (to_theta, to_points, to_targets.reshape(self.targets.shape))[: len(wanted)]
 
     def _directions(
         self, xp: ModuleType, points: Array, targets: Array, d_points: Array | None, d_targets: Array | None
     ) -> tuple[Array, Array]:
         return (
-            xp.zeros_like(points) if d_points is None else d_points,
-            xp.zeros_like(targets) if d_targets is None else d_targets.reshape(targets.shape),
+            xp.zeros_like(points) if d_points is None else self._stretched(xp, d_points),
+            xp.zeros_like(targets) if d_targets is None else self._stretched(xp, d_targets.reshape(targets.shape)),
         )
 
     @quiet
@@ -322,6 +342,18 @@ class ThinPlateSpline(Family):
         d_grid = d_features(xp, targets, d_targets, points, d_points) @ coefficients
         d_grid -= features(xp, targets, points) @ (inverse @ (d_system @ coefficients))
         return d_grid.reshape(*theta.shape[:-2], *self.targets.shape).astype(theta.dtype)
+
+
+def side_lengths(aspect: Any, ndim: int) -> Array:
+    """Relative to the longest."""
+    if aspect is None:
+        return np.ones(ndim)
+    if not isinstance(aspect, (tuple, list)):
+        raise TypeError(f"aspect must be a sequence of one number for each axis, got {aspect!r}")
+    lengths = np.array([number("an entry of aspect", length) for length in for_each_axis("aspect", aspect, ndim)])
+    if not (lengths > 0).all():
+        raise ValueError(f"aspect must be above 0 along every axis: got {aspect!r}")
+    return lengths / lengths.max()
 
 
 def squares(a: Array, b: Array) -> Array:

@@ -47,13 +47,18 @@ def test_equals_the_equations(backend, rng, ndim, size, regularization, align_co
 
 @pytest.mark.parametrize("ndim, kernel", [(2, "thin_plate_spline"), (3, "linear")])
 @pytest.mark.parametrize("regularization", [0.0, 0.5])
-def test_equals_scipy(backend, rng, ndim, kernel, regularization):
+@pytest.mark.parametrize("aspect", [None, (6.0, 2.0, 3.0)])
+def test_equals_scipy(backend, rng, ndim, kernel, regularization, aspect):
     interpolate = pytest.importorskip("scipy.interpolate")
-    targets = rng.uniform(-1.5, 1.5, (20, ndim))
-    spline = pystn.ThinPlateSpline(POINTS[ndim], targets=targets, regularization=regularization)
+    targets, aspect = rng.uniform(-1.5, 1.5, (20, ndim)), aspect and aspect[:ndim]
+    options = {"regularization": regularization, "aspect": aspect}
+    spline = pystn.ThinPlateSpline(POINTS[ndim], targets=targets, **options)
     theta = parameters(spline, rng, (1,))
-    peer = interpolate.RBFInterpolator(POINTS[ndim], theta[0], kernel=kernel, degree=1, smoothing=regularization)
-    np.testing.assert_allclose(backend.numpy(spline(backend.array(theta)))[0], peer(targets), atol=1e-12)
+    sides = 1.0 if aspect is None else np.array(aspect) / 6
+    peer = interpolate.RBFInterpolator(
+        sides * POINTS[ndim], theta[0], kernel=kernel, degree=1, smoothing=regularization
+    )
+    np.testing.assert_allclose(backend.numpy(spline(backend.array(theta)))[0], peer(sides * targets), atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:`distance_matrix` is deprecated:DeprecationWarning")  # which scikit-image calls
@@ -85,6 +90,18 @@ def test_affine_maps_are_reproduced(backend, rng, ndim, regularization):
     expected = pystn.affine_grid(backend.array(matrix), spline.size)
     np.testing.assert_allclose(backend.numpy(spline(backend.array(moved))), backend.numpy(expected), atol=1e-12)
     np.testing.assert_allclose(spline.basis.sum(axis=1), 1, atol=1e-12)
+
+
+def test_only_the_ratios_of_an_aspect_count(rng):
+    """And of a square there is none."""
+    theta = CONTROL[None] + 0.1 * rng.standard_normal((1, *CONTROL.shape))
+
+    def grid(*aspect):
+        return pystn.ThinPlateSpline(CONTROL, (4, 5), regularization=0.1, aspect=aspect or None)(theta)
+
+    np.testing.assert_array_equal(grid(4.0, 2.0), grid(2.0, 1.0))
+    np.testing.assert_array_equal(grid(5, 5), grid())
+    assert np.abs(grid(2.0, 1.0) - grid()).max() > 1e-3
 
 
 def test_much_regularization_is_least_squares(backend, rng):
@@ -120,17 +137,22 @@ def test_equals_the_linear_grid_of_its_basis(backend, rng):
     np.testing.assert_allclose(backend.numpy(found), backend.numpy(spline(backend.array(theta))), atol=1e-12)
 
 
-CELLS = [(2, (4, 5), 0.0), (2, (1, 1), 0.2), (2, (), 0.0), (3, (2, 3, 2), 0.0), (3, (4,), 0.1)]
+# Regularized ones have an aspect too.
+CELLS = [(2, (4, 5), 0.0), (2, (2, 3), 0.2), (2, (), 0.0), (2, (3,), 0.1), (3, (2, 3, 2), 0.0), (3, (4,), 0.1)]
+
+
+def options_of(ndim, regularization):
+    return {"regularization": regularization, "aspect": (2.0, 1.5, 3.0)[:ndim] if regularization else None}
 
 
 def splines(rng, ndim, shape, regularization):
     """Of pixels where there is a size, of random targets and of one on a control point otherwise."""
     if len(shape) == ndim:
-        return pystn.ThinPlateSpline(POINTS[ndim], shape, regularization=regularization), ("points",)
+        return pystn.ThinPlateSpline(POINTS[ndim], shape, **options_of(ndim, regularization)), ("points",)
     targets = rng.uniform(-1, 1, (*shape, 1, ndim))
     if shape:
         targets[0, 0] = POINTS[ndim][2]
-    spline = pystn.ThinPlateSpline(POINTS[ndim], targets=targets, regularization=regularization)
+    spline = pystn.ThinPlateSpline(POINTS[ndim], targets=targets, **options_of(ndim, regularization))
     return spline, ("points", "targets")
 
 
@@ -168,7 +190,7 @@ def test_all_second_derivatives(backend, rng, ndim, shape, regularization):
 
     def made(points, targets=None):
         where = {"size": spline.size} if targets is None else {"targets": targets}
-        return pystn.ThinPlateSpline(points, **where, regularization=regularization)
+        return pystn.ThinPlateSpline(points, **where, **options_of(ndim, regularization))
 
     def vjp(u, theta, *moved):
         return [backend.numpy(g) for g in made(*moved).vjp(backend.array(u), backend.array(theta), wrt=wrt)]
@@ -195,7 +217,7 @@ def test_all_derivatives_equal_central_differences(backend, rng, ndim, shape, re
 
     def grid(points, targets):
         where = {"size": spline.size} if targets is None else {"targets": targets}
-        made = pystn.ThinPlateSpline(points, **where, regularization=regularization)
+        made = pystn.ThinPlateSpline(points, **where, **options_of(ndim, regularization))
         return backend.numpy(made(backend.array(theta)))
 
     primals = [spline.points, spline.targets if "targets" in state else None]
@@ -323,6 +345,12 @@ def test_errors_of_the_constructor():
         pystn.ThinPlateSpline(CONTROL[None], (4, 4))
     with pytest.raises(ValueError, match="points must be finite"):
         pystn.ThinPlateSpline(CONTROL * np.inf, (4, 4))
+    with pytest.raises(ValueError, match="aspect must be one value or one per spatial axis, 2: got 3"):
+        pystn.ThinPlateSpline(CONTROL, (4, 4), aspect=(1, 1, 1))
+    with pytest.raises(ValueError, match="aspect must be above 0 along every axis"):
+        pystn.ThinPlateSpline(CONTROL, (4, 4), aspect=(1, 0))
+    with pytest.raises(TypeError, match=r"aspect must be a sequence of one number for each axis, got 1\.5"):
+        pystn.ThinPlateSpline(CONTROL, (4, 4), aspect=1.5)
     with pytest.raises(ValueError, match="regularization must not be negative"):
         pystn.ThinPlateSpline(CONTROL, (4, 4), regularization=-1)
     with pytest.raises(ValueError, match="give either size or targets: got neither"):
