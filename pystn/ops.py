@@ -369,6 +369,7 @@ OPERATIONS: dict[str, Operation] = {
         row(matrices, "rotation_matrix", P, by_count(p1=(2, 3), p3=(3, 4), p4=(3, 4)), **LEADING),
         row(matrices, "rigid_matrix", P, by_count(p3=(2, 3), p6=(3, 4), p7=(3, 4)), **LEADING),
         row(matrices, "similarity_matrix", P, by_count(p4=(2, 3), p7=(3, 4), p8=(3, 4)), **LEADING),
+        row(matrices, "pstn_affine_matrix", P, by_count(p4=(2, 3), p5=(2, 3)), **LEADING),
         row(matrices, "affine_matrix", P, by_count(p6=(2, 3)), **LEADING),
         row(matrices, "projective_matrix", P, by_count(p8=(3, 3)), **FLAT),
         row(matrices, "decompose_affine", ("theta",), trailing(2, lambda theta, options: (6,)), **LEADING),

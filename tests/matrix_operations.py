@@ -103,6 +103,7 @@ OPERATIONS = [
     *[Operation("similarity_matrix", params(p), fallible=p == 8) for p in (4, 7, 8)],
     *[Operation("similarity_matrix", params(p), {"form": "log2"}, fallible=p == 8) for p in (4, 7, 8)],
     Operation("similarity_matrix", params(4), {"form": "linear"}),
+    *[Operation("pstn_affine_matrix", params(p)) for p in (4, 5)],
     Operation("projective_matrix", params(8)),
     Operation("affine_matrix", params(6)),
     Operation("decompose_affine", matrix(2, 3), fallible=True),

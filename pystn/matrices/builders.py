@@ -22,6 +22,10 @@ __all__ = [
     "projective_matrix",
     "projective_matrix_jvp",
     "projective_matrix_vjp",
+    "pstn_affine_matrix",
+    "pstn_affine_matrix_jvp",
+    "pstn_affine_matrix_vjp",
+    "pstn_affine_matrix_vjp2",
     "rigid_matrix",
     "rigid_matrix_jvp",
     "rigid_matrix_vjp",
@@ -198,6 +202,39 @@ def check_similarity(params: Any, form: str) -> None:
 
 
 SIMILARITY = Curved(similarity, check_similarity, ("params",), "grad_theta", core=1, bend=bent_similarity)
+
+
+# Scaled on the diagonal alone, rotated and shifted.
+
+
+def pstn_affine(xp: Any, params: Any) -> tuple[Any, Any]:
+    turn, d_turn, diagonal, weights = scaled_diagonal(xp, params)
+    d_linear = xp.concatenate([weights[..., None] * d_turn, diagonal * turn[..., None]], axis=-1)
+    return placed(xp, weights * turn, d_linear, params[..., -2:])
+
+
+def scaled_diagonal(xp: Any, params: Any) -> tuple[Any, Any, Any, Any]:
+    """A rotation and its slope, what each scale multiplies of it, and what they make of its entries."""
+    scales = params[..., 1:-2]
+    diagonal = attention_basis(xp, 2, "isotropic" if scales.shape[-1] == 1 else "anisotropic")[:, :2, :-2]
+    weights = 1 - xp.eye(2) + (diagonal @ scales[..., None, :, None])[..., 0]
+    return *rotation(xp, params[..., :1]), diagonal, weights
+
+
+def bent_pstn_affine(xp: Any, along: Any, params: Any) -> tuple[Any]:
+    _, d_turn, diagonal, weights = scaled_diagonal(xp, params)
+    d_angle, d_scales = along[0][..., :1], along[0][..., 1:-2]
+    moved = (d_turn @ d_angle[..., None, :, None])[..., 0]
+    d_weights = (diagonal @ d_scales[..., None, :, None])[..., 0]
+    by_angle = weights[..., None] * bent_rotation(xp, params[..., :1], d_angle) + d_weights[..., None] * d_turn
+    return (bent_placed(xp, xp.concatenate([by_angle, diagonal * moved[..., None]], axis=-1)),)
+
+
+def check_pstn_affine(params: Any) -> None:
+    check_length("params", params, (4, 5))
+
+
+PSTN_AFFINE = Curved(pstn_affine, check_pstn_affine, ("params",), "grad_theta", core=1, bend=bent_pstn_affine)
 
 
 @kept
@@ -939,6 +976,169 @@ def similarity_matrix_vjp2(
     return SIMILARITY.vjp2((gg_params,), grad_theta, params, wrt=wrt, form=form)
 
 
+def pstn_affine_matrix(params: Array) -> Array:
+    r"""Matrices of the published code of probabilistic spatial transformers, to reproduce what it did.
+
+    .. math::
+
+        \theta = \begin{pmatrix}
+        s_x \cos\varphi & -\sin\varphi & t_x \\ \sin\varphi & s_y \cos\varphi & t_y
+        \end{pmatrix}
+
+    (Schwöbel et al., Probabilistic Spatial Transformer Networks, 2022). The sines are not scaled: this is no
+    similarity, nor a rotation that scales come after. `similarity_matrix` and `affine_matrix` are.
+
+    Parameters
+    ----------
+    params : ndarray, shape (..., 4) or (..., 5)
+        The angle, one scale or (sx, sy), and the translation; float32 or float64.
+
+    Returns
+    -------
+    theta : ndarray, shape (..., 2, 3)
+        dtype of `params`.
+
+    Raises
+    ------
+    TypeError
+        If `params` is no NumPy array of float32 or float64.
+    ValueError
+        If the shape of `params` does not fit.
+
+    See Also
+    --------
+    pstn_affine_matrix_vjp, pstn_affine_matrix_jvp, pstn_affine_matrix_vjp2 : its derivatives.
+    similarity_matrix : with all of the rotation scaled.
+    ProbabilisticSpatialTransformer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> pystn.pstn_affine_matrix(np.array([np.pi / 6, 2.0, 0.5, 0.25])).round(2)
+    array([[ 1.73, -0.5 ,  0.5 ],
+           [ 0.5 ,  1.73,  0.25]])
+    """
+    return PSTN_AFFINE.value(params)
+
+
+def pstn_affine_matrix_vjp(grad_theta: Array, params: Array) -> tuple[Array]:
+    """Vector-Jacobian product of `pstn_affine_matrix`.
+
+    Parameters
+    ----------
+    grad_theta : ndarray, shape (..., 2, 3)
+        Cotangent: shape and dtype of the matrices.
+    params : ndarray, shape (..., 4) or (..., 5)
+        As given to `pstn_affine_matrix`.
+
+    Returns
+    -------
+    (grad_params,) : tuple of one ndarray
+        Shape and dtype of `params`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `pstn_affine_matrix`, and if `grad_theta` does not fit.
+
+    See Also
+    --------
+    pstn_affine_matrix
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> grad_theta, params = np.arange(6.0).reshape(2, 3), np.array([0.0, 2.0, 3.0, 0.0, 0.0])
+    >>> grad_params, = pystn.pstn_affine_matrix_vjp(grad_theta, params)
+    >>> grad_params
+    array([2., 0., 4., 2., 5.])
+    """
+    return PSTN_AFFINE.vjp(grad_theta, params)
+
+
+def pstn_affine_matrix_jvp(params: Array, d_params: Array | None) -> Array:
+    """Jacobian-vector product of `pstn_affine_matrix`.
+
+    Parameters
+    ----------
+    params : ndarray, shape (..., 4) or (..., 5)
+        As given to `pstn_affine_matrix`.
+    d_params : ndarray or None
+        Tangent, of the shape and dtype of `params`; None is zero.
+
+    Returns
+    -------
+    d_theta : ndarray, shape (..., 2, 3)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `pstn_affine_matrix`, and if `d_params` does not fit.
+
+    See Also
+    --------
+    pstn_affine_matrix
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> params, d_params = np.array([0.0, 2.0, 0.0, 0.0]), np.array([1.0, 0.5, 2.0, 3.0])
+    >>> pystn.pstn_affine_matrix_jvp(params, d_params)
+    array([[ 0.5, -1. ,  2. ],
+           [ 1. ,  0.5,  3. ]])
+    """
+    return PSTN_AFFINE.jvp((params,), (d_params,))
+
+
+def pstn_affine_matrix_vjp2(
+    gg_params: Array | None,
+    grad_theta: Array,
+    params: Array,
+    *,
+    wrt: Sequence[str] = ("grad_theta", "params"),
+) -> tuple[Array | None, Array | None]:
+    """Second order: the vector-Jacobian product of `pstn_affine_matrix_vjp`.
+
+    As that of `similarity_matrix`; the matrix is linear in the translation.
+
+    Parameters
+    ----------
+    gg_params : ndarray or None
+        Cotangent of grad_params: shape and dtype of `params`. None is zero.
+    grad_theta, params
+        As given to `pstn_affine_matrix_vjp`.
+    wrt : sequence of {"grad_theta", "params"}, default both
+        The gradients that are wanted; the work for others is skipped.
+
+    Returns
+    -------
+    grad_grad_theta, grad_params : ndarray or None
+        Shapes and dtype of `grad_theta` and `params`; None where not in `wrt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `pstn_affine_matrix_vjp`, and if `gg_params` or `wrt` does not fit.
+
+    See Also
+    --------
+    pstn_affine_matrix_vjp, pstn_affine_matrix_jvp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pystn
+    >>> gg_params, params = np.array([1.0, 0.0, 0.0, 0.0]), np.array([0.0, 2.0, 0.0, 0.0])
+    >>> _, grad_params = pystn.pstn_affine_matrix_vjp2(gg_params, np.eye(2, 3), params)
+    >>> grad_params  # of the trace 2 s cos(angle)
+    array([-4.,  0.,  0.,  0.])
+    """
+    return PSTN_AFFINE.vjp2((gg_params,), grad_theta, params, wrt=wrt)
+
+
 def projective_matrix(params: Array) -> Array:
     r"""Matrices of projective transforms with a last entry of 1.
 
@@ -969,6 +1169,11 @@ def projective_matrix(params: Array) -> Array:
     homography_from_points : from where four points go.
     lie_generator : the group "sl3" by its exponential, always invertible.
     warp_projective : samples an image through one.
+
+    Notes
+    -----
+    What is added to the identity, as by inverse compositional transformers (Lin and Lucey, 2017), is
+    ``params - pystn.identity_params("projective")``: of that zeros are the identity.
 
     Examples
     --------

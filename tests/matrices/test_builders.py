@@ -23,6 +23,9 @@ def loops(params, form):
         phi, p, x, y = params
         c, s = 2**p * math.cos(phi), 2**p * math.sin(phi)
         return [[c, -s, c * x - s * y], [s, c, s * x + c * y]]
+    if form.startswith("pstn"):
+        phi, sx, sy, x, y = params if len(params) == 5 else (*params[:2], *params[1:])
+        return [[sx * math.cos(phi), -math.sin(phi), x], [math.sin(phi), sy * math.cos(phi), y]]
     if form == "linear":
         a, b, x, y = params
         return [[1 + a, -b, x], [b, 1 + a, y]]
@@ -42,6 +45,8 @@ PLANE = {
     "linear": (pystn.similarity_matrix, 4, {"form": "linear"}),
     "projective": (pystn.projective_matrix, 8, {}),
     "affine": (pystn.affine_matrix, 6, {}),
+    "pstn": (pystn.pstn_affine_matrix, 4, {}),
+    "pstn, two scales": (pystn.pstn_affine_matrix, 5, {}),
 }
 
 
@@ -91,6 +96,7 @@ IDENTITIES = {
     "linear": (pystn.similarity_matrix, np.zeros(4), {"form": "linear"}),
     "projective": (pystn.projective_matrix, np.array([1.0, 0, 0, 0, 1, 0, 0, 0]), {}),
     "affine": (pystn.affine_matrix, np.array([0, 0, 0, 1.0, 1, 0]), {}),
+    "pstn": (pystn.pstn_affine_matrix, np.array([0, 1.0, 0, 0]), {}),
 }
 
 

@@ -58,6 +58,11 @@ def similarity_matrix(params, form="angle"):
     return placed(linear, (linear @ shift[..., None])[..., 0] if form == "log2" else shift)
 
 
+def pstn_affine_matrix(params):
+    rotated, scales = turn(params[..., :1]), params[..., 1:-2].expand(*params.shape[:-1], 2)
+    return placed(rotated * (1 - torch.eye(2, dtype=params.dtype) + torch.diag_embed(scales)), params[..., -2:])
+
+
 def affine_matrix(params):
     x, y, angle, sx, sy, shear = params.unbind(-1)
     upper = columns((sx, sx * shear), (torch.zeros_like(sx), sy))
