@@ -51,7 +51,7 @@ class Recorded(SpatialTransformer):
         (SIM2, lambda parameters: pystn.expm(pystn.lie_generator(parameters, "sim2"))),
         (SL3, lambda parameters: pystn.expm(pystn.lie_generator(parameters, "sl3"))),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_matrices_are_warped_by_as_they_are(transform, build):
     parameters = near(transform, (2,))
