@@ -12,9 +12,31 @@ torch = pytest.importorskip("torch", reason="the experiments train PyTorch netwo
 pytest.importorskip("tqdm", reason="the experiments show their progress")
 
 import pystn.torch as stn  # noqa: E402
-from bench.papers import colocalization, joint_alignment, projection  # noqa: E402
+from bench.papers import addition, colocalization, joint_alignment, projection  # noqa: E402
+from bench.papers.data import Examples  # noqa: E402
+from bench.papers.distortions import DISTORTIONS, rotate_scale_translate  # noqa: E402
 
 DIGITS = np.random.default_rng(0).random((6, 1, 28, 28), np.float32)
+
+
+def test_distortions_by_an_amount():
+    """None leaves digits in the middle, as they are; all of it is what the experiments' digits suffer."""
+    still = rotate_scale_translate(DIGITS, np.random.default_rng(0), amount=0.0)
+    np.testing.assert_allclose(still[:, :, 7:-7, 7:-7], DIGITS, atol=1e-5)
+    assert still[:, :, :6].max() == still[:, :, :, -6:].max() == 0
+    whole = rotate_scale_translate(DIGITS, np.random.default_rng(0), amount=1.0)
+    np.testing.assert_array_equal(whole, DISTORTIONS["RTS"].apply(DIGITS, np.random.default_rng(0)))
+
+
+def test_distortions_grow_over_the_first_steps():
+    data = SimpleNamespace(mnist=Examples(DIGITS, np.arange(6), DIGITS, np.arange(6)))
+
+    def images(growth):
+        context = SimpleNamespace(settings=SimpleNamespace(steps=8, batch=6, growth=growth), data=data)
+        return [made for made, _ in itertools.islice(addition.batches(context, 0), 8)]
+
+    same = [np.array_equal(*pair) for pair in zip(images(0.5), images(0.0), strict=True)]
+    assert same == [False] * 3 + [True] * 5
 
 
 def test_boxes_are_where_digits_were_placed():

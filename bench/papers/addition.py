@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.papers.distortions import DISTORTIONS
+from bench.papers.distortions import DISTORTIONS, rotate_scale_translate
 from bench.papers.experiment import Context, Experiment, Panel, Result, ratio_check
 from bench.papers.networks import Pool, fully_connected, fully_connected_localization, widest
 from bench.papers.stn_mnist import FASTER, QUICK, TEST_SEED
@@ -56,21 +56,30 @@ def build(model: str, width: int) -> nn.Module:
 
 
 def added(
-    images: np.ndarray, labels: np.ndarray, others: np.ndarray, their_labels: np.ndarray, rng: np.random.Generator
+    images: np.ndarray,
+    labels: np.ndarray,
+    others: np.ndarray,
+    their_labels: np.ndarray,
+    rng: np.random.Generator,
+    amount: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 2, 42, 42) of two digits, each distorted, and what their sum is."""
-    return np.concatenate([RTS.apply(images, rng), RTS.apply(others, rng)], 1), labels + their_labels
+    """Images (N, 2, 42, 42) of two digits, each distorted, by an `amount` of it all, and what their sum is."""
+    channels = [rotate_scale_translate(digits, rng, amount=amount) for digits in (images, others)]
+    return np.concatenate(channels, 1), labels + their_labels
 
 
 def batches(context: Context, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of training digits and their sums: the same for every model of a seed."""
-    examples, rng = context.data.mnist, np.random.default_rng(seed)
+    """Pairs of training digits and their sums: the same for every model of a seed.
+
+    Distortions grow over the first `settings.growth` of the steps.
+    """
+    settings, examples, rng = context.settings, context.data.mnist, np.random.default_rng(seed)
     digits = (
-        batches_of(examples.train, examples.train_labels, context.settings.batch, each)
-        for each in (rng, rng.spawn(1)[0])
+        batches_of(examples.train, examples.train_labels, settings.batch, each) for each in (rng, rng.spawn(1)[0])
     )
-    for one, other in zip(*digits, strict=True):
-        yield added(*one, *other, rng)
+    growing = max(1.0, settings.growth * settings.steps)
+    for step, (one, other) in enumerate(zip(*digits, strict=True), 1):
+        yield added(*one, *other, rng, min(1.0, step / growing))
 
 
 def run(context: Context) -> Result:
@@ -100,6 +109,13 @@ def run(context: Context) -> Result:
     return Result(runs, checks, panels)
 
 
+SETTINGS = {
+    **{name: value for name, value in FASTER.items() if name != "pool"},
+    "steps": 4000,
+    "localization_rate": 0.3,
+    "growth": 0.5,
+}
+
 EXPERIMENTS = (
     Experiment(
         "mnist-addition",
@@ -107,7 +123,7 @@ EXPERIMENTS = (
         "2xST error <= 0.6 x 1xST error and <= 0.5 x FCN error",
         ("mnist",),
         ("FCN", "1xST", "2xST"),
-        {**{name: value for name, value in FASTER.items() if name != "pool"}, "steps": 8000},
+        SETTINGS,
         run,
         {**QUICK, "parameters": 100_000},
         {"steps": 3000, "batch": 64},

@@ -17,7 +17,7 @@ import numpy as np
 
 import pystn
 
-__all__ = ["DISTORTIONS", "Distortion", "distorted"]
+__all__ = ["DISTORTIONS", "Distortion", "distorted", "rotate_scale_translate"]
 
 SIDE = 28  # of a digit's image
 PIXEL = 2 / SIDE  # in normalized coordinates
@@ -48,10 +48,13 @@ def rotate(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return pystn.warp_affine(images, theta, (SIDE, SIDE))
 
 
-def rotate_scale_translate(images: np.ndarray, rng: np.random.Generator, size: int = 42) -> np.ndarray:
-    angle = rng.uniform(-np.pi / 4, np.pi / 4, len(images))
-    scale = rng.uniform(0.7, 1.2, len(images))
-    room = 1 - scale * SIDE / size  # on either side of a digit in the middle
+def rotate_scale_translate(
+    images: np.ndarray, rng: np.random.Generator, size: int = 42, amount: float = 1.0
+) -> np.ndarray:
+    """Ranges are `amount` times as wide: at 0 digits stay straight, in the middle and as large as they are."""
+    angle = rng.uniform(-amount * np.pi / 4, amount * np.pi / 4, len(images))
+    scale = rng.uniform(1 - 0.3 * amount, 1 + 0.2 * amount, len(images))
+    room = amount * (1 - scale * SIDE / size)  # on either side of a digit in the middle
     centre = rng.uniform(-1, 1, (len(images), 2)) * room[:, None]
     return pystn.warp_affine(images, similarity(angle, scale, centre, size), (size, size))
 
