@@ -174,8 +174,8 @@ def abstract(*flat: Any, of: Derivative) -> list[Any]:
 def lower(context: mlir.LoweringRuleContext, *flat: Any, of: Derivative) -> Any:
     """As `jax.pure_callback` is lowered, without its copies into arrays of JAX: for small ones six times faster.
 
-    XLA's foreign functions would save 3 us of 16 more and a copy of results, but they need jaxlib's headers where
-    pystn is built, and would call the same Python.
+    XLA's foreign functions would save some 3 of the 16 us of a small call, and a copy of results, but they need
+    jaxlib's headers where pystn is built, and would call the same Python.
     """
     of.check()
     inputs: Any = context.avals_in

@@ -103,7 +103,8 @@ struct StripTaps {
   static Span row_of(const Span& span, int r) { return Span{span.outer, span.row + r, span.column, 1, span.count}; }
 };
 
-// The same, to be placed: in the arithmetic P of positions, from which weights are rounded to R last.
+// The same, to be placed: in the arithmetic P of positions, in which the axes' weights are made before they are rounded
+// to R, and multiplied.
 //
 // An idle tap, of weight 0, is not read, for it may be no number: its pixel is not plain. But an image of `integers`
 // has no such, and values may be made as if there were none, if those that come out as no numbers are made again: where
