@@ -92,7 +92,7 @@ def test_few_calls_are_remembered_and_long_ones_are_not(rng, options):
         pystn.grid_sample(drawn(rng, (1, 1, n, n)), drawn(rng, (1, 3, 2)))
     assert len(options.repeats) == cpu.backend.remembered
     options.repeats.clear()
-    pystn.grid_sample(drawn(rng, (1, 1, 9, 9)), drawn(rng, (1, 200, 200, 2)))
+    pystn.grid_sample(drawn(rng, (1, 1, 9, 9)), drawn(rng, (1, 1024, 1024, 2)))
     assert not options.repeats
 
 
@@ -265,7 +265,7 @@ def test_gradients_with_more_than_the_kernels_do_are_not_remembered(rng, options
     pystn.grid_sample_vjp(grad[..., ::-1], image, grid)
     pystn.grid_sample_vjp(grad, np.asfortranarray(image), grid)
     pystn.grid_sample_vjp(grad, image.view(type("Image", (np.ndarray,), {})), grid)
-    pystn.grid_sample_vjp(*vjp_arguments(rng, (1, 2, 9, 8), (1, 200, 200, 2)))
+    pystn.grid_sample_vjp(*vjp_arguments(rng, (1, 2, 9, 8), (1, 1024, 512, 2)))
     assert not any(options.repeated_gradients.values())
     mode = pystn.BSpline(3, prefilter=True)
     others = resolve(mode, "zeros", False, "normalized", "right", 1, False)
@@ -334,8 +334,72 @@ def test_another_level_repeats_nothing(rng, options):
     assert repeat(*call, None) is not None
 
 
-def test_threads_share_remembered_gradients(rng, options):
-    calls = [vjp_arguments(rng, (2, 3, 9, 8), (2, 5, 6, 2)) for _ in range(4)]
+# Of 16384 samples or more, which threads share.
+PARALLEL = [
+    ((64, 1, 28, 28), (64, 28, 28, 2)),
+    ((64, 1, 28, 28), (1, 28, 28, 2)),
+    ((16, 3, 40, 40), (16, 30, 30, 2)),
+    ((1, 40, 30, 30), (1, 30, 30, 2)),  # shared by channels
+]
+
+
+@pytest.mark.parametrize("wrt", KEYS)
+@pytest.mark.parametrize(("image", "grid"), PARALLEL)
+def test_calls_that_threads_share_are_remembered(rng, options, wrt, image, grid):
+    calls = [vjp_arguments(rng, image, grid) for _ in range(3)]
+    calls[1][2].flat[0] = np.nan
+    with pystn.num_threads(2):
+        firsts = []
+        for call in calls:
+            options.repeats.clear()
+            options.repeated_gradients.clear()
+            firsts.append((pystn.grid_sample(*call[1:]), *pystn.grid_sample_vjp(*call, wrt=wrt)))
+        (forward,), (backward,) = options.repeats, gradients_of(options, wrt)
+        for call, first in zip(calls, firsts, strict=True):
+            assert_same((forward(*call[1:], None), *backward(*call, None)), first)
+        with pystn.num_threads(1):
+            assert forward(*calls[0][1:], None) is None
+            assert backward(*calls[0], None) is None
+            alone = pystn.grid_sample(*calls[0][1:]), *pystn.grid_sample_vjp(*calls[0], wrt=wrt)
+        assert_same(alone, firsts[0])
+
+
+@pytest.mark.parametrize("wrt", [("input", "theta"), ("input",), ("theta",)])
+@pytest.mark.parametrize(("images", "matrices"), [(64, 64), (64, 1)])
+def test_warps_that_threads_share_are_remembered(rng, options, wrt, images, matrices):
+    shape = (max(images, matrices), 1, 28, 28)
+    calls = [
+        (drawn(rng, shape), drawn(rng, (images, 1, 28, 28)), (THETA + 0.1 * drawn(rng, (matrices, 2, 3))).astype("f"))
+        for _ in range(3)
+    ]
+    with pystn.num_threads(2):
+        firsts = []
+        for call in calls:
+            options.repeats.clear()
+            options.repeated_gradients.clear()
+            firsts.append((pystn.warp_affine(*call[1:], (28, 28)), *pystn.warp_affine_vjp(*call, (28, 28), wrt=wrt)))
+        (forward,) = options.repeats
+        ((backward,),) = options.repeated_gradients.values()
+        for call, first in zip(calls, firsts, strict=True):
+            assert_same((forward(*call[1:], (28, 28)), *backward(*call, (28, 28))), first)
+
+
+def test_gradients_shared_by_rows_are_not_remembered(rng, options):
+    """How many rows each task has depends on where the coordinates are."""
+    calls = [vjp_arguments(rng, image, (64, 28, 28, 2)) for image in ((1, 1, 28, 28), (1, 3, 200, 200))]
+    with pystn.num_threads(2):
+        for call in calls:
+            pystn.grid_sample_vjp(*call, wrt=TO_INPUT)
+            pystn.grid_sample_vjp(*call, wrt=BOTH)
+    assert not any(options.repeated_gradients.values())
+    with pystn.num_threads(1):
+        pystn.grid_sample_vjp(*calls[0], wrt=TO_INPUT)
+    assert len(gradients_of(options, TO_INPUT)) == 1
+
+
+@pytest.mark.parametrize(("image", "grid"), [((2, 3, 9, 8), (2, 5, 6, 2)), PARALLEL[0]])
+def test_threads_share_remembered_gradients(rng, options, image, grid):
+    calls = [vjp_arguments(rng, image, grid) for _ in range(4)]
     firsts = [pystn.grid_sample_vjp(*call) for call in calls]
     assert len(gradients_of(options)) == 1
 

@@ -33,7 +33,9 @@ def backend_of(required: dict[str, Any], optional: dict[str, Any] | None = None)
     for array in (optional or {}).values():
         if array is not None and type(array) is not np.ndarray:
             return backend_of_kinds(required, optional or {})
-    return cast(Operations, import_module("pystn.backends.cpu").backend)
+    from pystn.backends.cpu import backend
+
+    return backend
 
 
 def backend_of_kinds(required: dict[str, Any], optional: dict[str, Any]) -> Operations:

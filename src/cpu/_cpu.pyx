@@ -7,7 +7,6 @@ only what memory safety needs. Chunks have boundaries that follow from the shape
 depends on which thread runs which.
 """
 
-cimport cython
 cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
@@ -17,6 +16,7 @@ from libc.string cimport memset
 import numpy as np
 
 from pystn.backends.sums import delivered, rounded
+from pystn.threads import get_num_threads
 
 cnp.import_array()
 

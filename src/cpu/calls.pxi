@@ -12,6 +12,7 @@ cdef class Call(Holder):
     """One job of the sampler and the arrays it reads and writes."""
     cdef SampleJob job
     cdef list passes  # None: not kept
+    cdef int threads  # that passes were shared out among
     cdef bint channels_last
     cdef int inserted  # axis of the job's shape that samples do not have; -1: none
 
@@ -167,17 +168,21 @@ cdef class Call(Holder):
         self.job.source.partial = <double*> self.doubles(partial)
         return partial
 
-    cdef void keep_passes(self) noexcept:
+    cdef void keep_passes(self, int threads) noexcept:
         """For `Repeat`, if the call is brief."""
-        self.passes = [] if self.work() < PARALLEL_FROM else None
+        self.passes = [] if self.work() < BRIEF_BELOW else None
+        self.threads = threads
 
     cdef int keep(self, Direction direction, SampleChunk body, int64_t count) except -1:
-        """What was run. Memory of the call's own is not kept: values are the same without it."""
+        """What was run. Memory of the call's own is not kept: values are the same without it, if not as soon."""
         cdef Pass kept
         if self.passes is None:
             return 0
-        if self.job.scratch != NULL and direction != Direction.forward:
-            self.passes = None  # sums are not
+        if self.job.scratch != NULL and (direction != Direction.forward or self.work() >= PARALLEL_FROM):
+            self.passes = None  # sums are not the same
+            return 0
+        if self.job.reach != NULL:
+            self.passes = None  # shared out by where coordinates were
             return 0
         kept = Pass()
         kept.job = self.job
@@ -198,8 +203,9 @@ cdef class Call(Holder):
         cdef SampleChunk body = level.sample(direction, self.job)
         if body == NULL:
             self.refuse(direction)
+        cdef bint brief = self.work() < BRIEF_BELOW
         with nogil:
-            run_grouped(body, &self.job, matrices, per_matrix, per_group, groups, used)
+            run_grouped(body, &self.job, matrices, per_matrix, per_group, groups, used, brief)
         return self.keep(direction, body, matrices * per_matrix)
 
     cdef int describe_projection(self, tuple image_shape, int64_t batch, coordinates, options, element) except -1:
@@ -348,7 +354,7 @@ cdef class Call(Holder):
         cdef SampleChunk body = level.sample(direction, self.job)
         if body == NULL:
             return False
-        cdef bint brief = self.job.batch * self.pixels() * self.job.channels < BRIEF_BELOW
+        cdef bint brief = self.work() < BRIEF_BELOW
         with nogil:
             run_sample(body, &self.job, count, threads, brief)
         self.keep(direction, body, count)

@@ -1,7 +1,6 @@
-"""Brief calls, done again: of small arrays, where looking at shapes and options takes longer than sampling."""
+"""Brief calls, done again: of small arrays, where looking at shapes and options takes as long as sampling."""
 
 cdef int MAX_AXES = 8  # of the arrays of calls that are repeated
-cdef int MAX_ENTRIES = 256  # of their matrices
 
 
 cdef bint is_packed(cnp.ndarray array) noexcept:
@@ -40,26 +39,64 @@ cdef object fresh(const Kind* kind):
     return cnp.PyArray_EMPTY(kind.ndim, kind.shape, kind.type, 0)
 
 
+cdef class Matrices:
+    """The matrices of one call as doubles, and the sums for their gradient."""
+    cdef double* theta
+    cdef double* sums
+
+    def __cinit__(self, int64_t entries):
+        self.theta = <double*> calloc(2 * entries + 1, sizeof(double))
+        if self.theta == NULL:
+            raise MemoryError
+        self.sums = self.theta + entries
+
+    def __dealloc__(self):
+        free(self.theta)
+
+    cdef void read(self, cnp.ndarray source) noexcept:
+        cdef int64_t i, entries = cnp.PyArray_SIZE(source)
+        if cnp.PyArray_TYPE(source) == cnp.NPY_DOUBLE:
+            for i in range(entries):
+                self.theta[i] = (<double*> cnp.PyArray_DATA(source))[i]
+        else:
+            for i in range(entries):
+                self.theta[i] = (<float*> cnp.PyArray_DATA(source))[i]
+
+    cdef void write(self, cnp.ndarray gradient) noexcept:
+        cdef int64_t i, entries = cnp.PyArray_SIZE(gradient)
+        if cnp.PyArray_TYPE(gradient) == cnp.NPY_DOUBLE:
+            for i in range(entries):
+                (<double*> cnp.PyArray_DATA(gradient))[i] = self.sums[i]
+        else:
+            for i in range(entries):
+                (<float*> cnp.PyArray_DATA(gradient))[i] = <float> self.sums[i]
+
+
 cdef class Repeat:
     """A brief call, to be done again on other arrays of the same kinds: what depends on their types and
-    shapes has been checked and resolved. Arrays of another kind get None for an answer."""
+    shapes has been checked and resolved. Arrays of another kind get None for an answer, and so do all while
+    the number of threads is another."""
     cdef const Level* level
     cdef list passes
     cdef Kind input, source, samples
     cdef object size, tables
+    cdef int64_t work
+    cdef int threads
 
     @classmethod
     def of(cls, Call call, input, source, size, samples, *written):
         """`source` is the grid, or the matrices for samples of a `size`. None if the call is of a kind
         that is not repeated."""
         cdef Repeat self
-        if not call.passes or cnp.PyArray_SIZE(source) > MAX_ENTRIES and size is not None:
+        if not call.passes:
             return None
         if not (is_packed(input) and is_packed(source) and is_packed(samples)) or element_of(samples) == Element.bf16:
             return None
         self = cls()
         self.level = level
         self.passes = call.passes
+        self.work = call.work()
+        self.threads = call.threads
         note(&self.input, input)
         note(&self.source, source)
         note(&self.samples, samples)
@@ -72,54 +109,49 @@ cdef class Repeat:
         if not self.takes(input, source, size):
             return None
         output = fresh(&self.samples)
-        with cython.critical_section(self):  # nobody else changes the jobs before they are done
-            self.run(input, source, output, None, None)
+        self.run(input, source, output, None, None)
         return output
 
     cdef bint takes(self, input, source, size) except -1:
         if self.level != level or not is_of(&self.input, input) or not is_of(&self.source, source):
             return False
+        if threads_for(self.work, self.threads) > 1 and get_num_threads() != self.threads:
+            return False
         return size is None and self.size is None or type(size) is tuple and self.size == size
 
-    cdef void run(self, cnp.ndarray input, cnp.ndarray source, cnp.ndarray samples, cnp.ndarray grad_input,
-                  cnp.ndarray grad_source) noexcept:
+    cdef int run(self, cnp.ndarray input, cnp.ndarray source, cnp.ndarray samples, cnp.ndarray grad_input,
+                 cnp.ndarray grad_source) except -1:
         """Passes see the arrays that they saw the first time."""
-        cdef double matrices[256]
-        cdef double sums[256]
-        cdef int64_t i, entries = cnp.PyArray_SIZE(source)
-        cdef bint made = self.size is not None
+        cdef Matrices matrices = None
         cdef Pass one
-        cdef SampleJob* job
-        if made:
-            for i in range(entries):
-                sums[i] = 0
-                if self.source.type == cnp.NPY_DOUBLE:
-                    matrices[i] = (<double*> cnp.PyArray_DATA(source))[i]
-                else:
-                    matrices[i] = (<float*> cnp.PyArray_DATA(source))[i]
+        cdef SampleJob job
+        cdef int used = threads_for(self.work, self.threads)
+        if self.size is not None:
+            matrices = Matrices(cnp.PyArray_SIZE(source))
+            matrices.read(source)
         for one in self.passes:
-            job = &one.job
+            job = one.job  # a copy: other threads may be at it, too
             job.output.data = cnp.PyArray_DATA(samples)
             if job.input.data != NULL:
                 job.input.data = cnp.PyArray_DATA(input)
             if job.grad_input.data != NULL:
                 job.grad_input.data = cnp.PyArray_DATA(grad_input)
-            if made:
-                job.source.theta = matrices
+            if matrices is not None:
+                job.source.theta = matrices.theta
                 if job.source.partial != NULL:
-                    job.source.partial = sums
+                    job.source.partial = matrices.sums
             else:
                 job.grid.data = cnp.PyArray_DATA(source)
                 if job.grad_grid.data != NULL:
                     job.grad_grid.data = cnp.PyArray_DATA(grad_source)
-            for i in range(one.count):
-                one.body(job[0], i)
-        if made and grad_source is not None:
-            for i in range(entries):
-                if self.source.type == cnp.NPY_DOUBLE:
-                    (<double*> cnp.PyArray_DATA(grad_source))[i] = sums[i]
-                else:
-                    (<float*> cnp.PyArray_DATA(grad_source))[i] = <float> sums[i]
+            if used == 1:
+                run_sample(one.body, &job, one.count, 1, True)
+            else:
+                with nogil:
+                    run_sample(one.body, &job, one.count, used, True)
+        if matrices is not None and grad_source is not None:
+            matrices.write(grad_source)
+        return 0
 
 
 cdef class RepeatVjp(Repeat):
@@ -144,6 +176,5 @@ cdef class RepeatVjp(Repeat):
             return None
         grad_input = fresh(&self.input) if self.to_input else None
         grad_source = fresh(&self.source) if self.to_source else None
-        with cython.critical_section(self):
-            self.run(input, source, grad_output, grad_input, grad_source)
+        self.run(input, source, grad_output, grad_input, grad_source)
         return grad_input, grad_source

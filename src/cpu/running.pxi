@@ -43,10 +43,14 @@ cdef void run_group(SampleChunk body, const SampleJob* job, int64_t group, int64
 
 
 cdef void run_grouped(SampleChunk body, const SampleJob* job, int64_t matrices, int64_t per_matrix, int64_t per_group,
-                      int64_t groups, int threads) noexcept nogil:
+                      int64_t groups, int threads, bint brief) noexcept nogil:
+    """By the same rule."""
     cdef int64_t i
     if threads <= 1:
         for i in range(matrices * groups):
+            run_group(body, job, i, per_matrix, per_group, groups)
+    elif brief:
+        for i in prange(matrices * groups, schedule="static", num_threads=threads):
             run_group(body, job, i, per_matrix, per_group, groups)
     else:
         for i in prange(matrices * groups, schedule="dynamic", num_threads=threads):

@@ -18,7 +18,7 @@ def grid_sample(input, grid, output, mask, options, int threads):
         return call
     if isinstance(grid, np.ndarray) and not level.walks_rows(call.job):
         call.flatten()
-    call.keep_passes()
+    call.keep_passes(threads)
     call.run_chunks(Direction.forward, call.job.output_batch, threads)
     return call
 
@@ -124,7 +124,7 @@ def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, 
     cdef void* pixels = call.job.input.data
     cdef void* mask = call.job.mask.data
     cdef const double* fill = call.job.fill
-    call.keep_passes()
+    call.keep_passes(threads)
     if grad_input is not None:
         parts = call.share_input(used)
         if to_grid and call.whole_images() and call.run(Direction.vjp, parts, used):
