@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from types import ModuleType
 
 __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
@@ -67,11 +69,18 @@ def get_num_threads() -> int:
     >>> pystn.get_num_threads() >= 1
     True
     """
-    from pystn.backends import cpu
-
+    cpu = _compiled()
     if not cpu.openmp_version():
         return 1
-    return _in_context.get() or _set or cpu.max_threads()
+    return _in_context.get() or _set or int(cpu.max_threads())
+
+
+@cache
+def _compiled() -> ModuleType:
+    """What knows of OpenMP; loaded at the first call."""
+    from pystn.backends import cpu
+
+    return cpu
 
 
 @contextmanager

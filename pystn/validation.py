@@ -362,8 +362,9 @@ def output_size(size: Any, ndim: int, batch: int | None = None, name: str = "siz
     """The spatial size of an output, given as such or as the full (N, C, *spatial)."""
     check_host(name, size)
     try:
-        lengths = tuple(int(length) for length in size)
-        integral = all(length == given for length, given in zip(lengths, size, strict=True))
+        given = tuple(size)
+        lengths = tuple(map(int, given))
+        integral = lengths == given
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a tuple of integers, got {size!r}") from None
     if not integral:
@@ -373,7 +374,7 @@ def output_size(size: Any, ndim: int, batch: int | None = None, name: str = "siz
             f"{name} must have {ndim} entries (spatial) or {ndim + 2} (N, C, spatial) "
             f"for a transform in {ndim} dimensions: got {lengths}"
         )
-    if any(length < 0 for length in lengths):
+    if min(lengths) < 0:
         raise ValueError(f"{name} must not be negative: got {lengths}")
     if len(lengths) == ndim + 2 and batch is not None and lengths[0] != batch:
         raise ValueError(f"{name} (N, C, spatial) must have the batch size, {batch}: got {lengths}")

@@ -7,6 +7,7 @@ PyTorch too then has it first, and both share one OpenMP runtime.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib import import_module
 from typing import Any, cast
 
@@ -33,9 +34,13 @@ def backend_of(required: dict[str, Any], optional: dict[str, Any] | None = None)
     for array in (optional or {}).values():
         if array is not None and type(array) is not np.ndarray:
             return backend_of_kinds(required, optional or {})
-    from pystn.backends.cpu import backend
+    return loaded("cpu")
 
-    return backend
+
+@cache
+def loaded(name: str) -> Operations:
+    """The backend of that name, of which calls ask often: import statements take longer."""
+    return cast(Operations, import_module(f"pystn.backends.{name}").backend)
 
 
 def backend_of_kinds(required: dict[str, Any], optional: dict[str, Any]) -> Operations:
@@ -53,7 +58,7 @@ def backend_of_kinds(required: dict[str, Any], optional: dict[str, Any]) -> Oper
                 f"pass cupy.asarray({name})"
             )
         check_kind(name, array)
-    return cast(Operations, import_module("pystn.backends.cuda" if on_device else "pystn.backends.cpu").backend)
+    return loaded("cuda" if on_device else "cpu")
 
 
 def check_kind(name: str, array: Any) -> None:

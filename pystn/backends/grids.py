@@ -25,7 +25,7 @@ class GridOperations(Base):
         if grid.size == 0:
             return grid
         flat = stacked(grid, ndim + 1)
-        in_place = self.xp.may_share_memory(flat, grid)
+        in_place = flat is grid or self.xp.may_share_memory(flat, grid)
         fill(flat)
         if not in_place:  # leading axes of `out` that are no single stride
             grid[...] = flat.reshape(grid.shape)
@@ -53,7 +53,7 @@ class GridOperations(Base):
 
     def matrices_of(self, theta: Array) -> Array:
         """Contiguous (M, rows, columns)."""
-        return self.xp.ascontiguousarray(theta).reshape(-1, *theta.shape[-2:])
+        return stacked(self.xp.ascontiguousarray(theta), 2)
 
     def affine_grid(self, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None) -> Array:
         def fill(grid: Array) -> None:
@@ -141,7 +141,9 @@ class GridOperations(Base):
 
 
 def stacked(array: Array, trailing: int) -> Array:
-    """(N, *K, trailing...) as (M, trailing...), a view where the strides allow it."""
+    """(N, *K, trailing...) as (M, trailing...): itself without K, else a view where the strides allow it."""
+    if array.ndim == trailing + 1:
+        return array
     return array.reshape((-1 if array.size else 0, *array.shape[array.ndim - trailing :]))
 
 

@@ -22,6 +22,8 @@ __all__ = ["Intervals", "Triangles"]
 
 Pair = tuple[Array, Array]  # x and y
 
+AT_ONCE = 16384  # points of all fields that are on their way in two dimensions
+
 # (e^z - 1) / z = 1 + z / 2! + z^2 / 3! + ..., differentiated term by term, once and twice.
 SLOPE_SERIES = tuple((k + 1) / math.factorial(k + 2) for k in range(20))
 BEND_SERIES = tuple((k + 1) * (k + 2) / math.factorial(k + 3) for k in range(20))
@@ -278,34 +280,40 @@ class Triangles(Keeper):
         return xp.arange(len(x))[:, None] * len(self.triangles) + self.cell_of(xp, x, y)
 
     def flow(self, xp: Any, velocities: Array, points: Array) -> Any:
-        steps = expm(self.generators(xp, velocities))[..., :2, :].reshape(-1, 2, 3)
-        x, y = start(xp, velocities, points)
-        for _ in range(self.steps):
-            x, y = moved(steps[self.keys(xp, x, y)], x, y)
-        return xp.stack([x, y], axis=-1)
+        steps = flat_steps(xp, expm(self.generators(xp, velocities)))
+        flowed = xp.empty((len(velocities), len(points), 2))
+        for piece in pieces(xp, velocities, points):
+            x, y = start(xp, velocities, points[piece])
+            for _ in range(self.steps):
+                x, y = moved(self.step_of(xp, steps, x, y), x, y)
+            flowed[:, piece] = xp.stack([x, y], axis=-1)
+        return flowed
 
     def flow_jvp(self, xp: Any, velocities: Array, d_velocities: Array, points: Array) -> Any:
         generators, tangents = (self.generators(xp, v) for v in (velocities, d_velocities))
-        steps = expm(generators)[..., :2, :].reshape(-1, 2, 3)
-        d_steps = expm_jvp(generators, tangents)[..., :2, :].reshape(-1, 2, 3)
-        for _, tangent in self.tangents(xp, steps, d_steps, start(xp, velocities, points)):  # noqa: B007
-            pass
-        return xp.stack(tangent, axis=-1)
+        steps, d_steps = flat_steps(xp, expm(generators)), flat_steps(xp, expm_jvp(generators, tangents))
+        flowed = xp.empty((len(velocities), len(points), 2))
+        for piece in pieces(xp, velocities, points):
+            for _, tangent in self.tangents(xp, steps, d_steps, start(xp, velocities, points[piece])):  # noqa: B007
+                pass
+            flowed[:, piece] = xp.stack(tangent, axis=-1)
+        return flowed
 
     def flow_vjp(self, xp: Any, grad: Array, velocities: Array, points: Array) -> Any:
         generators = self.generators(xp, velocities)
-        steps = expm(generators)[..., :2, :].reshape(-1, 2, 3)
-        x, y = start(xp, velocities, points)
-        way = []
-        for _ in range(self.steps):
-            way.append((x, y))
-            x, y = moved(steps[self.keys(xp, x, y)], x, y)
-        adjoint = grad[..., 0].astype(np.float64), grad[..., 1].astype(np.float64)
-        grad_steps = xp.zeros((3, 3, len(steps)))
-        for x, y in reversed(way):
-            key = self.keys(xp, x, y)
-            add_products(xp, grad_steps, key, adjoint, (x, y))
-            adjoint = moved_vjp(steps[key], *adjoint)
+        steps = flat_steps(xp, expm(generators))
+        grad_steps = xp.zeros((3, 3, steps.shape[-1]))
+        for piece in pieces(xp, velocities, points):
+            x, y = start(xp, velocities, points[piece])
+            way = []
+            for _ in range(self.steps):
+                way.append((x, y))
+                x, y = moved(self.step_of(xp, steps, x, y), x, y)
+            adjoint = grad[:, piece, 0].astype(np.float64), grad[:, piece, 1].astype(np.float64)
+            for x, y in reversed(way):
+                key = self.keys(xp, x, y)
+                add_products(xp, grad_steps, key, adjoint, (x, y))
+                adjoint = moved_vjp(steps.take(key, axis=-1), *adjoint)
         grad_steps = xp.moveaxis(grad_steps, -1, 0).reshape(generators.shape)
         (grad_generators,) = expm_vjp(grad_steps, generators)
         return self.matrices_vjp(xp, grad_generators[..., :2, :] / self.steps, velocities.shape[1])
@@ -317,19 +325,20 @@ class Triangles(Keeper):
         derivative (Higham, Functions of Matrices, 2008); here of [[X, 0], [dX, X]], as the adjoint is at the transpose.
         """
         generators, tangents = (self.generators(xp, v) for v in (velocities, d_velocities))
-        steps = expm(generators)[..., :2, :].reshape(-1, 2, 3)
-        d_steps = expm_jvp(generators, tangents)[..., :2, :].reshape(-1, 2, 3)
-        way = list(self.tangents(xp, steps, d_steps, start(xp, velocities, points)))[:-1]
-        adjoint = grad[..., 0].astype(np.float64), grad[..., 1].astype(np.float64)
-        bent = xp.zeros_like(adjoint[0]), xp.zeros_like(adjoint[1])  # the derivative of the adjoint
-        grad_steps, d_grad_steps = xp.zeros((2, 3, 3, len(steps)))
-        for (x, y), tangent in reversed(way):
-            key = self.keys(xp, x, y)
-            add_products(xp, grad_steps, key, adjoint, (x, y))
-            add_products(xp, d_grad_steps, key, bent, (x, y))
-            add_products(xp, d_grad_steps, key, adjoint, tangent, 0.0)
-            bent = plus(moved_vjp(steps[key], *bent), moved_vjp(d_steps[key], *adjoint))
-            adjoint = moved_vjp(steps[key], *adjoint)
+        steps, d_steps = flat_steps(xp, expm(generators)), flat_steps(xp, expm_jvp(generators, tangents))
+        grad_steps, d_grad_steps = xp.zeros((2, 3, 3, steps.shape[-1]))
+        for piece in pieces(xp, velocities, points):
+            way = list(self.tangents(xp, steps, d_steps, start(xp, velocities, points[piece])))[:-1]
+            adjoint = grad[:, piece, 0].astype(np.float64), grad[:, piece, 1].astype(np.float64)
+            bent = xp.zeros_like(adjoint[0]), xp.zeros_like(adjoint[1])  # the derivative of the adjoint
+            for (x, y), tangent in reversed(way):
+                key = self.keys(xp, x, y)
+                add_products(xp, grad_steps, key, adjoint, (x, y))
+                add_products(xp, d_grad_steps, key, bent, (x, y))
+                add_products(xp, d_grad_steps, key, adjoint, tangent, 0.0)
+                step = steps.take(key, axis=-1)
+                bent = plus(moved_vjp(step, *bent), moved_vjp(d_steps.take(key, axis=-1), *adjoint))
+                adjoint = moved_vjp(step, *adjoint)
         cotangents = [xp.moveaxis(a, -1, 0).reshape(generators.shape) for a in (grad_steps, d_grad_steps)]
         none = xp.zeros_like(generators)
         (both,) = expm_vjp(
@@ -338,15 +347,32 @@ class Triangles(Keeper):
         )
         return self.matrices_vjp(xp, both[..., :2, 3:] / self.steps, velocities.shape[1])
 
+    def step_of(self, xp: Any, steps: Array, x: Array, y: Array) -> Any:
+        """The matrix of each point, (2, 3, M, P)."""
+        return steps.take(self.keys(xp, x, y), axis=-1)
+
     def tangents(self, xp: Any, steps: Array, d_steps: Array, at: Pair) -> Iterator[tuple[Pair, Pair]]:
         """The points and their tangents, before each step and after the last."""
         along = xp.zeros_like(at[0]), xp.zeros_like(at[1])
         yield at, along
         for _ in range(self.steps):
             key = self.keys(xp, *at)
-            step = steps[key]
-            along, at = plus(moved(d_steps[key], *at), moved(step, *along, 0.0)), moved(step, *at)
+            step, d_step = (matrices.take(key, axis=-1) for matrices in (steps, d_steps))
+            along, at = plus(moved(d_step, *at), moved(step, *along, 0.0)), moved(step, *at)
             yield at, along
+
+
+def flat_steps(xp: Any, matrices: Array) -> Any:
+    """The two rows that count of matrices (M, triangles, 3, 3), as (2, 3, M triangles)."""
+    rows = xp.moveaxis(matrices[..., :2, :].reshape(-1, 2, 3), 0, -1)
+    return xp.ascontiguousarray(rows)
+
+
+def pieces(xp: Any, velocities: Array, points: Array) -> Iterator[slice]:
+    """The points in turn, so many that what NumPy makes of them stays in a cache; for a device all of them."""
+    size = max(1, len(points) if xp is not np else AT_ONCE // max(1, len(velocities)))
+    for first in range(0, len(points), size):
+        yield slice(first, first + size)
 
 
 def start(xp: Any, velocities: Array, points: Array) -> Pair:
@@ -356,14 +382,14 @@ def start(xp: Any, velocities: Array, points: Array) -> Pair:
 
 
 def moved(steps: Array, x: Array, y: Array, one: float = 1.0) -> Pair:
-    """Points (x, y, one) under matrices (..., 2, 3)."""
-    new_x, new_y = (steps[..., a, 0] * x + steps[..., a, 1] * y + steps[..., a, 2] * one for a in range(2))
+    """Points (x, y, one) under matrices (2, 3, ...)."""
+    new_x, new_y = (steps[a, 0] * x + steps[a, 1] * y + steps[a, 2] * one for a in range(2))
     return new_x, new_y
 
 
 def moved_vjp(steps: Array, x: Array, y: Array) -> Pair:
     """The transpose of `moved`, as far as it concerns the points."""
-    to_x, to_y = (steps[..., 0, a] * x + steps[..., 1, a] * y for a in range(2))
+    to_x, to_y = (steps[0, a] * x + steps[1, a] * y for a in range(2))
     return to_x, to_y
 
 

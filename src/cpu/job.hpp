@@ -160,6 +160,8 @@ enum class Direction : int {
   gradient_vjp_grid = 11  // grad_grid_b = gradient_a V_ab(U)
 };
 
+constexpr int lattice_block = 8;  // columns that are taken together
+
 // affine_grid: theta (M, ndim, ndim + 1) -> grid (M, *size, ndim); projective_grid: theta (M, 3, 3) -> grid (M, *size,
 // 2)
 struct LatticeJob {
@@ -176,6 +178,8 @@ struct LatticeJob {
   int cull_behind;
   void* grid;  // also the cotangent
   int64_t grid_matrix, grid_axis[max_ndim], grid_component;
+  // Normalised, in the grid's type: those of all pixels on each axis in turn, x first, and room for a block; or null.
+  const void* coordinates;
   double* partial;  // (M, row_chunks) and a matrix, for the vjp
   int64_t rows;     // product of the axes but x
   int64_t chunk_rows, row_chunks;
@@ -240,6 +244,7 @@ struct Level {
   int64_t (*scratch)(Direction, const SampleJob&);     // bytes of scratch memory that a task wants
   bool (*walks_rows)(const SampleJob&);                // whether reading is faster if rows are not merged into one
   bool (*looks_up)(Direction, const SampleJob&);       // whether types are looked up for every element
+  void (*lattice_coordinates)(const LatticeJob&, void* to);  // coordinates
   LatticeChunk (*affine_grid)(const LatticeJob&);
   LatticeChunk (*affine_grid_vjp)(const LatticeJob&);
   LatticeChunk (*projective_grid)(const LatticeJob&);

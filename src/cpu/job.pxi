@@ -104,6 +104,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t scratch_bytes
         int scratch_slots
         unsigned char* scratch_taken
+    const int lattice_block
     cdef cppclass LatticeJob:
         int64_t count
         int ndim
@@ -120,6 +121,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t grid_matrix
         int64_t* grid_axis
         int64_t grid_component
+        const void* coordinates
         double* partial
         int64_t rows, chunk_rows, row_chunks
     int64_t linear_bytes, streamed_linear_bytes, near_bytes
@@ -167,6 +169,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t (*scratch)(Direction, const SampleJob&) noexcept nogil
         bint (*walks_rows)(const SampleJob&) noexcept nogil
         bint (*looks_up)(Direction, const SampleJob&) noexcept nogil
+        void (*lattice_coordinates)(const LatticeJob&, void*) noexcept nogil
         LatticeChunk (*affine_grid)(const LatticeJob&) noexcept nogil
         LatticeChunk (*affine_grid_vjp)(const LatticeJob&) noexcept nogil
         LatticeChunk (*projective_grid)(const LatticeJob&) noexcept nogil

@@ -49,11 +49,28 @@ cdef class LatticeCall(Holder):
         self.job.least_denominator = least_denominator
         self.job.cull_behind = cull_behind
 
-    cdef void run(self, LatticeChunk body, int threads) noexcept:
+    cdef int look_up(self) except -1:
+        """Coordinates of columns and rows made once, if many chunks share them: each is a quotient."""
+        cdef LatticeJob* job = &self.job
+        cdef int64_t points = 0
+        cdef int a
+        for a in range(job.ndim):
+            points += job.size[a]
+        if job.count * job.row_chunks == 1 or 8 * points > job.count * job.rows * job.size[0]:
+            return 0
+        # Whole blocks of columns are read.
+        made = self.hold(np.zeros(points + lattice_block, np.float64 if job.type == Element.f64 else np.float32))
+        level.lattice_coordinates(job[0], cnp.PyArray_DATA(made))
+        job.coordinates = cnp.PyArray_DATA(made)
+        return 0
+
+    cdef int run(self, LatticeChunk body, int threads) except -1:
         cdef const LatticeJob* job = &self.job
         cdef int used = threads_for(job.count * job.rows * job.size[0], threads)
+        self.look_up()
         with nogil:
             run_lattice(body, job, job.count * job.row_chunks, used)
+        return 0
 
 
 def affine_grid(theta, grid, bint align_corners, int threads):

@@ -14,9 +14,22 @@ namespace pystn::PYSTN_LEVEL {
 // Pixels of a row whose x are computed together; of rows that are read from end to end, as processors foresee these;
 // and of those whose x, as doubles of every component, the nearest cache holds.
 constexpr int lattice_segment = 256, long_segment = 4096, near_segment = 1024;
-constexpr int lattice_block = 8;  // that are added to sums of their own
+constexpr int ahead = 1024;  // bytes from what is read to what is asked for
 
 constexpr int whole_blocks(int count) { return (count + lattice_block - 1) / lattice_block * lattice_block; }
+
+// Sets `to` to the normalised coordinates of pixels on an axis, from one on.
+template <class R>
+inline void set_coordinates(const LatticeJob& job, int axis, int64_t from, int64_t count, R* __restrict to) {
+  const double first = double(from + job.origin[axis]);
+  for (int64_t i = 0; i < count; ++i) to[i] = lattice<R>(first + double(i), job.full[axis], job.align_corners);
+}
+
+// To those of all pixels on all axes.
+template <class R>
+inline void set_coordinates(const LatticeJob& job, R* to) {
+  for (int a = 0; a < job.ndim; to += job.size[a], ++a) set_coordinates(job, a, 0, job.size[a], to);
+}
 
 // Where a row of the lattice starts, and its normalised coordinates but x.
 template <class R>
@@ -25,11 +38,13 @@ struct LatticeRow {
   int64_t offset;
 
   LatticeRow(const LatticeJob& job, int64_t row) : offset(0) {
+    const R* known = static_cast<const R*>(job.coordinates);
     for (int a = 1; a < job.ndim; ++a) {
       const bool outermost = a == job.ndim - 1;  // which saves a division
       const int64_t j = outermost ? row : row % job.size[a];
       if (!outermost) row /= job.size[a];
-      at[a] = lattice<R>(j + job.origin[a], job.full[a], job.align_corners);
+      if (known) known += job.size[a - 1];
+      at[a] = known ? known[j] : lattice<R>(j + job.origin[a], job.full[a], job.align_corners);
       offset += j * job.grid_axis[a];
     }
   }
@@ -46,11 +61,16 @@ inline int64_t end_row(const LatticeJob& job, int64_t row_chunk) {
 template <class R, int times, int most, class X>
 inline int set_segment(const LatticeJob& job, int64_t column, X* __restrict x) {
   const int count = int(job.size[0] - column < most ? job.size[0] - column : most);
+  const R* const known = static_cast<const R*>(job.coordinates);
   const double first = double(column + job.origin[0]);
-  for (int i = 0; i < whole_blocks(count); ++i) {
-    const R at = lattice<R>(first + i, job.full[0], job.align_corners);
-    for (int k = 0; k < times; ++k) x[i * times + k] = X(at);
-  }
+  const auto set = [&](auto&& at) {
+    for (int i = 0; i < whole_blocks(count); ++i)
+      for (int k = 0; k < times; ++k) x[i * times + k] = X(at(i));
+  };
+  if (known)
+    set([&](int i) { return known[column + i]; });
+  else
+    set([&](int i) { return lattice<R>(first + i, job.full[0], job.align_corners); });
   return count;
 }
 
@@ -196,7 +216,10 @@ struct AffineLattice {
     static PYSTN_HD void add_packed(const R* const (&g)[2], const double* x, int columns, Doubles (&total)[rows][count],
                                     Doubles (&moment)[count]) {
       int i = 0;
-      for (; i + lattice_block <= columns; i += lattice_block)
+      for (; i + lattice_block <= columns; i += lattice_block) {
+        for (int r = 0; r < rows; ++r)
+          for (int at = ahead; at < ahead + lattice_block * ND * int(sizeof(R)); at += 64)
+            __builtin_prefetch(reinterpret_cast<const char*>(g[r] + i * ND) + at);
         for (int k = 0; k < count; ++k) {
           const int e = i * ND + k * width;
           const Doubles along = load_doubles(x + e);
@@ -206,6 +229,7 @@ struct AffineLattice {
             moment[k] += value * along;
           }
         }
+      }
       if (i == columns) return;
       // The last block of the row, and 0 where pixels have been added.
       static constexpr LastOnes last;

@@ -94,6 +94,11 @@ bool walks_rows(const SampleJob& job) {
   return job.columns >= strip_columns && body_of_tiles(Direction::forward, without_mask(job)) != nullptr;
 }
 
+void lattice_coordinates(const LatticeJob& job, void* to) {
+  job.type == Element::f32 ? set_coordinates(job, static_cast<float*>(to))
+                           : set_coordinates(job, static_cast<double*>(to));
+}
+
 template <class R>
 LatticeChunk affine_lattice(const LatticeJob& job, bool forward) {
   switch (job.ndim) {
@@ -160,20 +165,9 @@ SplineChunk spline_filter(const SplineJob& job) {
 #define PYSTN_STRING(name) #name
 #define PYSTN_NAME(name) PYSTN_STRING(name)
 extern const Level level;
-const Level level = {PYSTN_NAME(PYSTN_LEVEL),
-                     sample,
-                     all_target_columns,
-                     scratch,
-                     walks_rows,
-                     looks_up,
-                     affine_grid,
-                     affine_grid_vjp,
-                     projective_grid,
-                     projective_grid_vjp,
-                     linear_grid,
-                     linear_grid_vjp,
-                     spline_factors,
-                     spline_filter,
-                     convert};
+const Level level = {
+    PYSTN_NAME(PYSTN_LEVEL), sample,         all_target_columns, scratch,         walks_rows,          looks_up,
+    lattice_coordinates,     affine_grid,    affine_grid_vjp,    projective_grid, projective_grid_vjp, linear_grid,
+    linear_grid_vjp,         spline_factors, spline_filter,      convert};
 
 }  // namespace pystn::PYSTN_LEVEL
