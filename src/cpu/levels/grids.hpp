@@ -32,15 +32,15 @@ inline void set_coordinates(const LatticeJob& job, R* to) {
 }
 
 // Where a row of the lattice starts, and its normalised coordinates but x.
-template <class R>
+template <class R, int ND>
 struct LatticeRow {
-  R at[max_ndim];
+  R at[ND];
   int64_t offset;
 
   LatticeRow(const LatticeJob& job, int64_t row) : offset(0) {
     const R* known = static_cast<const R*>(job.coordinates);
-    for (int a = 1; a < job.ndim; ++a) {
-      const bool outermost = a == job.ndim - 1;  // which saves a division
+    for (int a = 1; a < ND; ++a) {
+      const bool outermost = a == ND - 1;  // which saves a division
       const int64_t j = outermost ? row : row % job.size[a];
       if (!outermost) row /= job.size[a];
       if (known) known += job.size[a - 1];
@@ -75,13 +75,13 @@ inline int set_segment(const LatticeJob& job, int64_t column, X* __restrict x) {
 }
 
 // Calls body(row, column, count, x) for the segments of the rows of one chunk, in order.
-template <class R, class Body>
+template <class R, int ND, class Body>
 inline void for_each_segment(const LatticeJob& job, int64_t row_chunk, Body&& body) {
   alignas(64) R x[lattice_segment];
   for (int64_t column = 0; column < job.size[0]; column += lattice_segment) {
     const int count = set_segment<R, 1, lattice_segment>(job, column, x);
     for (int64_t row = first_row(job, row_chunk); row < end_row(job, row_chunk); ++row)
-      body(LatticeRow<R>(job, row), column, count, x);
+      body(LatticeRow<R, ND>(job, row), column, count, x);
   }
 }
 
@@ -119,7 +119,7 @@ struct AffineLattice {
     for (int64_t start = 0; start < job.size[0]; start += lattice_segment) {
       const int end = ND * set_segment<R, ND, lattice_segment>(job, start, x);
       for (int64_t row = first_row(job, row_chunk); row < end_row(job, row_chunk); ++row) {
-        const LatticeRow<R> at(job, row);
+        const LatticeRow<R, ND> at(job, row);
         R* const out = grid + at.offset + start * ND;
         V constant[starts];
         for (int first = 0; first < starts; ++first) {
@@ -156,8 +156,8 @@ struct AffineLattice {
     const R* const theta = static_cast<const R*>(job.theta) + m * ND * (ND + 1);
     R* const grid = static_cast<R*>(job.grid) + m * job.grid_matrix;
     if (is_packed(job)) return write_packed(job, theta, grid, chunk % job.row_chunks);
-    for_each_segment<R>(
-        job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
+    for_each_segment<R, ND>(
+        job, chunk % job.row_chunks, [&](const LatticeRow<R, ND>& row, int64_t column, int count, const R* x) {
           write<1>(job, MatrixRow<R>(theta, ND, ND, row.at), x, count, grid + row.offset + column * job.grid_axis[0]);
         });
   }
@@ -196,7 +196,7 @@ struct AffineLattice {
     template <int rows>
     PYSTN_HD void add_rows(const LatticeJob& job, const R* grad, int64_t row, int64_t column, const double* x,
                            int columns, Doubles (&moment)[count]) {
-      const LatticeRow<R> first(job, row), last(job, row + rows - 1);
+      const LatticeRow<R, ND> first(job, row), last(job, row + rows - 1);
       const R* const g[2] = {grad + first.offset + column * job.grid_axis[0],
                              grad + last.offset + column * job.grid_axis[0]};
       Doubles total[rows][count] = {};
@@ -284,7 +284,7 @@ struct ProjectiveLattice {
   using Matrix = MatrixRow<R>;
   static constexpr int rows = 3;
 
-  static Matrix row_of(const void* matrices, int64_t m, const LatticeRow<R>& row) {
+  static Matrix row_of(const void* matrices, int64_t m, const LatticeRow<R, 2>& row) {
     return Matrix(static_cast<const R*>(matrices) + m * rows * 3, rows, 2, row.at);
   }
   static Horizon<R> horizon_of(const LatticeJob& job) { return {R(job.least_denominator), job.cull_behind != 0}; }
@@ -324,8 +324,8 @@ struct ProjectiveLattice {
     const int64_t m = chunk / job.row_chunks;
     R* const grid = static_cast<R*>(job.grid) + m * job.grid_matrix;
     const auto write = is_packed(job) ? join<true> : join<false>;
-    for_each_segment<R>(
-        job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
+    for_each_segment<R, 2>(
+        job, chunk % job.row_chunks, [&](const LatticeRow<R, 2>& row, int64_t column, int count, const R* x) {
           alignas(64) Segment at[2];
           const Matrix map = row_of(job.theta, m, row), d_map = tangent ? row_of(job.d_theta, m, row) : map;
           project<tangent>(x, whole_blocks(count), map, d_map, horizon_of(job), at[0], at[1]);
@@ -404,8 +404,8 @@ struct ProjectiveLattice {
     const R* const grad = static_cast<const R*>(job.grid) + m * job.grid_matrix;
     const auto read = is_packed(job) ? split<true> : split<false>;
     Sums sums;
-    for_each_segment<R>(
-        job, chunk % job.row_chunks, [&](const LatticeRow<R>& row, int64_t column, int count, const R* x) {
+    for_each_segment<R, 2>(
+        job, chunk % job.row_chunks, [&](const LatticeRow<R, 2>& row, int64_t column, int count, const R* x) {
           alignas(64) Segment g[2], through[rows];
           read(grad + row.offset + column * job.grid_axis[0], count, job.grid_axis[0], job.grid_component, g);
           const Matrix map = row_of(job.theta, m, row), d_map = second ? row_of(job.d_theta, m, row) : map;
