@@ -361,7 +361,10 @@ def test_calls_that_threads_share_are_remembered(rng, options, wrt, image, grid)
             assert forward(*calls[0][1:], None) is None
             assert backward(*calls[0], None) is None
             alone = pystn.grid_sample(*calls[0][1:]), *pystn.grid_sample_vjp(*calls[0], wrt=wrt)
+            assert options.repeats[0](*calls[0][1:], None) is not None
         assert_same(alone, firsts[0])
+        assert options.repeats[0](*calls[0][1:], None) is None
+        assert gradients_of(options, wrt)[0](*calls[0], None) is None
 
 
 @pytest.mark.parametrize("wrt", [("input", "theta"), ("input",), ("theta",)])

@@ -115,7 +115,7 @@ cdef class Repeat:
     cdef bint takes(self, input, source, size) except -1:
         if self.level != level or not is_of(&self.input, input) or not is_of(&self.source, source):
             return False
-        if threads_for(self.work, self.threads) > 1 and get_num_threads() != self.threads:
+        if self.work >= PARALLEL_FROM and get_num_threads() != self.threads:
             return False
         return size is None and self.size is None or type(size) is tuple and self.size == size
 
@@ -144,7 +144,7 @@ cdef class Repeat:
                 job.grid.data = cnp.PyArray_DATA(source)
                 if job.grad_grid.data != NULL:
                     job.grad_grid.data = cnp.PyArray_DATA(grad_source)
-            if used == 1:
+            if self.work < PARALLEL_FROM:  # handing over the interpreter's lock takes as long
                 run_sample(one.body, &job, one.count, 1, True)
             else:
                 with nogil:
