@@ -7,10 +7,11 @@ only what memory safety needs. Chunks have boundaries that follow from the shape
 depends on which thread runs which.
 """
 
+cimport cython
 cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 import numpy as np

@@ -39,37 +39,24 @@ cdef object fresh(const Kind* kind):
     return cnp.PyArray_EMPTY(kind.ndim, kind.shape, kind.type, 0)
 
 
-cdef class Matrices:
-    """The matrices of one call as doubles, and the sums for their gradient."""
-    cdef double* theta
-    cdef double* sums
+cdef void read_matrices(cnp.ndarray source, double* to) noexcept:
+    cdef int64_t i, entries = cnp.PyArray_SIZE(source)
+    if cnp.PyArray_TYPE(source) == cnp.NPY_DOUBLE:
+        for i in range(entries):
+            to[i] = (<double*> cnp.PyArray_DATA(source))[i]
+    else:
+        for i in range(entries):
+            to[i] = (<float*> cnp.PyArray_DATA(source))[i]
 
-    def __cinit__(self, int64_t entries):
-        self.theta = <double*> calloc(2 * entries + 1, sizeof(double))
-        if self.theta == NULL:
-            raise MemoryError
-        self.sums = self.theta + entries
 
-    def __dealloc__(self):
-        free(self.theta)
-
-    cdef void read(self, cnp.ndarray source) noexcept:
-        cdef int64_t i, entries = cnp.PyArray_SIZE(source)
-        if cnp.PyArray_TYPE(source) == cnp.NPY_DOUBLE:
-            for i in range(entries):
-                self.theta[i] = (<double*> cnp.PyArray_DATA(source))[i]
-        else:
-            for i in range(entries):
-                self.theta[i] = (<float*> cnp.PyArray_DATA(source))[i]
-
-    cdef void write(self, cnp.ndarray gradient) noexcept:
-        cdef int64_t i, entries = cnp.PyArray_SIZE(gradient)
-        if cnp.PyArray_TYPE(gradient) == cnp.NPY_DOUBLE:
-            for i in range(entries):
-                (<double*> cnp.PyArray_DATA(gradient))[i] = self.sums[i]
-        else:
-            for i in range(entries):
-                (<float*> cnp.PyArray_DATA(gradient))[i] = <float> self.sums[i]
+cdef void write_sums(const double* sums, cnp.ndarray gradient) noexcept:
+    cdef int64_t i, entries = cnp.PyArray_SIZE(gradient)
+    if cnp.PyArray_TYPE(gradient) == cnp.NPY_DOUBLE:
+        for i in range(entries):
+            (<double*> cnp.PyArray_DATA(gradient))[i] = sums[i]
+    else:
+        for i in range(entries):
+            (<float*> cnp.PyArray_DATA(gradient))[i] = <float> sums[i]
 
 
 cdef class Repeat:
@@ -109,7 +96,8 @@ cdef class Repeat:
         if not self.takes(input, source, size):
             return None
         output = fresh(&self.samples)
-        self.run(input, source, output, None, None)
+        with cython.critical_section(self):  # nobody else changes the jobs of a short call before they are done
+            self.run(input, source, output, None, None)
         return output
 
     cdef bint takes(self, input, source, size) except -1:
@@ -122,36 +110,54 @@ cdef class Repeat:
     cdef int run(self, cnp.ndarray input, cnp.ndarray source, cnp.ndarray samples, cnp.ndarray grad_input,
                  cnp.ndarray grad_source) except -1:
         """Passes see the arrays that they saw the first time."""
-        cdef Matrices matrices = None
-        cdef Pass one
-        cdef SampleJob job
-        cdef int used = threads_for(self.work, self.threads)
-        if self.size is not None:
-            matrices = Matrices(cnp.PyArray_SIZE(source))
-            matrices.read(source)
+        cdef double few[512]
+        cdef int64_t entries = cnp.PyArray_SIZE(source) if self.size is not None else 0, i
+        cdef double* theta = few
+        cdef double* sums
+        if 2 * entries > 512:
+            theta = <double*> malloc(2 * entries * sizeof(double))
+            if theta == NULL:
+                raise MemoryError
+        sums = theta + entries
+        if entries > 0:
+            read_matrices(source, theta)
+            for i in range(entries):
+                sums[i] = 0
         for one in self.passes:
-            job = one.job  # a copy: other threads may be at it, too
-            job.output.data = cnp.PyArray_DATA(samples)
-            if job.input.data != NULL:
-                job.input.data = cnp.PyArray_DATA(input)
-            if job.grad_input.data != NULL:
-                job.grad_input.data = cnp.PyArray_DATA(grad_input)
-            if matrices is not None:
-                job.source.theta = matrices.theta
-                if job.source.partial != NULL:
-                    job.source.partial = matrices.sums
-            else:
-                job.grid.data = cnp.PyArray_DATA(source)
-                if job.grad_grid.data != NULL:
-                    job.grad_grid.data = cnp.PyArray_DATA(grad_source)
-            if self.work < PARALLEL_FROM:  # handing over the interpreter's lock takes as long
-                run_sample(one.body, &job, one.count, 1, True)
-            else:
-                with nogil:
-                    run_sample(one.body, &job, one.count, used, True)
-        if matrices is not None and grad_source is not None:
-            matrices.write(grad_source)
+            self.run_pass(one, theta, sums, input, source, samples, grad_input, grad_source)
+        if entries > 0 and grad_source is not None:
+            write_sums(sums, grad_source)
+        if theta != few:
+            free(theta)
         return 0
+
+    cdef void run_pass(self, Pass one, double* theta, double* sums, cnp.ndarray input, cnp.ndarray source,
+                       cnp.ndarray samples, cnp.ndarray grad_input, cnp.ndarray grad_source) noexcept:
+        cdef bint short = self.work < PARALLEL_FROM  # handing over the interpreter's lock takes as long
+        cdef int used = threads_for(self.work, self.threads)
+        cdef SampleJob copy
+        cdef SampleJob* job = &one.job
+        if not short:  # others may do it meanwhile
+            copy = one.job
+            job = &copy
+        job.output.data = cnp.PyArray_DATA(samples)
+        if job.input.data != NULL:
+            job.input.data = cnp.PyArray_DATA(input)
+        if job.grad_input.data != NULL:
+            job.grad_input.data = cnp.PyArray_DATA(grad_input)
+        if self.size is not None:
+            job.source.theta = theta
+            if job.source.partial != NULL:
+                job.source.partial = sums
+        else:
+            job.grid.data = cnp.PyArray_DATA(source)
+            if job.grad_grid.data != NULL:
+                job.grad_grid.data = cnp.PyArray_DATA(grad_source)
+        if short:
+            run_sample(one.body, job, one.count, 1, True)
+        else:
+            with nogil:
+                run_sample(one.body, job, one.count, used, True)
 
 
 cdef class RepeatVjp(Repeat):
@@ -176,5 +182,6 @@ cdef class RepeatVjp(Repeat):
             return None
         grad_input = fresh(&self.input) if self.to_input else None
         grad_source = fresh(&self.source) if self.to_source else None
-        self.run(input, source, grad_output, grad_input, grad_source)
+        with cython.critical_section(self):
+            self.run(input, source, grad_output, grad_input, grad_source)
         return grad_input, grad_source
