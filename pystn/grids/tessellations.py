@@ -63,10 +63,10 @@ def delay(xp: Any, z: Array) -> Any:
 def cell_along(xp: Any, x: Array, count: int) -> tuple[Array, Array]:
     """The cell of each coordinate on an axis of so many, and the place in it, 0 to 1.
 
-    Coordinates beyond the ends are in the outermost cells, at places beyond theirs.
+    Coordinates beyond the ends are in the outermost cells, at places beyond theirs, and NaN is in the first.
     """
     position = (x + 1) * (count / 2)
-    cell = xp.clip(xp.nan_to_num(xp.floor(position)), 0, count - 1)
+    cell = xp.fmin(xp.fmax(xp.floor(position), 0), count - 1)
     return cell.astype(np.int64), position - cell
 
 
@@ -249,7 +249,7 @@ class Triangles(Keeper):
         row, along = cell_along(xp, y, self.rows)
         across, along = across - 0.5, along - 0.5
         beside = abs(across) > abs(along)
-        side = xp.where(beside, xp.where(across > 0, 1, 0), xp.where(along > 0, 3, 2))
+        side = xp.where(beside, across > 0, 2 + (along > 0))
         return (row * self.columns + column) * 4 + side
 
     def matrices(self, xp: Any, velocities: Array) -> Any:

@@ -63,7 +63,7 @@ def test_gradients_are_those_of_differences(name, rng):
         np.testing.assert_allclose(sum(parts), gradient, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["student", "normal-fixed"])
+@pytest.mark.parametrize("name", ["student", "normal-fixed", "series"])
 def test_cuda_has_the_same(name, cuda):
     made, image, noise = system(name)
     outputs, pullback = made.pull(image, noise)
