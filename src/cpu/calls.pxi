@@ -174,12 +174,13 @@ cdef class Call(Holder):
         self.threads = threads
 
     cdef int keep(self, Direction direction, SampleChunk body, int64_t count) except -1:
-        """What was run. Memory of the call's own is not kept: values are the same without it, if not as soon."""
+        """What was run. Memory of the call's own is not kept: values are the same without it, sums are not, and what
+        threads share takes longer."""
         cdef Pass kept
         if self.passes is None:
             return 0
         if self.job.scratch != NULL and (direction != Direction.forward or self.work() >= PARALLEL_FROM):
-            self.passes = None  # sums are not the same
+            self.passes = None
             return 0
         if self.job.reach != NULL:
             self.passes = None  # shared out by where coordinates were

@@ -110,25 +110,20 @@ cdef class Repeat:
     cdef int run(self, cnp.ndarray input, cnp.ndarray source, cnp.ndarray samples, cnp.ndarray grad_input,
                  cnp.ndarray grad_source) except -1:
         """Passes see the arrays that they saw the first time."""
-        cdef double few[512]
-        cdef int64_t entries = cnp.PyArray_SIZE(source) if self.size is not None else 0, i
-        cdef double* theta = few
-        cdef double* sums
-        if 2 * entries > 512:
-            theta = <double*> malloc(2 * entries * sizeof(double))
+        cdef int64_t entries = cnp.PyArray_SIZE(source)
+        cdef double* theta = NULL
+        cdef double* sums = NULL
+        if self.size is not None:
+            theta = <double*> calloc(2 * entries + 1, sizeof(double))
             if theta == NULL:
                 raise MemoryError
-        sums = theta + entries
-        if entries > 0:
+            sums = theta + entries
             read_matrices(source, theta)
-            for i in range(entries):
-                sums[i] = 0
         for one in self.passes:
             self.run_pass(one, theta, sums, input, source, samples, grad_input, grad_source)
-        if entries > 0 and grad_source is not None:
+        if self.size is not None and grad_source is not None:
             write_sums(sums, grad_source)
-        if theta != few:
-            free(theta)
+        free(theta)
         return 0
 
     cdef void run_pass(self, Pass one, double* theta, double* sums, cnp.ndarray input, cnp.ndarray source,

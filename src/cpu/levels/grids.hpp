@@ -18,17 +18,13 @@ constexpr int ahead = 1024;  // bytes from what is read to what is asked for
 
 constexpr int whole_blocks(int count) { return (count + lattice_block - 1) / lattice_block * lattice_block; }
 
-// Sets `to` to the normalised coordinates of pixels on an axis, from one on.
+// Sets `to` to the normalised coordinates of all pixels on all axes in turn.
 template <class R>
-inline void set_coordinates(const LatticeJob& job, int axis, int64_t from, int64_t count, R* __restrict to) {
-  const double first = double(from + job.origin[axis]);
-  for (int64_t i = 0; i < count; ++i) to[i] = lattice<R>(first + double(i), job.full[axis], job.align_corners);
-}
-
-// To those of all pixels on all axes.
-template <class R>
-inline void set_coordinates(const LatticeJob& job, R* to) {
-  for (int a = 0; a < job.ndim; to += job.size[a], ++a) set_coordinates(job, a, 0, job.size[a], to);
+inline void set_coordinates(const LatticeJob& job, R* __restrict to) {
+  for (int a = 0; a < job.ndim; to += job.size[a], ++a) {
+    const double first = double(job.origin[a]);
+    for (int64_t i = 0; i < job.size[a]; ++i) to[i] = lattice<R>(first + double(i), job.full[a], job.align_corners);
+  }
 }
 
 // Where a row of the lattice starts, and its normalised coordinates but x.
