@@ -154,7 +154,7 @@ def test_what_a_device_keeps_is_not_pickled(cp):
 
 @pytest.mark.parametrize("labels", [[0], [3, 3, 3], [1, 0, 1, 2, 0], "many", "one"])
 def test_sums_of_entries_that_share_a_label(cp, labels):
-    from pystn.grids.runs import LabelledSums
+    from pystn.backends.runs import LabelledSums
 
     rng = np.random.default_rng(3)
     labels = {"many": rng.integers(0, 7, 500), "one": np.full(5000, 2)}.get(str(labels), labels)

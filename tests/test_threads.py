@@ -139,6 +139,7 @@ def test_families_are_bitwise_equal_for_any_number(at, name):
             "grid": lambda: family(theta),
             "tangent": lambda: family.jvp(theta, theta),
             "gradient": lambda: family.vjp(cotangent, theta)[0],
+            "second order": lambda: family.vjp2(theta, cotangent, theta, wrt="theta")[1],
         }
     )
 

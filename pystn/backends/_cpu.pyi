@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from pystn.backends.runs import LabelledSums
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions
 
@@ -219,6 +221,26 @@ def projective_grid_vjp(
 ) -> None: ...
 def linear_grid(theta: Array, basis: Array, grid: Array, threads: int) -> None: ...
 def linear_grid_vjp(grad_grid: Array, basis: Array, threads: int) -> Array: ...
+def flow(
+    start: Array,
+    field: Array,
+    d_field: Array | None,
+    grid: Array,
+    cells: Sequence[int],
+    steps: int,
+    threads: int,
+) -> None: ...
+def flow_vjp(
+    start: Array,
+    field: Array,
+    d_field: Array | None,
+    grad_grid: Array,
+    cells: Sequence[int],
+    steps: int,
+    threads: int,
+) -> Array: ...
+def piecewise(corners: Array, labels: Array, weights: Array, base: Array | None, grid: Array, threads: int) -> None: ...
+def piecewise_vjp(grad_grid: Array, by_label: LabelledSums, weights: Array, threads: int) -> Array: ...
 def narrow(sums: Array, output: Array, threads: int) -> bool: ...
 def spline_filter(
     source: Array, target: Array, axis: int, order: int, boundary: int, transposed: bool, threads: int

@@ -1,13 +1,15 @@
-"""Grids that kernels make of matrices, or of parameters and a basis, and their derivatives."""
+"""Grids that kernels make of matrices, of parameters and a basis, or of what is affine in cells; derivatives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from pystn.backends.base import Base
+from pystn.backends.runs import LabelledSums
 from pystn.typing import Array
 
 __all__ = ["GridOperations"]
@@ -134,6 +136,49 @@ class GridOperations(Base):
             sums = sums.sum(axis=0, keepdims=True)
         grad_theta: Array = sums.astype(theta.dtype, copy=False).swapaxes(-1, -2)
         return grad_theta
+
+    def flow(
+        self, start: Array, field: Array, d_field: Array | None, cells: tuple[int, ...], steps: int, dtype: Any
+    ) -> Array:
+        """Where points (P, ndim) arrive with each of M fields, or their tangents: (M, P, ndim), in that dtype.
+
+        Cells are counted along x first. In one dimension fields are velocities at the vertices (M, cells + 1), in cells
+        per unit of time; in two they are a step of each triangle (M, triangles, 3, 3).
+        """
+        grid = self.xp.empty((len(field), *start.shape), dtype)
+        if grid.size:
+            fields = (None if array is None else self.xp.ascontiguousarray(array) for array in (field, d_field))
+            self.run(self.kernels.flow, start, *fields, grid, cells, steps)
+        return grid
+
+    def flow_vjp(
+        self, grad_grid: Array, start: Array, field: Array, d_field: Array | None, cells: tuple[int, ...], steps: int
+    ) -> Array:
+        """The gradient to the fields, float64, after a first axis; if d_field is given, its derivative along it too."""
+        if grad_grid.size == 0:
+            return self.xp.zeros((1 if d_field is None else 2, *field.shape))
+        fields = (None if array is None else self.xp.ascontiguousarray(array) for array in (field, d_field))
+        flat = self.xp.ascontiguousarray(grad_grid).reshape(len(field), *start.shape)
+        gradients: Array = self.run(self.kernels.flow_vjp, start, *fields, flat, cells, steps)
+        return gradients
+
+    def piecewise(self, corners: Array, labels: Array, weights: Array, base: Array | None) -> Array:
+        """Points (M, P, 2) of values (M, 2, 3, T) at the corners of triangles, each with weights (3, P) of its own's.
+
+        And what is added, `base` (P, 2).
+        """
+        grid = self.xp.empty((len(corners), len(labels), 2), corners.dtype)
+        if grid.size:
+            self.run(self.kernels.piecewise, self.xp.ascontiguousarray(corners), labels, weights, base, grid)
+        return grid
+
+    def piecewise_vjp(self, grad_grid: Array, by_label: LabelledSums, weights: Array) -> Array:
+        """The gradient (M, 2, 3, T) to the values, float64, as the weights are."""
+        if grad_grid.size == 0:
+            return self.xp.zeros((len(grad_grid), 2, 3, by_label.count))
+        gradient = self.xp.ascontiguousarray(grad_grid)
+        to_corners: Array = self.run(self.kernels.piecewise_vjp, gradient, by_label, weights)
+        return to_corners
 
     def functions_of(self, basis: Array) -> Array:
         """Contiguous (B, q, points)."""

@@ -86,9 +86,10 @@ class CPAB(Family):
     Without `zero_boundary` points may leave the domain; there they follow the velocity of the nearest cell, or in two
     dimensions of a triangle of the nearest rectangle, continued. Grids are computed in float64 and cast to the dtype of
     theta. The derivatives are those of what is computed; in two dimensions a step that ends on an edge has a kink (of
-    measure zero), which is left out. `vjp` keeps the way of every point: in one dimension a few numbers for every cell
-    that it visits, in two its position before each step, on the CPU of some 16384 points at a time, on a device of all:
-    `steps` float64 arrays as large as the grid. `vjp2` keeps twice as much, the tangents too.
+    measure zero), which is left out. `vjp` keeps the way of points: in one dimension a few numbers for every cell that
+    it visits, in two its position before each step; on the CPU of one point, or 64 in two dimensions, for every thread,
+    on a device of all, and of these in two dimensions `steps` float64 arrays as large as the grid. `vjp2` keeps the
+    tangents too.
 
     Examples
     --------
@@ -184,21 +185,21 @@ class CPAB(Family):
         return velocities.reshape(len(parameters), *self.vertices.shape)
 
     def _grid(self, xp: ModuleType, theta: Array, out: Array | None) -> Array:
-        points = self._cast(xp, "_points", np.dtype(np.float64))
+        backend, points = backend_of({"theta": theta}), self._cast(xp, "_points", np.dtype(np.float64))
         with np.errstate(all="ignore"):
-            flowed = self._tessellation.flow(xp, self._velocities(xp, theta), points)
+            flowed = self._tessellation.flow(backend, self._velocities(xp, theta), points, theta.dtype)
             grid = flowed.reshape(*theta.shape[:-1], *self.size, self.ndim)
             if out is None:
-                return grid.astype(theta.dtype)
+                return grid
             out[...] = grid
             return out
 
     def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
-        points = self._cast(xp, "_points", np.dtype(np.float64))
+        backend, points = backend_of({"theta": theta}), self._cast(xp, "_points", np.dtype(np.float64))
         velocities, tangents = self._velocities(xp, theta), self._velocities(xp, d_theta)
         with np.errstate(all="ignore"):
-            moved = self._tessellation.flow_jvp(xp, velocities, tangents, points)
-            return moved.reshape(*theta.shape[:-1], *self.size, self.ndim).astype(theta.dtype)
+            moved = self._tessellation.flow_jvp(backend, velocities, tangents, points, theta.dtype)
+            return moved.reshape(*theta.shape[:-1], *self.size, self.ndim)
 
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Array | None]:
         if not wanted[0]:
@@ -221,8 +222,8 @@ class CPAB(Family):
     def _pulled(self, xp: ModuleType, function: Any, grad_grid: Array, theta: Array, *fields: Array) -> Array:
         """A cotangent of theta, of what a function of the tessellation makes of that of the grid."""
         points, free = self._cast(xp, "_points", np.dtype(np.float64)), self._cast(xp, "_free", np.dtype(np.int64))
-        count = len(fields[0])
+        backend, count = backend_of({"theta": theta}), len(fields[0])
         with np.errstate(all="ignore"):
-            gradient = function(xp, grad_grid.reshape(count, len(points), self.ndim), *fields, points)
+            gradient = function(backend, grad_grid.reshape(count, len(points), self.ndim), *fields, points)
             flat: Array = gradient.reshape(count, self.vertices.size)
             return flat[:, free].reshape(theta.shape).astype(theta.dtype)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from pystn.backends import backend_of
+from pystn.backends.runs import LabelledSums
 from pystn.grids.delaunay import delaunay
 from pystn.grids.family import Family
 from pystn.grids.fields import determinant, entries
 from pystn.grids.lattice import lattice_axis
-from pystn.grids.runs import LabelledSums
 from pystn.interpolation import check_host
 from pystn.options import one_of
 from pystn.typing import Array
@@ -22,7 +22,7 @@ from pystn.validation import check_distinct, check_points, check_spanning, outpu
 
 __all__ = ["PiecewiseAffine"]
 
-FLOAT64, INDEX = np.dtype(np.float64), np.dtype(np.intp)
+FLOAT64, INT64, INDEX = np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.intp)
 EPSILON = np.finfo(np.float64).eps
 OUTSIDE = ("nearest", "affine", "nan")
 
@@ -114,10 +114,9 @@ class PiecewiseAffine(Family):
     labels: Array
     outside: str
     _lattice: Array  # (pixels, 2)
-    _weights: Array  # (3, pixels), of the corners
+    _weights: Array  # (3, pixels), of the corners, and (x, y, 1) of pixels that follow no triangle
     _inverses: Array  # (T, 2, 2), from a difference to the first corner to the weights of the other two
-    _stray: Array  # pixels that follow no triangle
-    _strays: Array  # their (x, y, 1)
+    _followed: Array  # (pixels): `labels`, with the number of triangles for none
     _homogeneous: Array  # (x, y, 1) of the control points
     _normal: Array  # inverse of the normal equations of least squares
     _by_triangle: LabelledSums
@@ -148,7 +147,10 @@ class PiecewiseAffine(Family):
         flat = labels.ravel()
         target = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         others = np.matmul(inverses[flat], (target - at[corners[flat, 0]])[..., None])[..., 0].T
-        weights = np.concatenate([1 - others.sum(axis=0, keepdims=True), others])
+        weights = np.ascontiguousarray(np.concatenate([1 - others.sum(axis=0, keepdims=True), others]))
+        stray = flat < 0
+        weights[:2, stray], weights[2, stray] = target[stray].T, 1
+        by_triangle = LabelledSums(np.where(stray, len(corners), flat).astype(np.int64), len(corners) + 1)
         homogeneous = np.concatenate([at, np.ones((len(at), 1))], axis=1)
         self._set(
             points=at,
@@ -158,11 +160,10 @@ class PiecewiseAffine(Family):
             _lattice=target,
             _weights=weights,
             _inverses=inverses,
-            _stray=np.flatnonzero(flat < 0),
-            _strays=np.concatenate([target, np.ones((len(target), 1))], axis=1)[flat < 0],
+            _followed=by_triangle.labels,
             _homogeneous=homogeneous,
             _normal=np.linalg.inv(homogeneous.T @ homogeneous),
-            _by_triangle=LabelledSums(np.where(flat < 0, len(corners), flat), len(corners) + 1),
+            _by_triangle=by_triangle,
             _by_point=LabelledSums(corners.T.ravel(), len(at)),
         )
 
@@ -206,8 +207,8 @@ class PiecewiseAffine(Family):
     def _grid(self, xp: ModuleType, theta: Array, out: Array | None) -> Array:
         # Displacements, and the lattice: the identity is exact then, and no sum of weights that are rounded.
         moved = self._stacked(theta) - self._cast(xp, "points", theta.dtype)
-        grid = self._spread(xp, self._corners(xp, moved), fit(*self._least_squares(xp), moved), np.nan)
-        grid += self._cast(xp, "_lattice", theta.dtype)
+        base = self._cast(xp, "_lattice", theta.dtype)
+        grid = self._spread(xp, self._corners(xp, moved), fit(*self._least_squares(xp), moved), np.nan, base)
         grid = grid.reshape(*theta.shape[:-2], *self.size, 2)
         if out is None:
             return grid
@@ -235,13 +236,12 @@ class PiecewiseAffine(Family):
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Any, ...]:
         where = self._stacked(theta).astype(FLOAT64, copy=False)
         gradient = grad_grid.reshape(len(where), math.prod(self.size), 2)
-        moments = self._moments(xp, gradient)
+        moments, to_fit = self._moments(xp, gradient)
         to_theta, to_points = self._at_points(xp, moments).swapaxes(1, 2), None
         if wanted[1]:
             to_corners = -xp.einsum("mtab,mavt->bvt", self._slopes(xp, where), moments)
             to_points = self._at_points(xp, to_corners).T
         if self.outside == "affine":
-            to_fit = self._to_fit(xp, gradient)
             by_theta, by_points = fit_vjp(*self._least_squares(xp), where, to_fit)
             to_theta = to_theta + by_theta
             to_points = None if to_points is None else to_points + by_points
@@ -268,7 +268,7 @@ class PiecewiseAffine(Family):
         d_points = xp.zeros(self.points.shape) if d_points is None else d_points
         d_where = xp.zeros_like(where) if gg_theta is None else self._stacked(gg_theta).astype(FLOAT64, copy=False)
         gradient = grad_grid.reshape(len(where), math.prod(self.size), 2)
-        slopes, moments = self._slopes(xp, where), self._moments(xp, gradient)
+        slopes, (moments, to_fit) = self._slopes(xp, where), self._moments(xp, gradient)
         d_slopes = self._slopes(xp, d_where) - slopes @ self._slopes(xp, d_points[None])
         others = self._cast(xp, "_inverses", FLOAT64)
         of_weights = xp.concatenate([-others.sum(axis=1, keepdims=True), others], axis=1)  # their slopes (T, 3, 2)
@@ -281,7 +281,7 @@ class PiecewiseAffine(Family):
             to_points = -self._at_points(xp, to_corners).T
         if self.outside == "affine":
             along = along_points(xp, d_points)
-            by_theta, by_points = fit_vjp2(*self._least_squares(xp), where, d_where, along, self._to_fit(xp, gradient))
+            by_theta, by_points = fit_vjp2(*self._least_squares(xp), where, d_where, along, to_fit)
             to_theta = to_theta + by_theta
             to_points = None if to_points is None else to_points + by_points
         return to_theta.reshape(theta.shape).astype(theta.dtype, copy=False), to_points
@@ -301,39 +301,27 @@ class PiecewiseAffine(Family):
     def _least_squares(self, xp: ModuleType) -> tuple[Array, Array]:
         return self._cast(xp, "_homogeneous", FLOAT64), self._cast(xp, "_normal", FLOAT64)
 
-    def _spread(self, xp: ModuleType, corners: Array, fit: Array, hidden: float) -> Array:
-        """Pixels (M, H W, 2) of values at the corners (M, 2, 3, T), of an affine map and of what has no coordinates."""
-        weights, labels = self._cast(xp, "_weights", corners.dtype), self._cast(xp, "labels", INDEX).ravel()
-        grid = xp.empty((len(corners), labels.size, 2), corners.dtype)
-        for axis in range(2):
-            first, second, third = (corners[:, axis, v].take(labels, axis=-1) * weights[v] for v in range(3))
-            grid[..., axis] = first + second + third
-        if self.outside == "affine":
-            grid[:, self._cast(xp, "_stray", INDEX)] = self._cast(xp, "_strays", FLOAT64) @ fit
-        elif self.outside == "nan":
-            grid[:, self._cast(xp, "_stray", INDEX)] = hidden
-        return grid
+    def _spread(self, xp: ModuleType, corners: Array, fit: Array, hidden: float, base: Array | None = None) -> Array:
+        """Pixels (M, H W, 2) of values at the corners (M, 2, 3, T), of an affine map and of what has no coordinates.
 
-    def _to_fit(self, xp: ModuleType, gradient: Array) -> Array:
-        """Cotangents (M, 3, 2) of the affine maps that the pixels in no triangle follow."""
-        # No product by BLAS, whose sums depend on its threads.
-        at = gradient[:, self._cast(xp, "_stray", INDEX)]
-        cotangent: Array = xp.einsum("sk,msa->mka", self._cast(xp, "_strays", FLOAT64), at)
-        return cotangent
+        To which `base` is added.
+        """
+        followed = self._cast(xp, "_followed", INT64)
+        weights = self._cast(xp, "_weights", corners.dtype)
+        values = xp.empty((*corners.shape[:-1], corners.shape[-1] + 1), corners.dtype)
+        values[..., :-1] = corners
+        values[..., -1] = fit.swapaxes(1, 2) if self.outside == "affine" else hidden
+        return backend_of({"values": values}).piecewise(values, followed, weights, base)
 
     def _at_points(self, xp: ModuleType, corners: Array) -> Array:
         """Sums (..., P) over the corners (..., 3, T) that are at each control point."""
         return self._by_point(xp, corners.reshape(*corners.shape[:-2], corners.shape[-2] * corners.shape[-1]))
 
-    def _moments(self, xp: ModuleType, gradient: Array) -> Array:
-        """Cotangents (M, 2, 3, T) of the corners, the transpose of `_spread`."""
+    def _moments(self, xp: ModuleType, gradient: Array) -> tuple[Array, Array]:
+        """Cotangents (M, 2, 3, T) of the corners and (M, 3, 2) of the affine maps, the transpose of `_spread`."""
         weights = self._cast(xp, "_weights", FLOAT64)
-        moments = xp.empty((len(gradient), 2, 3, len(self.triangles)))
-        for axis in range(2):
-            along = gradient[..., axis].astype(FLOAT64)
-            for v in range(3):
-                moments[:, axis, v] = self._by_triangle(xp, along * weights[v])[:, :-1]
-        return moments
+        moments = backend_of({"gradient": gradient}).piecewise_vjp(gradient, self._by_triangle, weights)
+        return moments[..., :-1], moments[..., -1].swapaxes(1, 2)
 
 
 def fit(homogeneous: Array, normal: Array, where: Array) -> Array:

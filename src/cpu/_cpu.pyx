@@ -9,7 +9,7 @@ depends on which thread runs which.
 
 cimport cython
 cimport numpy as cnp
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -106,4 +106,5 @@ include "sampling.pxi"
 include "repeats.pxi"
 include "footprints.pxi"
 include "lattices.pxi"
+include "piecewise.pxi"
 include "splines.pxi"

@@ -204,9 +204,44 @@ struct LinearJob {    // linear_grid: theta (M, rows, functions), basis (B, func
   int streams;  // such a basis: forward
 };
 
+constexpr int flow_points = 64;  // that go through a step together
+
+struct FlowJob {        // flows of velocities that are affine in each cell: CPAB
+  int64_t count;        // fields
+  int ndim;             // 1 or 2
+  int64_t cells[2];     // along each axis, x first
+  int64_t points;       // of each field
+  int64_t steps;        // in two dimensions
+  Element type;         // of the grid
+  const double* start;  // (points, ndim)
+  // In one dimension velocities (M, cells + 1), in cells; in two a step of each triangle (M, triangles, 3, 3). Then
+  // their tangent, or null.
+  const double* field;
+  const double* d_field;
+  void* grid;  // (M, points, ndim); also the cotangent
+  // (M, chunks) and a field, set to 0: for the vjp, and what its derivative is added to.
+  double* partial;
+  double* d_partial;
+  int64_t chunk_points, chunks;
+};
+
+struct PiecewiseJob {  // maps (M) that are affine in each triangle
+  int64_t count, triangles, points;
+  Element type;
+  const int64_t* label;  // (points): the triangle of each
+  const void* weight;    // (3, points): of its corners, for the vjp in double
+  const void* base;      // (points, 2): what is added, or null
+  const void* corner;    // (M, 2, 3, triangles): not for the vjp
+  void* grid;            // (M, points, 2); also the cotangent
+  double* partial;       // (M, chunks, 2, 3, triangles), set to 0: for the vjp
+  int64_t chunk_points, chunks;
+};
+
 using SampleChunk = void (*)(const SampleJob&, int64_t chunk);
 using LatticeChunk = void (*)(const LatticeJob&, int64_t chunk);
 using LinearTask = void (*)(const LinearJob&, int64_t task);
+using FlowBody = void (*)(const FlowJob&, int64_t task, void* scratch);
+using PiecewiseTask = void (*)(const PiecewiseJob&, int64_t task);
 
 struct SplineJob {  // spline_filter along one axis
   Element type;
@@ -251,6 +286,11 @@ struct Level {
   LatticeChunk (*projective_grid_vjp)(const LatticeJob&);
   LinearTask (*linear_grid)(const LinearJob&);
   LinearTask (*linear_grid_vjp)(const LinearJob&);
+  FlowBody (*flow)(const FlowJob&);
+  FlowBody (*flow_vjp)(const FlowJob&);
+  int64_t (*flow_scratch)(const FlowJob&);  // bytes of scratch memory that a task of flow_vjp wants
+  PiecewiseTask (*piecewise)(const PiecewiseJob&);
+  PiecewiseTask (*piecewise_vjp)(const PiecewiseJob&);
   int64_t (*spline_factors)(const SplineJob&);  // fills job.factors unless it is null; how many there are
   SplineChunk (*spline_filter)(const SplineJob&);
   void (*convert)(const ConversionJob&, int64_t first, int64_t last);

@@ -137,6 +137,30 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         double* partial
         int64_t chunk_points, point_chunks, chunk_matrices
         int streams
+    cdef cppclass FlowJob:
+        int64_t count
+        int ndim
+        int64_t* cells
+        int64_t points, steps
+        Element type
+        const double* start
+        const double* field
+        const double* d_field
+        void* grid
+        double* partial
+        double* d_partial
+        int64_t chunk_points, chunks
+    const int flow_points
+    cdef cppclass PiecewiseJob:
+        int64_t count, triangles, points
+        Element type
+        const int64_t* label
+        const void* weight
+        const void* base
+        const void* corner
+        void* grid
+        double* partial
+        int64_t chunk_points, chunks
     cdef cppclass ConversionJob:
         Element type
         int widens
@@ -162,6 +186,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
     ctypedef void (*SampleChunk)(const SampleJob&, int64_t) noexcept nogil
     ctypedef void (*LatticeChunk)(const LatticeJob&, int64_t) noexcept nogil
     ctypedef void (*LinearTask)(const LinearJob&, int64_t) noexcept nogil
+    ctypedef void (*FlowBody)(const FlowJob&, int64_t, void*) noexcept nogil
+    ctypedef void (*PiecewiseTask)(const PiecewiseJob&, int64_t) noexcept nogil
     cdef struct Level:
         const char* name
         SampleChunk (*sample)(Direction, const SampleJob&) noexcept nogil
@@ -176,6 +202,11 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         LatticeChunk (*projective_grid_vjp)(const LatticeJob&) noexcept nogil
         LinearTask (*linear_grid)(const LinearJob&) noexcept nogil
         LinearTask (*linear_grid_vjp)(const LinearJob&) noexcept nogil
+        FlowBody (*flow)(const FlowJob&) noexcept nogil
+        FlowBody (*flow_vjp)(const FlowJob&) noexcept nogil
+        int64_t (*flow_scratch)(const FlowJob&) noexcept nogil
+        PiecewiseTask (*piecewise)(const PiecewiseJob&) noexcept nogil
+        PiecewiseTask (*piecewise_vjp)(const PiecewiseJob&) noexcept nogil
         int64_t (*spline_factors)(const SplineJob&) noexcept nogil
         SplineChunk (*spline_filter)(const SplineJob&) noexcept nogil
         void (*convert)(const ConversionJob&, int64_t, int64_t) noexcept nogil

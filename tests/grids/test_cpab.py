@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jacobians import assert_adjoint, assert_close, assert_second_order, difference
 
 import pystn
+from pystn.backends import backend_of
 from pystn.grids.tessellations import Intervals, Triangles
 
 LINES = [{"cells": 1, "size": (5,)}, {"cells": 4, "size": (9,)}, {"cells": (7,), "size": (1,)}]
@@ -73,7 +74,7 @@ def flowed(warp, theta, points):
     velocities = np.zeros((1, *warp.vertices.shape))
     velocities[0, warp.parameters[:, 0], warp.parameters[:, 1]] = theta[0]
     with np.errstate(all="ignore"):
-        return tessellation.flow(np, velocities, points)
+        return tessellation.flow(backend_of({"points": points}), velocities, points, np.float64)
 
 
 @pytest.mark.parametrize("cells, closed, free", [((1, 1), 2, 10), ((2, 2), 14, 26), ((3, 3), 34, 50), ((6,), 5, 7)])
@@ -358,6 +359,47 @@ def test_each_transform_is_what_it_is_alone(backend, rng, cells, dtype):
         np.testing.assert_array_equal(backend.numpy(warp(alone))[0], grid[n, k])
         (of_one,) = warp.vjp(backend.array(cotangent[n, k][None]), alone)
         assert_same_sums(backend, backend.numpy(of_one)[0], gradient[n, k])
+
+
+@np.errstate(all="ignore")  # of points that stay in their cell
+@pytest.mark.parametrize(
+    "cells, size", [(9, (2500,)), ((2, 3), (50, 51)), ((7, 6), (50, 51)), ((1, 2), (1, 65))], ids=str
+)
+def test_points_of_a_large_grid_flow_as_few_do(backend, rng, cells, size):
+    """They go in parts, and gradients are sums over these."""
+    ndim = len(size)
+    warp = pystn.CPAB(cells, size, steps=6)
+    theta, along = parameters(rng, warp, 2), parameters(rng, warp, 2)
+    cotangent = rng.standard_normal((2, *size, ndim))
+    at = warp(warp.identity()).reshape(-1, ndim)
+    tessellation = Intervals(cells) if ndim == 1 else Triangles(*cells, 6)
+    fields = np.zeros((2, 2, *warp.vertices.shape))
+    fields[..., warp.parameters[:, 0], warp.parameters[:, 1]] = theta, along
+    velocities, d_velocities = (backend.array(field) for field in fields)
+    of = backend_of({"velocities": velocities})
+    parts = [slice(first, first + 311) for first in range(0, len(at), 311)]
+
+    def total(derivative, *fields):
+        """Over all parts, of the parameters."""
+        flat = cotangent.reshape(2, -1, ndim)
+        found = (derivative(of, backend.array(flat[:, p].copy()), *fields, backend.array(at[p].copy())) for p in parts)
+        return sum(map(backend.numpy, found))[:, warp.parameters[:, 0], warp.parameters[:, 1]]
+
+    def joined(flow, *fields):
+        found = [backend.numpy(flow(of, *fields, backend.array(at[p].copy()), np.float64)) for p in parts]
+        return np.concatenate(found, axis=1).reshape(cotangent.shape)
+
+    given = backend.array(cotangent), backend.array(theta)
+    grid, tangent = warp(given[1]), warp.jvp(given[1], backend.array(along))
+    np.testing.assert_array_equal(backend.numpy(grid), joined(tessellation.flow, velocities))
+    np.testing.assert_array_equal(backend.numpy(tangent), joined(tessellation.flow_jvp, velocities, d_velocities))
+    (gradient,) = warp.vjp(*given)
+    np.testing.assert_allclose(
+        backend.numpy(gradient), total(tessellation.flow_vjp, velocities), rtol=1e-11, atol=1e-11
+    )
+    _, second = warp.vjp2(backend.array(along), *given)
+    expected = total(tessellation.flow_vjp2, velocities, d_velocities)
+    np.testing.assert_allclose(backend.numpy(second), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_sums_run_in_double(backend, rng):

@@ -248,6 +248,24 @@ def test_all_second_derivatives(backend, rng, outside):
         assert_second_order(vjp, vjp2, u, [theta, points], these, across)
 
 
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_a_large_grid_is_made_of_weights(backend, rng, outside):
+    """The rule as matrices of all pixels; they go in parts, and gradients are sums over these."""
+    size = (61, 67)
+    piecewise = pystn.PiecewiseAffine(0.8 * CONTROL, size, outside=outside)
+    theta, u = parameters(piecewise, rng, (3,)), rng.standard_normal((3, *size, 2))
+    basis = np.empty((len(CONTROL), *size))
+    for k in range(len(CONTROL)):
+        bump = np.zeros((len(CONTROL), 2))
+        bump[k, 0] = 1
+        basis[k] = slow(0.8 * CONTROL, piecewise.triangles, bump, target(size), outside)[:, 0].reshape(size)
+    expected = np.einsum("nka,kij->nija", theta, basis)
+    np.testing.assert_allclose(backend.numpy(piecewise(backend.array(theta))), expected, rtol=0, atol=1e-12)
+    (gradient,) = piecewise.vjp(backend.array(u), backend.array(theta))
+    known = np.nan_to_num(basis)
+    np.testing.assert_allclose(backend.numpy(gradient), np.einsum("nija,kij->nka", u, known), rtol=0, atol=1e-10)
+
+
 def test_second_derivatives_equal_those_of_torch(backend, rng):
     """Of the barycentric coordinates, by their equations."""
     torch = pytest.importorskip("torch")
@@ -343,7 +361,7 @@ def test_the_ends_exchanged_are_the_inverse(backend, rng):
 
 def test_sums_by_label():
     """Of any labels, those that never occur among them."""
-    from pystn.grids.runs import LabelledSums
+    from pystn.backends.runs import LabelledSums
 
     rng = np.random.default_rng(1)
     for length in (0, 1, 5, 400):
@@ -355,7 +373,7 @@ def test_sums_by_label():
 @pytest.mark.parametrize("length", [0, 1, 5, 64, 4096, 9000])
 def test_sums_by_labels_that_are_known_late(backend, rng, length):
     """Of no labels that are not there, and with what is not finite staying with its label."""
-    from pystn.grids.runs import labelled_sums
+    from pystn.backends.runs import labelled_sums
 
     labels, values = rng.integers(0, 7, length), rng.standard_normal((2, length))
     values[1, labels == 3] = np.nan

@@ -2,9 +2,11 @@
 // PYSTN_LEVEL naming it.
 #include "bodies.hpp"
 #include "conversions.hpp"
+#include "flows.hpp"
 #include "grids.hpp"
 #include "linear_grids.hpp"
 #include "matrix_source.hpp"
+#include "piecewise.hpp"
 #include "run.hpp"
 #include "spline_lines.hpp"
 
@@ -150,6 +152,32 @@ LinearTask linear_grid_vjp(const LinearJob& job) {
   return job.type == Element::f32 ? linear_lattice<float>(job, false) : linear_lattice<double>(job, false);
 }
 
+template <template <class> class Flow, class R>
+FlowBody flow_of(const FlowJob& job, bool forward) {
+  if (forward) return job.d_field ? Flow<R>::jvp : Flow<R>::forward;
+  return job.d_field ? Flow<R>::vjp2 : Flow<R>::vjp;
+}
+template <class R>
+FlowBody flow_body(const FlowJob& job, bool forward) {
+  return job.ndim == 1 ? flow_of<IntervalFlow, R>(job, forward) : flow_of<TriangleFlow, R>(job, forward);
+}
+FlowBody flow(const FlowJob& job) {
+  return job.type == Element::f32 ? flow_body<float>(job, true) : flow_body<double>(job, true);
+}
+FlowBody flow_vjp(const FlowJob& job) {
+  return job.type == Element::f32 ? flow_body<float>(job, false) : flow_body<double>(job, false);
+}
+int64_t flow_scratch(const FlowJob& job) {
+  return job.ndim == 1 ? IntervalFlow<double>::scratch(job) : TriangleFlow<double>::scratch(job);
+}
+
+PiecewiseTask piecewise(const PiecewiseJob& job) {
+  return job.type == Element::f32 ? PiecewiseMap<float>::forward : PiecewiseMap<double>::forward;
+}
+PiecewiseTask piecewise_vjp(const PiecewiseJob& job) {
+  return job.type == Element::f32 ? PiecewiseMap<float>::vjp : PiecewiseMap<double>::vjp;
+}
+
 int64_t spline_factors(const SplineJob& job) {
   const SplineFactors factors(job.order, Boundary(job.boundary), job.length, job.factors);
   if (job.factors) factors.factor(job.order, Boundary(job.boundary), job.transposed);
@@ -165,9 +193,26 @@ SplineChunk spline_filter(const SplineJob& job) {
 #define PYSTN_STRING(name) #name
 #define PYSTN_NAME(name) PYSTN_STRING(name)
 extern const Level level;
-const Level level = {
-    PYSTN_NAME(PYSTN_LEVEL), sample,         all_target_columns, scratch,         walks_rows,          looks_up,
-    lattice_coordinates,     affine_grid,    affine_grid_vjp,    projective_grid, projective_grid_vjp, linear_grid,
-    linear_grid_vjp,         spline_factors, spline_filter,      convert};
+const Level level = {PYSTN_NAME(PYSTN_LEVEL),
+                     sample,
+                     all_target_columns,
+                     scratch,
+                     walks_rows,
+                     looks_up,
+                     lattice_coordinates,
+                     affine_grid,
+                     affine_grid_vjp,
+                     projective_grid,
+                     projective_grid_vjp,
+                     linear_grid,
+                     linear_grid_vjp,
+                     flow,
+                     flow_vjp,
+                     flow_scratch,
+                     piecewise,
+                     piecewise_vjp,
+                     spline_factors,
+                     spline_filter,
+                     convert};
 
 }  // namespace pystn::PYSTN_LEVEL
