@@ -106,7 +106,8 @@ struct AffineLattice {
   };
 
   // The rows of a chunk whose components follow each other, with the arithmetic of MatrixRow.
-  static PYSTN_APART void write_packed(const LatticeJob& job, const R* theta, R* grid, int64_t row_chunk) {
+  static PYSTN_APART void write_packed(const LatticeJob& given, const R* theta, R* grid, int64_t row_chunk) {
+    const LatticeJob job = given;  // of which, unlike of the original, it is clear that nothing is written into it
     const Columns columns(theta);
     V column[ND + 1][starts];
     for (int b = 0; b <= ND; ++b)
