@@ -314,6 +314,8 @@ def addresses(array: Any) -> np.ndarray[Any, Any]:
 
 def overlaps_itself(array: np.ndarray[Any, Any]) -> bool:
     """Whether elements of an array may lie on each other; never so for slices and transposes."""
+    if array.flags.c_contiguous:
+        return False
     reach = 0
     for stride, length in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
         if stride < array.itemsize or stride <= reach - array.itemsize:
