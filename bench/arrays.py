@@ -116,6 +116,30 @@ class Arrays:
         return (self.control_points + shift).astype(self.case.coordinates)
 
     @cached_property
+    def triangles(self) -> Array:
+        """Of the lattice of control points: its squares, each cut from the corner of least x and y, (T, 3)."""
+        side = round(len(self.control_points) ** 0.5)
+        low = (np.arange(side - 1)[:, None] * side + np.arange(side - 1)).reshape(-1)
+        return np.stack([[low, low + 1, low + side + 1], [low, low + side, low + side + 1]], 1).reshape(3, -1).T
+
+    @cached_property
+    def weights(self) -> Any:
+        """Those of the corners of each pixel's triangle, a sparse matrix (pixels, K)."""
+        from scipy.sparse import csr_array
+
+        side = round(len(self.control_points) ** 0.5)
+        x, y = ((centres(n) + 1) / 2 * (side - 1) for n in self.case.size[::-1])
+        column, row = (np.minimum(place.astype(int), side - 2) for place in (x, y))
+        across, along = np.meshgrid(x - column, y - row)
+        low = row[:, None] * side + column
+        between = low + np.where(across > along, 1, side)
+        corners = np.stack([low, between, low + side + 1], axis=-1)
+        most, least = np.maximum(across, along), np.minimum(across, along)
+        values = np.stack([1 - most, most - least, least], axis=-1).astype(self.case.coordinates)
+        starts = np.arange(0, corners.size + 1, 3)
+        return csr_array((values.reshape(-1), corners.reshape(-1), starts), (low.size, side * side))
+
+    @cached_property
     def spline_basis(self) -> Array:
         """What each control point moves: (pixels, K), from the equations of the thin plate spline."""
         height, width = self.case.size

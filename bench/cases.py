@@ -28,6 +28,8 @@ OPERATIONS = {
     "projective_grid_vjp": "projective_grid_vjp",
     "thin_plate": "ThinPlateSpline",
     "thin_plate_vjp": "ThinPlateSpline, vjp",
+    "piecewise": "PiecewiseAffine",
+    "piecewise_vjp": "PiecewiseAffine, vjp",
     "warp_affine": "warp_affine",
     "warp_affine_fwd_bwd": "warp_affine, fwd + vjp",
     "warp_projective": "warp_projective",
@@ -60,7 +62,7 @@ class Case:
     @property
     def label(self) -> str:
         """The case within its section."""
-        generator, spline = self.operation.startswith((*GRID, *HOMOGRAPHY)), self.operation.startswith("thin_plate")
+        generator, spline = self.operation.startswith((*GRID, *HOMOGRAPHY)), self.operation in (*PLATE, *PIECES)
         shape = (self.shape[0], *self.spatial) if generator or spline else self.shape
         words = [OPERATIONS[self.operation], "x".join(map(str, shape))]
         words += [f"{self.shape[1]} points"] * spline + [self.grid] * (not generator and not spline)
@@ -137,7 +139,7 @@ BOTH, ALL = (FORWARD, VJP), (FORWARD, VJP, VJP_GRID)
 SECOND = ("grid_sample_jvp", "grid_sample_vjp2")
 GRID, AFFINE = ("affine_grid", "affine_grid_vjp"), ("warp_affine", "warp_affine_fwd_bwd")
 HOMOGRAPHY = ("projective_grid", "projective_grid_vjp")
-PLATE = ("thin_plate", "thin_plate_vjp")
+PLATE, PIECES = ("thin_plate", "thin_plate_vjp"), ("piecewise", "piecewise_vjp")
 STEP = ("training_step",)
 PROJECT = ("warp_project", "warp_project_fwd_bwd")
 REMAP, BY_MATRIX, BY_PROJECTION = (FORWARD,), ("warp_affine",), ("warp_projective",)
@@ -174,6 +176,7 @@ TABLE = (
     Block("linear, zeros", BOTH, (DIGITS, FULL_HD), TURNED, quick=True),
     Block("linear, zeros", ALL, (*USUAL, ULTRA_HD), tuple(GRIDS)),
     Block("into arrays given", BOTH, (RGB,), TURNED, out=True),
+    Block("into arrays given", GRID[:1], (RGB, DIGITS, ULTRA_HD), TURNED, out=True),
     Block("whole transform", AFFINE, (RGB, FEATURES, DIGITS), TURNED, quick=True),
     Block("whole transform", AFFINE[:1], (ULTRA_HD,), TURNED, quick=True),
     Block("whole transform", AFFINE, (*USUAL, ULTRA_HD, VOLUME, VOLUMES), SMOOTH),
@@ -183,6 +186,7 @@ TABLE = (
     Block("projective grid", HOMOGRAPHY, (RGB, DIGITS, ULTRA_HD), TURNED),
     Block("thin plate spline", PLATE, PLATES[:2], SMOOTH[:1], ("torch", "numpy"), quick=True),
     Block("thin plate spline", PLATE, PLATES, SMOOTH[:1], ("torch", "numpy")),
+    Block("piecewise affine", PIECES, PLATES, SMOOTH[:1], ("torch", "scipy")),
     Block("other modes, paddings", BOTH, (RGB,), TURNED, kernels=OTHERS, quick=True),
     Block("other modes, paddings", BOTH, (RGB, FEATURES), TURNED, kernels=OTHERS),
     Block("channels last", BOTH, (RGB, FEATURES), TURNED, channels="last", quick=True),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.arrays import Array, Arrays
-from bench.cases import Case
+from bench.cases import PIECES, Case
 
 __all__ = ["PEERS", "Peer", "Pystn", "load"]
 
@@ -92,7 +92,8 @@ class Pystn(Peer):
 
     def affine_grid(self, case: Case, a: Arrays) -> Call:
         theta, generate = a.theta, self.lib.affine_grid
-        return lambda: generate(theta, case.size)
+        options = {"out": np.ones_like(a.grad_grid)} if case.out else {}
+        return lambda: generate(theta, case.size, **options)
 
     def affine_grid_vjp(self, case: Case, a: Arrays) -> Call:
         grad, theta, vjp = a.grad_grid, a.theta, self.lib.affine_grid_vjp
@@ -113,6 +114,16 @@ class Pystn(Peer):
     def thin_plate_vjp(self, case: Case, a: Arrays) -> Call:
         spline, grad, theta = self.lib.ThinPlateSpline(a.control_points, case.size), a.grad_grid, a.moved_points
         return lambda: spline.vjp(grad, theta)
+
+    def piecewise(self, case: Case, a: Arrays) -> Call:
+        pieces = self.lib.PiecewiseAffine(a.control_points, case.size, triangles=a.triangles)
+        theta = a.moved_points
+        return lambda: pieces(theta)
+
+    def piecewise_vjp(self, case: Case, a: Arrays) -> Call:
+        pieces = self.lib.PiecewiseAffine(a.control_points, case.size, triangles=a.triangles)
+        grad, theta = a.grad_grid, a.moved_points
+        return lambda: pieces.vjp(grad, theta)
 
     def warp(self, case: Case, a: Arrays, name: str) -> Call:
         image, theta, options, size, warp = a.input, a.theta, self.options(case), case.size, getattr(self.lib, name)
@@ -151,6 +162,40 @@ class Pystn(Peer):
         return training_step(case, a, lambda images, theta: warp_affine(images, theta, size, **options))
 
 
+class Pieces(Peer):
+    """What a piecewise affine map is with a library of sparse matrices: a product with three weights for each pixel.
+
+    The coordinates of all transforms are columns, which are brought side by side beforehand.
+    """
+
+    def sparse(self, case: Case, a: Arrays, *, transposed: bool) -> Any:
+        """The weights (pixels, K), or (K, pixels), as a matrix of the library that is made for products."""
+        raise NotImplementedError
+
+    def dense(self, array: Array) -> Any:
+        return array
+
+    def piecewise(self, case: Case, a: Arrays) -> Call:
+        weights, points = self.sparse(case, a, transposed=False), self.dense(side_by_side(a.moved_points))
+        return lambda: weights @ points
+
+    def piecewise_vjp(self, case: Case, a: Arrays) -> Call:
+        grad = a.grad_grid.reshape(case.shape[0], -1, 2)
+        weights, gradient = self.sparse(case, a, transposed=True), self.dense(side_by_side(grad))
+        return lambda: weights @ gradient
+
+
+def side_by_side(array: Array) -> Array:
+    """(N, rows, 2) as (rows, 2 N)."""
+    return np.ascontiguousarray(array.swapaxes(0, 1).reshape(array.shape[1], -1))
+
+
+def apart(case: Case, array: Array) -> Array:
+    """What `side_by_side` made, or a product with it, as grids or as control points."""
+    stacked = array.reshape(len(array), -1, 2).swapaxes(0, 1)
+    return stacked.reshape(-1, *case.size, 2) if case.operation == "piecewise" else stacked
+
+
 class Splines(Peer):
     """What a thin plate spline is with a library of matrices: a product with the same basis."""
 
@@ -165,7 +210,7 @@ class Splines(Peer):
         return lambda: basis.T @ grad
 
 
-class Torch(Splines):
+class Torch(Splines, Pieces):
     """Signals are images of height 1 here, there being no sampler in one dimension."""
 
     name = "torch"
@@ -175,7 +220,12 @@ class Torch(Splines):
 
         self.lib, self.version = torch, torch.__version__
         self.functional, self.aten = torch.nn.functional, torch.ops.aten
-        self.array = torch.from_numpy
+        self.array = self.dense = torch.from_numpy
+
+    def sparse(self, case: Case, a: Arrays, *, transposed: bool) -> Any:
+        weights = a.weights.T.tocsr() if transposed else a.weights
+        parts = (self.lib.from_numpy(part) for part in (weights.indptr, weights.indices, weights.data))
+        return self.lib.sparse_csr_tensor(*parts, weights.shape)
 
     def set_threads(self, n: int) -> None:
         self.lib.set_num_threads(n)
@@ -202,6 +252,8 @@ class Torch(Splines):
     def result(case: Case, array: Array) -> Array:
         if case.operation == "thin_plate":
             return array.reshape(-1, *case.size, 2)
+        if case.operation in PIECES:
+            return apart(case, array)
         if case.ndim == 1:
             is_grid = array.shape == (case.shape[0], 1, *case.size, 2)
             return array[:, 0, :, :1] if is_grid else array[:, :, 0]
@@ -379,8 +431,8 @@ class OpenCV(Peer):
         return [result.reshape(case.output_shape)]
 
 
-class SciPy(Peer):
-    """One channel; it computes in float64, whatever the image."""
+class SciPy(Pieces):
+    """Images of one channel, in float64 whatever they are of."""
 
     name = "scipy"
 
@@ -407,8 +459,11 @@ class SciPy(Peer):
         matrix, offset = np.ascontiguousarray(rows_first[:, -2::-1]), np.ascontiguousarray(rows_first[:, -1])
         return lambda: warp(image, matrix, offset, case.size, **options)
 
+    def sparse(self, case: Case, a: Arrays, *, transposed: bool) -> Any:
+        return a.weights.T.tocsr() if transposed else a.weights
+
     def results(self, case: Case, result: Array) -> list[Array]:
-        return [result.reshape(case.output_shape)]
+        return [apart(case, result) if case.operation in PIECES else result.reshape(case.output_shape)]
 
 
 class ScikitImage(Peer):
