@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
@@ -165,7 +166,8 @@ class Pystn(Peer):
 class Pieces(Peer):
     """What a piecewise affine map is with a library of sparse matrices: a product with three weights for each pixel.
 
-    The coordinates of all transforms are columns, which are brought side by side beforehand.
+    Its columns are the coordinates of all transforms, which are brought side by side for it, and apart after it:
+    grids are what samplers take and give gradients to.
     """
 
     def sparse(self, case: Case, a: Arrays, *, transposed: bool) -> Any:
@@ -175,25 +177,22 @@ class Pieces(Peer):
     def dense(self, array: Array) -> Any:
         return array
 
+    def contiguous(self, array: Any) -> Any:
+        return np.ascontiguousarray(array)
+
+    def product(self, weights: Any, stacked: Any) -> Any:
+        """Of (N, rows, 2), for each of N."""
+        columns = self.contiguous(stacked.swapaxes(0, 1)).reshape(stacked.shape[1], -1)
+        return self.contiguous((weights @ columns).reshape(weights.shape[0], -1, 2).swapaxes(0, 1))
+
     def piecewise(self, case: Case, a: Arrays) -> Call:
-        weights, points = self.sparse(case, a, transposed=False), self.dense(side_by_side(a.moved_points))
-        return lambda: weights @ points
+        weights, points = self.sparse(case, a, transposed=False), self.dense(a.moved_points)
+        return lambda: self.product(weights, points)
 
     def piecewise_vjp(self, case: Case, a: Arrays) -> Call:
-        grad = a.grad_grid.reshape(case.shape[0], -1, 2)
-        weights, gradient = self.sparse(case, a, transposed=True), self.dense(side_by_side(grad))
-        return lambda: weights @ gradient
-
-
-def side_by_side(array: Array) -> Array:
-    """(N, rows, 2) as (rows, 2 N)."""
-    return np.ascontiguousarray(array.swapaxes(0, 1).reshape(array.shape[1], -1))
-
-
-def apart(case: Case, array: Array) -> Array:
-    """What `side_by_side` made, or a product with it, as grids or as control points."""
-    stacked = array.reshape(len(array), -1, 2).swapaxes(0, 1)
-    return stacked.reshape(-1, *case.size, 2) if case.operation == "piecewise" else stacked
+        weights = self.sparse(case, a, transposed=True)
+        gradient = self.dense(a.grad_grid.reshape(case.shape[0], -1, 2))
+        return lambda: self.product(weights, gradient)
 
 
 class Splines(Peer):
@@ -222,10 +221,15 @@ class Torch(Splines, Pieces):
         self.functional, self.aten = torch.nn.functional, torch.ops.aten
         self.array = self.dense = torch.from_numpy
 
+    def contiguous(self, array: Any) -> Any:
+        return array.contiguous()
+
     def sparse(self, case: Case, a: Arrays, *, transposed: bool) -> Any:
         weights = a.weights.T.tocsr() if transposed else a.weights
         parts = (self.lib.from_numpy(part) for part in (weights.indptr, weights.indices, weights.data))
-        return self.lib.sparse_csr_tensor(*parts, weights.shape)
+        with catch_warnings():
+            simplefilter("ignore")  # that its sparse tensors are in beta
+            return self.lib.sparse_csr_tensor(*parts, weights.shape, check_invariants=True)
 
     def set_threads(self, n: int) -> None:
         self.lib.set_num_threads(n)
@@ -250,10 +254,8 @@ class Torch(Splines, Pieces):
 
     @staticmethod
     def result(case: Case, array: Array) -> Array:
-        if case.operation == "thin_plate":
+        if case.operation in ("thin_plate", "piecewise"):
             return array.reshape(-1, *case.size, 2)
-        if case.operation in PIECES:
-            return apart(case, array)
         if case.ndim == 1:
             is_grid = array.shape == (case.shape[0], 1, *case.size, 2)
             return array[:, 0, :, :1] if is_grid else array[:, :, 0]
@@ -463,7 +465,9 @@ class SciPy(Pieces):
         return a.weights.T.tocsr() if transposed else a.weights
 
     def results(self, case: Case, result: Array) -> list[Array]:
-        return [apart(case, result) if case.operation in PIECES else result.reshape(case.output_shape)]
+        if case.operation in PIECES:
+            return [result.reshape(-1, *case.size, 2) if case.operation == "piecewise" else result]
+        return [result.reshape(case.output_shape)]
 
 
 class ScikitImage(Peer):

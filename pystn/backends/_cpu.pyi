@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.backends.runs import LabelledSums
+from pystn.backends.pieces import Pieces
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.options import SamplingOptions
 
@@ -239,8 +239,8 @@ def flow_vjp(
     steps: int,
     threads: int,
 ) -> Array: ...
-def piecewise(corners: Array, labels: Array, weights: Array, base: Array | None, grid: Array, threads: int) -> None: ...
-def piecewise_vjp(grad_grid: Array, by_label: LabelledSums, weights: Array, threads: int) -> Array: ...
+def piecewise(values: Array, pieces: Pieces, base: Array | None, grid: Array, threads: int) -> None: ...
+def piecewise_vjp(grad_grid: Array, pieces: Pieces, threads: int) -> Array: ...
 def narrow(sums: Array, output: Array, threads: int) -> bool: ...
 def spline_filter(
     source: Array, target: Array, axis: int, order: int, boundary: int, transposed: bool, threads: int

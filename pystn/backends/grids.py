@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pystn.backends.base import Base
-from pystn.backends.runs import LabelledSums
+from pystn.backends.pieces import Pieces
 from pystn.typing import Array
 
 __all__ = ["GridOperations"]
@@ -162,23 +162,19 @@ class GridOperations(Base):
         gradients: Array = self.run(self.kernels.flow_vjp, start, *fields, flat, cells, steps)
         return gradients
 
-    def piecewise(self, corners: Array, labels: Array, weights: Array, base: Array | None) -> Array:
-        """Points (M, P, 2) of values (M, 2, 3, T) at the corners of triangles, each with weights (3, P) of its own's.
-
-        And what is added, `base` (P, 2).
-        """
-        grid = self.xp.empty((len(corners), len(labels), 2), corners.dtype)
+    def piecewise(self, values: Array, pieces: Pieces, base: Array | None) -> Array:
+        """Points (M, P, 2) of values (M, count, 2), to which `base` (P, 2) is added."""
+        grid = self.xp.empty((len(values), len(pieces.labels), 2), values.dtype)
         if grid.size:
-            self.run(self.kernels.piecewise, self.xp.ascontiguousarray(corners), labels, weights, base, grid)
+            self.run(self.kernels.piecewise, self.xp.ascontiguousarray(values), pieces, base, grid)
         return grid
 
-    def piecewise_vjp(self, grad_grid: Array, by_label: LabelledSums, weights: Array) -> Array:
-        """The gradient (M, 2, 3, T) to the values, float64, as the weights are."""
+    def piecewise_vjp(self, grad_grid: Array, pieces: Pieces) -> Array:
+        """The gradient (M, count, 2) to the values, float64."""
         if grad_grid.size == 0:
-            return self.xp.zeros((len(grad_grid), 2, 3, by_label.count))
-        gradient = self.xp.ascontiguousarray(grad_grid)
-        to_corners: Array = self.run(self.kernels.piecewise_vjp, gradient, by_label, weights)
-        return to_corners
+            return self.xp.zeros((len(grad_grid), pieces.count, 2))
+        to_values: Array = self.run(self.kernels.piecewise_vjp, self.xp.ascontiguousarray(grad_grid), pieces)
+        return to_values
 
     def functions_of(self, basis: Array) -> Array:
         """Contiguous (B, q, points)."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pystn.backends import backend_of
+from pystn.backends.pieces import Pieces
 from pystn.backends.runs import LabelledSums
 from pystn.grids.delaunay import delaunay
 from pystn.grids.family import Family
@@ -22,7 +23,7 @@ from pystn.validation import check_distinct, check_points, check_spanning, outpu
 
 __all__ = ["PiecewiseAffine"]
 
-FLOAT64, INT64, INDEX = np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.intp)
+FLOAT64, INDEX = np.dtype(np.float64), np.dtype(np.intp)
 EPSILON = np.finfo(np.float64).eps
 OUTSIDE = ("nearest", "affine", "nan")
 
@@ -114,12 +115,11 @@ class PiecewiseAffine(Family):
     labels: Array
     outside: str
     _lattice: Array  # (pixels, 2)
-    _weights: Array  # (3, pixels), of the corners, and (x, y, 1) of pixels that follow no triangle
+    _pieces: Pieces  # of the control points, and of an affine map
+    _separate: Pieces  # the same if every triangle has corners of its own
     _inverses: Array  # (T, 2, 2), from a difference to the first corner to the weights of the other two
-    _followed: Array  # (pixels): `labels`, with the number of triangles for none
     _homogeneous: Array  # (x, y, 1) of the control points
     _normal: Array  # inverse of the normal equations of least squares
-    _by_triangle: LabelledSums
     _by_point: LabelledSums
     _state = ("points",)
 
@@ -147,10 +147,12 @@ class PiecewiseAffine(Family):
         flat = labels.ravel()
         target = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         others = np.matmul(inverses[flat], (target - at[corners[flat, 0]])[..., None])[..., 0].T
-        weights = np.ascontiguousarray(np.concatenate([1 - others.sum(axis=0, keepdims=True), others]))
-        stray = flat < 0
+        weights = np.concatenate([1 - others.sum(axis=0, keepdims=True), others])
+        # Pixels in no triangle are (x, y, 1) times an affine map, as if its columns were corners of one more.
+        stray, count = flat < 0, len(at)
         weights[:2, stray], weights[2, stray] = target[stray].T, 1
-        by_triangle = LabelledSums(np.where(stray, len(corners), flat).astype(np.int64), len(corners) + 1)
+        followed, corners_and = np.where(stray, len(corners), flat), [*corners, [count, count + 1, count + 2]]
+        separate = np.arange(3 * len(corners_and)).reshape(-1, 3)
         homogeneous = np.concatenate([at, np.ones((len(at), 1))], axis=1)
         self._set(
             points=at,
@@ -158,13 +160,12 @@ class PiecewiseAffine(Family):
             labels=labels,
             outside=outside,
             _lattice=target,
-            _weights=weights,
+            _pieces=Pieces(followed, np.array(corners_and), weights, count + 3),
+            _separate=Pieces(followed, separate, weights, separate.size),
             _inverses=inverses,
-            _followed=by_triangle.labels,
             _homogeneous=homogeneous,
             _normal=np.linalg.inv(homogeneous.T @ homogeneous),
-            _by_triangle=by_triangle,
-            _by_point=LabelledSums(corners.T.ravel(), len(at)),
+            _by_point=LabelledSums(corners.T.ravel(), count),
         )
 
     def __repr__(self) -> str:
@@ -208,7 +209,7 @@ class PiecewiseAffine(Family):
         # Displacements, and the lattice: the identity is exact then, and no sum of weights that are rounded.
         moved = self._stacked(theta) - self._cast(xp, "points", theta.dtype)
         base = self._cast(xp, "_lattice", theta.dtype)
-        grid = self._spread(xp, self._corners(xp, moved), fit(*self._least_squares(xp), moved), np.nan, base)
+        grid = backend_of({"theta": theta}).piecewise(self._values(xp, moved, np.nan), self._pieces, base)
         grid = grid.reshape(*theta.shape[:-2], *self.size, 2)
         if out is None:
             return grid
@@ -218,7 +219,7 @@ class PiecewiseAffine(Family):
     @quiet
     def _jvp(self, xp: ModuleType, theta: Array, d_theta: Array) -> Array:
         where = self._stacked(d_theta)
-        d_grid = self._spread(xp, self._corners(xp, where), fit(*self._least_squares(xp), where), 0.0)
+        d_grid = backend_of({"theta": theta}).piecewise(self._values(xp, where, 0.0), self._pieces, None)
         return d_grid.reshape(*theta.shape[:-2], *self.size, 2)
 
     @quiet
@@ -227,20 +228,26 @@ class PiecewiseAffine(Family):
         where, d_points = self._stacked(theta).astype(FLOAT64, copy=False), d_state["points"]
         assert d_points is not None
         moved = self._corners(xp, d_points[None])[0]
-        values = -xp.einsum("mtab,bvt->mavt", self._slopes(xp, where), moved)
-        d_fit = fit_jvp(*self._least_squares(xp), where, along_points(xp, d_points))
-        d_grid = self._spread(xp, values, d_fit, 0.0).astype(theta.dtype, copy=False)
+        values = xp.zeros((len(where), len(self.triangles) + 1, 3, 2))
+        values[:, :-1] = -xp.einsum("mtab,bvt->mtva", self._slopes(xp, where), moved)
+        if self.outside == "affine":
+            values[:, -1] = fit_jvp(*self._least_squares(xp), where, along_points(xp, d_points))
+        flat = values.reshape(len(where), self._separate.count, 2)
+        d_grid = backend_of({"theta": theta}).piecewise(flat, self._separate, None).astype(theta.dtype, copy=False)
         return d_grid.reshape(*theta.shape[:-2], *self.size, 2)
 
     @quiet
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Any, ...]:
         where = self._stacked(theta).astype(FLOAT64, copy=False)
         gradient = grad_grid.reshape(len(where), math.prod(self.size), 2)
-        moments, to_fit = self._moments(xp, gradient)
-        to_theta, to_points = self._at_points(xp, moments).swapaxes(1, 2), None
         if wanted[1]:
+            moments, to_fit = self._moments(xp, gradient)
+            to_theta = self._at_points(xp, moments).swapaxes(1, 2)
             to_corners = -xp.einsum("mtab,mavt->bvt", self._slopes(xp, where), moments)
             to_points = self._at_points(xp, to_corners).T
+        else:
+            to_values, to_points = backend_of({"theta": theta}).piecewise_vjp(gradient, self._pieces), None
+            to_theta, to_fit = to_values[:, :-3], to_values[:, -3:]
         if self.outside == "affine":
             by_theta, by_points = fit_vjp(*self._least_squares(xp), where, to_fit)
             to_theta = to_theta + by_theta
@@ -301,27 +308,24 @@ class PiecewiseAffine(Family):
     def _least_squares(self, xp: ModuleType) -> tuple[Array, Array]:
         return self._cast(xp, "_homogeneous", FLOAT64), self._cast(xp, "_normal", FLOAT64)
 
-    def _spread(self, xp: ModuleType, corners: Array, fit: Array, hidden: float, base: Array | None = None) -> Array:
-        """Pixels (M, H W, 2) of values at the corners (M, 2, 3, T), of an affine map and of what has no coordinates.
-
-        To which `base` is added.
-        """
-        followed = self._cast(xp, "_followed", INT64)
-        weights = self._cast(xp, "_weights", corners.dtype)
-        values = xp.empty((*corners.shape[:-1], corners.shape[-1] + 1), corners.dtype)
-        values[..., :-1] = corners
-        values[..., -1] = fit.swapaxes(1, 2) if self.outside == "affine" else hidden
-        return backend_of({"values": values}).piecewise(values, followed, weights, base)
+    def _values(self, xp: ModuleType, where: Array, hidden: float) -> Array:
+        """What `_pieces` are made of: (M, P, 2) and, for pixels in no triangle, an affine map or what hides them."""
+        if self.outside == "nearest":
+            return where
+        values = xp.empty((len(where), self._pieces.count, 2), where.dtype)
+        values[:, :-3] = where
+        values[:, -3:] = fit(*self._least_squares(xp), where) if self.outside == "affine" else hidden
+        return values
 
     def _at_points(self, xp: ModuleType, corners: Array) -> Array:
         """Sums (..., P) over the corners (..., 3, T) that are at each control point."""
         return self._by_point(xp, corners.reshape(*corners.shape[:-2], corners.shape[-2] * corners.shape[-1]))
 
     def _moments(self, xp: ModuleType, gradient: Array) -> tuple[Array, Array]:
-        """Cotangents (M, 2, 3, T) of the corners and (M, 3, 2) of the affine maps, the transpose of `_spread`."""
-        weights = self._cast(xp, "_weights", FLOAT64)
-        moments = backend_of({"gradient": gradient}).piecewise_vjp(gradient, self._by_triangle, weights)
-        return moments[..., :-1], moments[..., -1].swapaxes(1, 2)
+        """Cotangents (M, 2, 3, T) of the corners of all triangles and (M, 3, 2) of the affine maps."""
+        to_values = backend_of({"gradient": gradient}).piecewise_vjp(gradient, self._separate)
+        to_corners = to_values.reshape(len(gradient), len(self.triangles) + 1, 3, 2)
+        return to_corners[:, :-1].transpose(0, 3, 2, 1), to_corners[:, -1]
 
 
 def fit(homogeneous: Array, normal: Array, where: Array) -> Array:

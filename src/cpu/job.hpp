@@ -225,15 +225,19 @@ struct FlowJob {        // flows of velocities that are affine in each cell: CPA
   int64_t chunk_points, chunks;
 };
 
-struct PiecewiseJob {  // maps (M) that are affine in each triangle
-  int64_t count, triangles, points;
+struct PiecewiseJob {             // maps (M) that are affine in each triangle: points are sums of weighted corners
+  int64_t count, points, values;  // of each map, how many points are made of how many
   Element type;
-  const int64_t* label;  // (points): the triangle of each
-  const void* weight;    // (3, points): of its corners, for the vjp in double
-  const void* base;      // (points, 2): what is added, or null
-  const void* corner;    // (M, 2, 3, triangles): not for the vjp
-  void* grid;            // (M, points, 2); also the cotangent
-  double* partial;       // (M, chunks, 2, 3, triangles), set to 0: for the vjp
+  // Points that follow one triangle side by side: where each run of them starts, and where the last ends; its triangle.
+  int64_t runs;
+  const int64_t* start;
+  const int64_t* followed;
+  const int64_t* corner;  // (triangles, 3): among the values
+  const void* weight;     // (3, points): for the vjp in double
+  const void* base;       // (points, 2): what is added, or null
+  const void* value;      // (M, values, 2): not for the vjp
+  void* grid;             // (M, points, 2); also the cotangent
+  double* partial;        // (M, chunks, values, 2), set to 0: for the vjp
   int64_t chunk_points, chunks;
 };
 

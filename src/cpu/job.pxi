@@ -152,12 +152,15 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t chunk_points, chunks
     const int flow_points
     cdef cppclass PiecewiseJob:
-        int64_t count, triangles, points
+        int64_t count, points, values
         Element type
-        const int64_t* label
+        int64_t runs
+        const int64_t* start
+        const int64_t* followed
+        const int64_t* corner
         const void* weight
         const void* base
-        const void* corner
+        const void* value
         void* grid
         double* partial
         int64_t chunk_points, chunks

@@ -72,14 +72,19 @@ def flow_vjp(start, field, d_field, grad_grid, cells, int64_t steps, int threads
 cdef class PiecewiseCall(Holder):
     cdef PiecewiseJob job
 
-    cdef int describe(self, labels, weights, grid) except -1:
-        """All arrays contiguous: labels (points), weights (3, points), grid (M, points, 2)."""
+    cdef int describe(self, pieces, weights, grid, int64_t values) except -1:
+        """weights (3, points), grid (M, points, 2), both contiguous; of so many values, as `pieces` has it."""
         cdef PiecewiseJob* job = &self.job
-        cdef cnp.ndarray made = self.hold(grid), followed = self.hold(labels)
+        cdef cnp.ndarray made = self.hold(grid), starts = self.hold(pieces.starts)
+        cdef cnp.ndarray followed = self.hold(pieces.followed), corners = self.hold(pieces.corners)
         job.count, job.points, _ = grid.shape
+        job.values = values
         job.type = element_of(made)
         job.grid = cnp.PyArray_DATA(made)
-        job.label = <const int64_t*> cnp.PyArray_DATA(followed)
+        job.runs = cnp.PyArray_DIM(followed, 0)
+        job.start = <const int64_t*> cnp.PyArray_DATA(starts)
+        job.followed = <const int64_t*> cnp.PyArray_DATA(followed)
+        job.corner = <const int64_t*> cnp.PyArray_DATA(corners)
         job.weight = cnp.PyArray_DATA(self.hold(weights))
         return 0
 
@@ -96,28 +101,26 @@ cdef class PiecewiseCall(Holder):
                 for i in range(tasks):
                     body(job[0], i)
             else:
-                for i in prange(tasks, schedule="dynamic", num_threads=used):
+                for i in prange(tasks, schedule="static", num_threads=used):
                     body(job[0], i)
 
 
-def piecewise(corners, labels, weights, base, grid, int threads):
-    """corners (M, 2, 3, triangles), base (points, 2) or None: in the dtype of the grid, which it fills."""
+def piecewise(values, pieces, base, grid, int threads):
+    """values (M, count, 2), base (points, 2) or None, all contiguous and in the dtype of the grid, which it fills."""
     cdef PiecewiseCall call = PiecewiseCall()
-    call.describe(labels, weights, grid)
-    call.job.triangles = corners.shape[3]
-    call.job.corner = cnp.PyArray_DATA(call.hold(corners))
+    call.describe(pieces, pieces.weights_as(np, grid.dtype), grid, values.shape[1])
+    call.job.value = cnp.PyArray_DATA(call.hold(values))
     call.job.base = NULL if base is None else cnp.PyArray_DATA(call.hold(base))
     call.deal(TASK_POINTS)
     call.run(level.piecewise(call.job), threads)
 
 
-def piecewise_vjp(grad_grid, by_label, weights, int threads):
-    """The gradient (M, 2, 3, triangles) to the corners, in double, as are the weights."""
+def piecewise_vjp(grad_grid, pieces, int threads):
+    """The gradient (M, count, 2) to the values, in double."""
     cdef PiecewiseCall call = PiecewiseCall()
-    call.describe(by_label.labels, weights, grad_grid)
-    call.job.triangles = by_label.count
-    call.deal(points_of_sums(call.job.points, 6 * by_label.count))
-    partial = np.zeros((call.job.count, call.job.chunks, 2, 3, by_label.count))
+    call.describe(pieces, pieces.weights_as(np, np.float64), grad_grid, pieces.count)
+    call.deal(points_of_sums(call.job.points, 2 * call.job.values))
+    partial = np.zeros((call.job.count, call.job.chunks, call.job.values, 2))
     call.job.partial = <double*> call.doubles(partial)
     call.run(level.piecewise_vjp(call.job), threads)
-    return partial.sum(axis=1)
+    return partial.sum(axis=1) if call.job.chunks > 1 else partial[:, 0]

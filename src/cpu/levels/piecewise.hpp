@@ -1,8 +1,9 @@
-// Maps that are affine in each of some triangles: every point has weights of the three corners of one. The points of a
-// row follow the same triangle mostly, which is looked up once for all that do so side by side.
+// Maps that are affine in each of some triangles: every point is a sum of three corners with weights of its own. The
+// points of a row follow the same triangle mostly, which is looked up once for all that do so side by side.
 #pragma once
 
 #include <stdint.h>
+#include <string.h>
 
 #include "job.hpp"
 #include "portability.hpp"
@@ -11,54 +12,94 @@ namespace pystn::PYSTN_LEVEL {
 
 template <class R>
 struct PiecewiseMap {
-  static constexpr int corners = 3, values = 2 * corners;  // of a triangle, x of all corners first
-
-  // Calls `part` with the triangle, the first and the last of points that follow it side by side.
+  // Calls `part` with the corners of a triangle, the first and the last of points that follow it side by side.
   template <class Part>
   static PYSTN_HD void for_each_run(const PiecewiseJob& job, int64_t chunk, Part&& part) {
     const int64_t point0 = chunk * job.chunk_points, left = job.points - point0;
     const int64_t point1 = point0 + (left < job.chunk_points ? left : job.chunk_points);
-    for (int64_t first = point0; first < point1;) {
-      const int64_t triangle = job.label[first];
-      int64_t last = first + 1;
-      while (last < point1 && job.label[last] == triangle) ++last;
-      part(triangle, first, last);
+    int64_t run = 0;
+    for (int64_t after = job.runs; after - run > 1;) {  // the one that the first point is in
+      const int64_t middle = run + (after - run) / 2;
+      (job.start[middle] <= point0 ? run : after) = middle;
+    }
+    for (int64_t first = point0; first < point1; ++run) {
+      const int64_t end = job.start[run + 1], last = end < point1 ? end : point1;
+      part(job.corner + 3 * job.followed[run], first, last);
       first = last;
     }
   }
 
   static void forward(const PiecewiseJob& job, int64_t task) {
-    const int64_t map = task / job.chunks;
+    job.base ? write<true>(job, task) : write<false>(job, task);
+  }
+  template <bool adds>
+  static PYSTN_HD void write(const PiecewiseJob& job, int64_t task) {
+    const int64_t map = task / job.chunks, points = job.points;
     const R *const weight = static_cast<const R*>(job.weight), *const base = static_cast<const R*>(job.base);
-    const R* const corner = static_cast<const R*>(job.corner) + map * values * job.triangles;
-    R* const grid = static_cast<R*>(job.grid) + map * job.points * 2;
-    for_each_run(job, task % job.chunks, [&](int64_t triangle, int64_t first, int64_t last) {
-      R at[values];
-      for (int v = 0; v < values; ++v) at[v] = corner[v * job.triangles + triangle];
-      for (int64_t p = first; p < last; ++p) {
-        const R a = weight[p], b = weight[job.points + p], c = weight[2 * job.points + p];
-        const R x = at[0] * a + at[1] * b + at[2] * c, y = at[3] * a + at[4] * b + at[5] * c;
-        grid[2 * p] = base ? x + base[2 * p] : x;
-        grid[2 * p + 1] = base ? y + base[2 * p + 1] : y;
+    const R* const value = static_cast<const R*>(job.value) + map * job.values * 2;
+    R* const grid = static_cast<R*>(job.grid) + map * points * 2;
+    for_each_run(job, task % job.chunks, [&](const int64_t* corner, int64_t first, int64_t last) {
+      const R *const a = value + 2 * corner[0], *const b = value + 2 * corner[1], *const c = value + 2 * corner[2];
+      const R ax = a[0], ay = a[1], bx = b[0], by = b[1], cx = c[0], cy = c[1];
+      const R* const w = weight + first;
+      const R* const from = adds ? base + 2 * first : nullptr;
+      R* __restrict const to = grid + 2 * first;
+      for (int64_t i = 0; i < last - first; ++i) {
+        const R x = ax * w[i] + bx * w[points + i] + cx * w[2 * points + i];
+        const R y = ay * w[i] + by * w[points + i] + cy * w[2 * points + i];
+        to[2 * i] = adds ? x + from[2 * i] : x;
+        to[2 * i + 1] = adds ? y + from[2 * i + 1] : y;
       }
     });
   }
 
-  // partial: the gradient to the corners. Weights are in double.
+  // partial: the gradient to the values.
   static void vjp(const PiecewiseJob& job, int64_t task) {
+    const int64_t points = job.points;
     const double* const weight = static_cast<const double*>(job.weight);
-    const R* const grid = static_cast<const R*>(job.grid) + task / job.chunks * job.points * 2;
-    double* const partial = job.partial + task * values * job.triangles;
-    for_each_run(job, task % job.chunks, [&](int64_t triangle, int64_t first, int64_t last) {
-      double sum[values] = {};
-      for (int64_t p = first; p < last; ++p)
-        for (int v = 0; v < corners; ++v) {
-          sum[v] += double(grid[2 * p]) * weight[v * job.points + p];
-          sum[corners + v] += double(grid[2 * p + 1]) * weight[v * job.points + p];
-        }
-      for (int v = 0; v < values; ++v) partial[v * job.triangles + triangle] += sum[v];
+    const R* const grid = static_cast<const R*>(job.grid) + task / job.chunks * points * 2;
+    double* const partial = job.partial + task * job.values * 2;
+    for_each_run(job, task % job.chunks, [&](const int64_t* corner, int64_t first, int64_t last) {
+      TwoPoints sum[3] = {};
+      int64_t p = first;
+      for (; p + 2 <= last; p += 2) {
+        const TwoPoints g = both(grid + 2 * p);
+        for (int v = 0; v < 3; ++v) add(sum[v], g, weight[v * points + p], weight[v * points + p + 1]);
+      }
+      if (p < last) {
+        const R one[4] = {grid[2 * p], grid[2 * p + 1]};
+        for (int v = 0; v < 3; ++v) add(sum[v], both(one), weight[v * points + p], 0);
+      }
+      for (int v = 0; v < 3; ++v)
+        for (int a = 0; a < 2; ++a) partial[2 * corner[v] + a] += sum[v][a] + sum[v][2 + a];
     });
   }
+
+ private:
+  // (x, y, x, y) of two points, or sums of them.
+#if defined(__GNUC__)
+  typedef double TwoPoints __attribute__((vector_size(32)));
+
+  static PYSTN_HD TwoPoints both(const R* from) {
+    typedef R Stored __attribute__((vector_size(4 * sizeof(R))));
+    Stored v;
+    memcpy(&v, from, sizeof v);
+    return __builtin_convertvector(v, TwoPoints);
+  }
+  static PYSTN_HD void add(TwoPoints& sum, TwoPoints g, double first, double second) {
+    sum += g * TwoPoints{first, first, second, second};
+  }
+#else
+  struct TwoPoints {
+    double at[4];
+    double operator[](int i) const { return at[i]; }
+  };
+
+  static PYSTN_HD TwoPoints both(const R* from) { return {{from[0], from[1], from[2], from[3]}}; }
+  static PYSTN_HD void add(TwoPoints& sum, TwoPoints g, double first, double second) {
+    for (int i = 0; i < 4; ++i) sum.at[i] += g.at[i] * (i < 2 ? first : second);
+  }
+#endif
 };
 
 }  // namespace pystn::PYSTN_LEVEL

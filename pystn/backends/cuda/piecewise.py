@@ -1,4 +1,4 @@
-"""Entry points of flows of velocities that are affine in each cell, and of maps that are: array code.
+"""Entry points of maps that are affine in each of some cells, and of flows of such velocities: array code.
 
 In one dimension fields are velocities at the vertices (M, cells + 1), in cells per unit of time, and flows are exact;
 in two they are a step of each triangle (M, triangles, 3, 3), of which flows make so many.
@@ -15,7 +15,8 @@ import numpy as np
 
 from pystn.backends.cells import cell_along, triangle_of
 from pystn.backends.cuda.arrays import DeviceArray
-from pystn.backends.runs import LabelledSums, labelled_sums
+from pystn.backends.pieces import Pieces
+from pystn.backends.runs import labelled_sums
 
 __all__ = ["flow", "flow_vjp", "piecewise", "piecewise_vjp"]
 
@@ -333,22 +334,23 @@ def add_products(total: DeviceArray, key: DeviceArray, adjoint: Pair, at: Pair, 
     total[:2, :columns] += sums.reshape(2, columns, total.shape[-1])
 
 
-def piecewise(
-    corners: DeviceArray, labels: DeviceArray, weights: DeviceArray, base: DeviceArray | None, grid: DeviceArray
-) -> None:
-    """corners (M, 2, 3, triangles), base (points, 2) or None: in the dtype of the grid, which it fills."""
+def piecewise(values: DeviceArray, pieces: Pieces, base: DeviceArray | None, grid: DeviceArray) -> None:
+    """values (M, count, 2), base (points, 2) or None: in the dtype of the grid, which it fills."""
+    weights, corners = pieces.weights_as(cupy, grid.dtype), pieces.corners_of_points(cupy)
     for axis in range(2):
-        first, second, third = (corners[:, axis, v].take(labels, axis=-1) * weights[v] for v in range(3))
+        first, second, third = (values[..., axis].take(corners[v], axis=-1) * weights[v] for v in range(3))
         grid[..., axis] = first + second + third
     if base is not None:
         grid += base
 
 
-def piecewise_vjp(grad_grid: DeviceArray, by_label: LabelledSums, weights: DeviceArray) -> DeviceArray:
-    """The gradient (M, 2, 3, triangles) to the corners, in double, as are the weights."""
-    to_corners = cupy.empty((len(grad_grid), 2, 3, by_label.count))
+def piecewise_vjp(grad_grid: DeviceArray, pieces: Pieces) -> DeviceArray:
+    """The gradient (M, count, 2) to the values, in double."""
+    weights = pieces.weights_as(cupy, np.float64)
+    to_corners = cupy.empty((len(grad_grid), 2, 3, len(pieces.corners)))
     for axis in range(2):
         along = grad_grid[..., axis].astype(np.float64)
         for v in range(3):
-            to_corners[:, axis, v] = by_label(cupy, along * weights[v])
-    return to_corners
+            to_corners[:, axis, v] = pieces.by_triangle(cupy, along * weights[v])
+    flat = to_corners.reshape(len(grad_grid), 2, to_corners.shape[2] * to_corners.shape[3])
+    return pieces.by_corner(cupy, flat).swapaxes(1, 2)
