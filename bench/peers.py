@@ -163,19 +163,18 @@ class Pystn(Peer):
         return training_step(case, a, lambda images, theta: warp_affine(images, theta, size, **options))
 
 
-class Pieces(Peer):
+class SparseProducts(Peer):
     """What a piecewise affine map is with a library of sparse matrices: a product with three weights for each pixel.
 
     Its columns are the coordinates of all transforms, which are brought side by side for it, and apart after it:
     grids are what samplers take and give gradients to.
     """
 
+    array: Callable[[Array], Any]
+
     def sparse(self, case: Case, a: Arrays, *, transposed: bool) -> Any:
         """The weights (pixels, K), or (K, pixels), as a matrix of the library that is made for products."""
         raise NotImplementedError
-
-    def dense(self, array: Array) -> Any:
-        return array
 
     def contiguous(self, array: Any) -> Any:
         return np.ascontiguousarray(array)
@@ -186,12 +185,12 @@ class Pieces(Peer):
         return self.contiguous((weights @ columns).reshape(weights.shape[0], -1, 2).swapaxes(0, 1))
 
     def piecewise(self, case: Case, a: Arrays) -> Call:
-        weights, points = self.sparse(case, a, transposed=False), self.dense(a.moved_points)
+        weights, points = self.sparse(case, a, transposed=False), self.array(a.moved_points)
         return lambda: self.product(weights, points)
 
     def piecewise_vjp(self, case: Case, a: Arrays) -> Call:
         weights = self.sparse(case, a, transposed=True)
-        gradient = self.dense(a.grad_grid.reshape(case.shape[0], -1, 2))
+        gradient = self.array(a.grad_grid.reshape(case.shape[0], -1, 2))
         return lambda: self.product(weights, gradient)
 
 
@@ -209,7 +208,7 @@ class Splines(Peer):
         return lambda: basis.T @ grad
 
 
-class Torch(Splines, Pieces):
+class Torch(Splines, SparseProducts):
     """Signals are images of height 1 here, there being no sampler in one dimension."""
 
     name = "torch"
@@ -219,7 +218,7 @@ class Torch(Splines, Pieces):
 
         self.lib, self.version = torch, torch.__version__
         self.functional, self.aten = torch.nn.functional, torch.ops.aten
-        self.array = self.dense = torch.from_numpy
+        self.array = torch.from_numpy
 
     def contiguous(self, array: Any) -> Any:
         return array.contiguous()
@@ -433,7 +432,7 @@ class OpenCV(Peer):
         return [result.reshape(case.output_shape)]
 
 
-class SciPy(Pieces):
+class SciPy(SparseProducts):
     """Images of one channel, in float64 whatever they are of."""
 
     name = "scipy"
@@ -443,6 +442,7 @@ class SciPy(Pieces):
         import scipy.ndimage
 
         self.lib, self.version = scipy.ndimage, scipy.__version__
+        self.array = np.asarray
 
     @staticmethod
     def options(case: Case) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Keeper:
         casts = vars(self).setdefault("_casts", {})
         place = (key, xp.__name__, device_of(xp), dtype)
         if place not in casts:
-            casts[place] = complete(xp, make(), dtype)
+            return casts.setdefault(place, complete(xp, make(), dtype))  # another thread may have made it meanwhile
         return casts[place]
 
     def _cast(self, xp: Any, name: str, dtype: np.dtype[Any] | None = None) -> Array:
@@ -60,4 +60,4 @@ class Keeper:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled and copied: not what is kept, which may lie on a device."""
-        return {name: value for name, value in vars(self).items() if name not in ("_casts", "_operation")}
+        return {name: value for name, value in dict(vars(self)).items() if name not in ("_casts", "_operation")}

@@ -134,14 +134,20 @@ def test_families_are_bitwise_equal_for_any_number(at, name):
     rng = np.random.default_rng(at)
     theta = parameters(family, rng, (2,), dtype)
     cotangent = rng.standard_normal((2, *family.size, ndim)).astype(dtype)
-    equal_on_all_threads_of_blas(
-        {
-            "grid": lambda: family(theta),
-            "tangent": lambda: family.jvp(theta, theta),
-            "gradient": lambda: family.vjp(cotangent, theta)[0],
-            "second order": lambda: family.vjp2(theta, cotangent, theta, wrt="theta")[1],
-        }
-    )
+    calls = {
+        "grid": lambda: family(theta),
+        "tangent": lambda: family.jvp(theta, theta),
+        "gradient": lambda: family.vjp(cotangent, theta)[0],
+        "second order": lambda: family.vjp2(theta, cotangent, theta, wrt="theta")[1],
+    }
+    if isinstance(family, pystn.PiecewiseAffine):  # those of a thin plate spline are products by BLAS
+        along = rng.standard_normal(family.points.shape)
+        calls["tangent of the points"] = lambda: family.jvp(theta, None, d_points=along)
+        calls["gradient to the points"] = lambda: family.vjp(cotangent, theta, wrt="points")[1]
+        calls["second order of the points"] = lambda: np.concatenate(
+            [a.ravel() for a in family.vjp2(theta, cotangent, theta, gg_points=along, wrt=("theta", "points"))[1:]]
+        )
+    equal_on_all_threads_of_blas(calls)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

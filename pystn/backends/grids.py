@@ -147,8 +147,8 @@ class GridOperations(Base):
         """
         grid = self.xp.empty((len(field), *start.shape), dtype)
         if grid.size:
-            fields = (None if array is None else self.xp.ascontiguousarray(array) for array in (field, d_field))
-            self.run(self.kernels.flow, start, *fields, grid, cells, steps)
+            read = (None if array is None else self.xp.ascontiguousarray(array) for array in (start, field, d_field))
+            self.run(self.kernels.flow, *read, grid, cells, steps)
         return grid
 
     def flow_vjp(
@@ -157,9 +157,9 @@ class GridOperations(Base):
         """The gradient to the fields, float64, after a first axis; if d_field is given, its derivative along it too."""
         if grad_grid.size == 0:
             return self.xp.zeros((1 if d_field is None else 2, *field.shape))
-        fields = (None if array is None else self.xp.ascontiguousarray(array) for array in (field, d_field))
+        read = (None if array is None else self.xp.ascontiguousarray(array) for array in (start, field, d_field))
         flat = self.xp.ascontiguousarray(grad_grid).reshape(len(field), *start.shape)
-        gradients: Array = self.run(self.kernels.flow_vjp, start, *fields, flat, cells, steps)
+        gradients: Array = self.run(self.kernels.flow_vjp, *read, flat, cells, steps)
         return gradients
 
     def piecewise(self, values: Array, pieces: Pieces, base: Array | None) -> Array:

@@ -19,8 +19,8 @@ CHUNK = 64  # entries, or sums of them, that a device adds up at a time
 class LabelledSums(Keeper):
     """Along the last axis, whose entries have labels 0 to count - 1: the sum for every label, in float64.
 
-    NumPy adds up neighbours that share a label, such as the pixels of a row in one triangle, where they lie; only these
-    sums are brought into the order of their labels and added up again. CuPy's `reduceat` takes differences of sums of
+    NumPy adds up neighbours that share a label where they lie; only these sums are brought into the order of their
+    labels and added up again. CuPy's `reduceat` takes differences of sums of
     everything: there, entries are added up in chunks of one label, then the sums of the chunks, until all are one.
     """
 

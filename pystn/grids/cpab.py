@@ -86,10 +86,10 @@ class CPAB(Family):
     Without `zero_boundary` points may leave the domain; there they follow the velocity of the nearest cell, or in two
     dimensions of a triangle of the nearest rectangle, continued. Grids are computed in float64 and cast to the dtype of
     theta. The derivatives are those of what is computed; in two dimensions a step that ends on an edge has a kink (of
-    measure zero), which is left out. `vjp` keeps the way of points: in one dimension a few numbers for every cell that
-    it visits, in two its position before each step; on the CPU of one point, or 64 in two dimensions, for every thread,
-    on a device of all, and of these in two dimensions `steps` float64 arrays as large as the grid. `vjp2` keeps the
-    tangents too.
+    measure zero), which is left out. For `vjp` the CPU keeps the way of one point for every thread, a few numbers for
+    every cell, or in two dimensions of 64, their position before each step; and sums of float64, no more of them than
+    points. A device keeps the ways of all points, in two dimensions `steps` float64 arrays as large as the grid. For
+    `vjp2` it is twice as much, the tangents too.
 
     Examples
     --------

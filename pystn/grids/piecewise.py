@@ -151,8 +151,9 @@ class PiecewiseAffine(Family):
         # Pixels in no triangle are (x, y, 1) times an affine map, as if its columns were corners of one more.
         stray, count = flat < 0, len(at)
         weights[:2, stray], weights[2, stray] = target[stray].T, 1
-        followed, corners_and = np.where(stray, len(corners), flat), [*corners, [count, count + 1, count + 2]]
-        separate = np.arange(3 * len(corners_and)).reshape(-1, 3)
+        one_more = [[count, count + 1, count + 2]]
+        followed, every = np.where(stray, len(corners), flat), np.concatenate([corners, one_more])
+        pieces = Pieces(followed, every, weights, count + 3)
         homogeneous = np.concatenate([at, np.ones((len(at), 1))], axis=1)
         self._set(
             points=at,
@@ -160,8 +161,8 @@ class PiecewiseAffine(Family):
             labels=labels,
             outside=outside,
             _lattice=target,
-            _pieces=Pieces(followed, np.array(corners_and), weights, count + 3),
-            _separate=Pieces(followed, separate, weights, separate.size),
+            _pieces=pieces,
+            _separate=pieces.separate(),
             _inverses=inverses,
             _homogeneous=homogeneous,
             _normal=np.linalg.inv(homogeneous.T @ homogeneous),

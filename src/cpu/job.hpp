@@ -204,8 +204,6 @@ struct LinearJob {    // linear_grid: theta (M, rows, functions), basis (B, func
   int streams;  // such a basis: forward
 };
 
-constexpr int flow_points = 64;  // that go through a step together
-
 struct FlowJob {        // flows of velocities that are affine in each cell: CPAB
   int64_t count;        // fields
   int ndim;             // 1 or 2
@@ -244,7 +242,7 @@ struct PiecewiseJob {             // maps (M) that are affine in each triangle: 
 using SampleChunk = void (*)(const SampleJob&, int64_t chunk);
 using LatticeChunk = void (*)(const LatticeJob&, int64_t chunk);
 using LinearTask = void (*)(const LinearJob&, int64_t task);
-using FlowBody = void (*)(const FlowJob&, int64_t task, void* scratch);
+using FlowTask = void (*)(const FlowJob&, int64_t task, void* scratch);
 using PiecewiseTask = void (*)(const PiecewiseJob&, int64_t task);
 
 struct SplineJob {  // spline_filter along one axis
@@ -290,8 +288,8 @@ struct Level {
   LatticeChunk (*projective_grid_vjp)(const LatticeJob&);
   LinearTask (*linear_grid)(const LinearJob&);
   LinearTask (*linear_grid_vjp)(const LinearJob&);
-  FlowBody (*flow)(const FlowJob&);
-  FlowBody (*flow_vjp)(const FlowJob&);
+  FlowTask (*flow)(const FlowJob&);
+  FlowTask (*flow_vjp)(const FlowJob&);
   int64_t (*flow_scratch)(const FlowJob&);  // bytes of scratch memory that a task of flow_vjp wants
   PiecewiseTask (*piecewise)(const PiecewiseJob&);
   PiecewiseTask (*piecewise_vjp)(const PiecewiseJob&);

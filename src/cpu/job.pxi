@@ -150,7 +150,6 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         double* partial
         double* d_partial
         int64_t chunk_points, chunks
-    const int flow_points
     cdef cppclass PiecewiseJob:
         int64_t count, points, values
         Element type
@@ -189,7 +188,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
     ctypedef void (*SampleChunk)(const SampleJob&, int64_t) noexcept nogil
     ctypedef void (*LatticeChunk)(const LatticeJob&, int64_t) noexcept nogil
     ctypedef void (*LinearTask)(const LinearJob&, int64_t) noexcept nogil
-    ctypedef void (*FlowBody)(const FlowJob&, int64_t, void*) noexcept nogil
+    ctypedef void (*FlowTask)(const FlowJob&, int64_t, void*) noexcept nogil
     ctypedef void (*PiecewiseTask)(const PiecewiseJob&, int64_t) noexcept nogil
     cdef struct Level:
         const char* name
@@ -205,8 +204,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         LatticeChunk (*projective_grid_vjp)(const LatticeJob&) noexcept nogil
         LinearTask (*linear_grid)(const LinearJob&) noexcept nogil
         LinearTask (*linear_grid_vjp)(const LinearJob&) noexcept nogil
-        FlowBody (*flow)(const FlowJob&) noexcept nogil
-        FlowBody (*flow_vjp)(const FlowJob&) noexcept nogil
+        FlowTask (*flow)(const FlowJob&) noexcept nogil
+        FlowTask (*flow_vjp)(const FlowJob&) noexcept nogil
         int64_t (*flow_scratch)(const FlowJob&) noexcept nogil
         PiecewiseTask (*piecewise)(const PiecewiseJob&) noexcept nogil
         PiecewiseTask (*piecewise_vjp)(const PiecewiseJob&) noexcept nogil

@@ -4,9 +4,17 @@
 cdef int64_t TASK_POINTS = 1024
 
 
+# What a way is kept of, and cells in two dimensions: beyond this no memory is large enough.
+cdef int64_t MOST_STEPS = 1 << 40, MOST_CELLS = 1 << 29
+
+
 cdef int64_t points_of_sums(int64_t points, int64_t values) noexcept:
-    """Of a task that adds up so many values: sums of all tasks are less than what is added up, and few."""
+    """Of a task that adds up so many values: tasks are few, and so are their sums, no more than there are points."""
     return max(TASK_POINTS, max(values, (points + GROUPS - 1) // GROUPS))
+
+
+cdef int64_t parts_of_points(int64_t points, int64_t part) noexcept:
+    return (points + part - 1) // part
 
 
 cdef class FlowCall(Holder):
@@ -22,6 +30,8 @@ cdef class FlowCall(Holder):
         job.grid = cnp.PyArray_DATA(made)
         for a in range(job.ndim):
             job.cells[a] = cells[a]
+        if steps > MOST_STEPS or (job.ndim == 2 and job.cells[0] > MOST_CELLS // job.cells[1]):
+            raise MemoryError(f"no memory for {steps} steps in {cells} cells")
         job.steps = steps
         job.start = self.doubles(start)
         job.field = self.doubles(field)
@@ -30,12 +40,12 @@ cdef class FlowCall(Holder):
 
     cdef void deal(self, int64_t chunk_points) noexcept:
         self.job.chunk_points = chunk_points
-        self.job.chunks = (self.job.points + chunk_points - 1) // chunk_points
+        self.job.chunks = parts_of_points(self.job.points, chunk_points)
 
-    cdef int run(self, FlowBody body, int64_t scratch, int threads) except -1:
+    cdef int run(self, FlowTask body, int64_t scratch, int threads) except -1:
         cdef const FlowJob* job = &self.job
         cdef int64_t tasks = job.count * job.chunks, i
-        cdef int used = threads_for(job.count * job.points * job.steps, threads)
+        cdef int used = min(threads_for(job.count * job.points * min(job.steps, 1 << 10), threads), max(1, tasks))
         cdef cnp.ndarray memory = np.empty(used * scratch, np.uint8)
         cdef char* own = cnp.PyArray_BYTES(memory)
         with nogil:
@@ -90,7 +100,7 @@ cdef class PiecewiseCall(Holder):
 
     cdef void deal(self, int64_t chunk_points) noexcept:
         self.job.chunk_points = chunk_points
-        self.job.chunks = (self.job.points + chunk_points - 1) // chunk_points
+        self.job.chunks = parts_of_points(self.job.points, chunk_points)
 
     cdef void run(self, PiecewiseTask body, int threads) noexcept:
         cdef const PiecewiseJob* job = &self.job

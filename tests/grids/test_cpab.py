@@ -475,6 +475,15 @@ def test_errors_of_construction(error, message, arguments, options):
         pystn.CPAB(*arguments, **options)
 
 
+def test_a_way_that_no_memory_holds():
+    """Not one whose size in bytes is beyond what integers hold, and looks small."""
+    for steps in (1 << 56, (1 << 40) + 1):
+        warp = pystn.CPAB(2, (4, 4), steps=steps)
+        theta = np.zeros((1, *warp.theta_shape))
+        with pytest.raises(MemoryError, match=r"no memory for .* steps"):
+            warp.vjp(np.ones((1, 4, 4, 2)), theta)
+
+
 def test_errors_of_arrays():
     warp = pystn.CPAB(4, (5,))
     with pytest.raises(ValueError, match=re.escape("theta must have shape (N, ..., 3): got (1, 4)")):

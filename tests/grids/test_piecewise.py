@@ -264,6 +264,34 @@ def test_a_large_grid_is_made_of_weights(backend, rng, outside):
     (gradient,) = piecewise.vjp(backend.array(u), backend.array(theta))
     known = np.nan_to_num(basis)
     np.testing.assert_allclose(backend.numpy(gradient), np.einsum("nija,kij->nka", u, known), rtol=0, atol=1e-10)
+    # The points', which are sums over as many parts: the dot test, and the gradient beside it.
+    direction = rng.standard_normal(CONTROL.shape)
+    pushed = backend.numpy(piecewise.jvp(backend.array(theta), None, d_points=backend.array(direction)))
+    both = piecewise.vjp(backend.array(u), backend.array(theta), wrt=("theta", "points"))
+    to_theta, to_points = map(backend.numpy, both)
+    np.testing.assert_allclose((to_points * direction).sum(), (pushed * u).sum(), rtol=1e-10)
+    np.testing.assert_allclose(to_theta, backend.numpy(gradient), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_at_odd_addresses(rng, dtype):
+    """Not at multiples of their itemsize."""
+
+    def misaligned(array):
+        raw = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+        raw[...] = array
+        assert not raw.flags.aligned
+        return raw
+
+    piecewise = pystn.PiecewiseAffine(CONTROL, (8, 9))
+    flow = pystn.CPAB((2, 2), (8, 9), steps=3)
+    for family in (piecewise, flow):
+        theta = (family.identity(2) + 0.1 * rng.standard_normal((2, *family.theta_shape))).astype(dtype)
+        u = rng.standard_normal((2, 8, 9, 2)).astype(dtype)
+        odd_theta, odd_u = misaligned(theta), misaligned(u)
+        np.testing.assert_array_equal(family(odd_theta), family(theta))
+        np.testing.assert_array_equal(family.jvp(odd_theta, odd_theta), family.jvp(theta, theta))
+        np.testing.assert_array_equal(family.vjp(odd_u, odd_theta)[0], family.vjp(u, theta)[0])
 
 
 def test_second_derivatives_equal_those_of_torch(backend, rng):

@@ -11,10 +11,10 @@
 namespace pystn::PYSTN_LEVEL {
 
 // What a task has: some points of one field.
-struct FlowTask {
+struct FlowPart {
   int64_t field, point0, point1;
 
-  FlowTask(const FlowJob& job, int64_t task) : field(task / job.chunks), point0(task % job.chunks * job.chunk_points) {
+  FlowPart(const FlowJob& job, int64_t task) : field(task / job.chunks), point0(task % job.chunks * job.chunk_points) {
     point1 = point0 + job.chunk_points < job.points ? point0 + job.chunk_points : job.points;
   }
 };
@@ -39,7 +39,7 @@ struct AlongCells {
 // through each part of a step, so that nothing waits for what is before it.
 template <class R>
 struct TriangleFlow {
-  static constexpr int together = flow_points, matrix = 9;
+  static constexpr int together = 64, matrix = 9;
 
   struct Pair {
     double x[together], y[together];
@@ -143,12 +143,12 @@ struct TriangleFlow {
 
   static int64_t field_size(const FlowJob& job) { return job.cells[0] * job.cells[1] * 4 * matrix; }
 
-  static PYSTN_HD R* grid_of(const FlowJob& job, const FlowTask& task, int64_t point) {
+  static PYSTN_HD R* grid_of(const FlowJob& job, const FlowPart& task, int64_t point) {
     return static_cast<R*>(job.grid) + (task.field * job.points + point) * 2;
   }
   template <class Part>
   static PYSTN_HD void for_each_part(const FlowJob& job, int64_t index, Part&& part) {
-    const FlowTask task(job, index);
+    const FlowPart task(job, index);
     for (int64_t point = task.point0; point < task.point1; point += together) {
       const int64_t left = task.point1 - point;
       const int count = left < together ? int(left) : together;
@@ -307,7 +307,8 @@ struct IntervalFlow {
 
   static PYSTN_HD int sign(double v) { return (v > 0) - (v < 0); }
 
-  // Calls `pass` with each segment of a point's way. It never turns round, and so crosses every cell at most once:
+  // Calls `pass` with each segment of a point's way. It never turns round, and so crosses every cell at most once, as
+  // `scratch` has room for:
   // what enters at the left does so at the velocity there, to the bit, and what enters at the right with another sign
   // than is there, by rounding, does not leave.
   template <class Pass>
@@ -371,7 +372,7 @@ struct IntervalFlow {
 
   template <class Point>
   static PYSTN_HD void for_each_point(const FlowJob& job, int64_t index, Point&& each) {
-    const FlowTask task(job, index);
+    const FlowPart task(job, index);
     R* const grid = static_cast<R*>(job.grid) + task.field * job.points;
     const double* const velocity = job.field + task.field * field_size(job);
     const double* const d_velocity = job.d_field ? job.d_field + task.field * field_size(job) : nullptr;

@@ -153,18 +153,18 @@ LinearTask linear_grid_vjp(const LinearJob& job) {
 }
 
 template <template <class> class Flow, class R>
-FlowBody flow_of(const FlowJob& job, bool forward) {
+FlowTask flow_of(const FlowJob& job, bool forward) {
   if (forward) return job.d_field ? Flow<R>::jvp : Flow<R>::forward;
   return job.d_field ? Flow<R>::vjp2 : Flow<R>::vjp;
 }
 template <class R>
-FlowBody flow_body(const FlowJob& job, bool forward) {
+FlowTask flow_body(const FlowJob& job, bool forward) {
   return job.ndim == 1 ? flow_of<IntervalFlow, R>(job, forward) : flow_of<TriangleFlow, R>(job, forward);
 }
-FlowBody flow(const FlowJob& job) {
+FlowTask flow(const FlowJob& job) {
   return job.type == Element::f32 ? flow_body<float>(job, true) : flow_body<double>(job, true);
 }
-FlowBody flow_vjp(const FlowJob& job) {
+FlowTask flow_vjp(const FlowJob& job) {
   return job.type == Element::f32 ? flow_body<float>(job, false) : flow_body<double>(job, false);
 }
 int64_t flow_scratch(const FlowJob& job) {
