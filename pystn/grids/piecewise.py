@@ -241,14 +241,12 @@ class PiecewiseAffine(Family):
     def _vjp(self, xp: ModuleType, grad_grid: Array, theta: Array, wanted: tuple[bool, ...]) -> tuple[Any, ...]:
         where = self._stacked(theta).astype(FLOAT64, copy=False)
         gradient = grad_grid.reshape(len(where), math.prod(self.size), 2)
+        to_values, to_points = backend_of({"theta": theta}).piecewise_vjp(gradient, self._pieces), None
+        to_theta, to_fit = to_values[:, :-3], to_values[:, -3:]
         if wanted[1]:
-            moments, to_fit = self._moments(xp, gradient)
-            to_theta = self._at_points(xp, moments).swapaxes(1, 2)
+            moments, _ = self._moments(xp, gradient)
             to_corners = -xp.einsum("mtab,mavt->bvt", self._slopes(xp, where), moments)
             to_points = self._at_points(xp, to_corners).T
-        else:
-            to_values, to_points = backend_of({"theta": theta}).piecewise_vjp(gradient, self._pieces), None
-            to_theta, to_fit = to_values[:, :-3], to_values[:, -3:]
         if self.outside == "affine":
             by_theta, by_points = fit_vjp(*self._least_squares(xp), where, to_fit)
             to_theta = to_theta + by_theta
