@@ -18,7 +18,7 @@ import pystn
 
 ARCHITECTURES = (75, 80, 90, 120)
 # Each has names(): all kernels that it can ask for.
-MODULES = ("sampling", "accumulation", "footprints", "grids", "splines")
+MODULES = ("sampling", "accumulation", "footprints", "grids", "flows", "piecewise", "splines")
 PER_PROGRAM = 16
 
 PROBE = """

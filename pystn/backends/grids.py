@@ -145,6 +145,7 @@ class GridOperations(Base):
         Cells are counted along x first. In one dimension fields are velocities at the vertices (M, cells + 1), in cells
         per unit of time; in two they are a step of each triangle (M, triangles, 3, 3).
         """
+        check_way(cells, steps)
         grid = self.xp.empty((len(field), *start.shape), dtype)
         if grid.size:
             read = (None if array is None else self.xp.ascontiguousarray(array) for array in (start, field, d_field))
@@ -155,6 +156,7 @@ class GridOperations(Base):
         self, grad_grid: Array, start: Array, field: Array, d_field: Array | None, cells: tuple[int, ...], steps: int
     ) -> Array:
         """The gradient to the fields, float64, after a first axis; if d_field is given, its derivative along it too."""
+        check_way(cells, steps)
         if grad_grid.size == 0:
             return self.xp.zeros((1 if d_field is None else 2, *field.shape))
         read = (None if array is None else self.xp.ascontiguousarray(array) for array in (start, field, d_field))
@@ -179,6 +181,12 @@ class GridOperations(Base):
     def functions_of(self, basis: Array) -> Array:
         """Contiguous (B, q, points)."""
         return self.xp.ascontiguousarray(basis).reshape(*basis.shape[:2], prod(basis.shape[2:]))
+
+
+def check_way(cells: tuple[int, ...], steps: int) -> None:
+    """Whether integers count the bytes of the steps that are kept of a way, and 32 bits its triangles."""
+    if steps > 1 << 40 or (len(cells) == 2 and prod(cells) > 1 << 29):
+        raise MemoryError(f"no memory for {steps} steps in {cells} cells")
 
 
 def stacked(array: Array, trailing: int) -> Array:

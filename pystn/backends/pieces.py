@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.backends.runs import LabelledSums
+from pystn.backends.runs import changes
 from pystn.kept import Keeper
 from pystn.typing import Array
 
@@ -24,11 +24,10 @@ class Pieces(Keeper):
         self.labels, self.weights = labels.astype(np.int64, copy=False), np.ascontiguousarray(weights)
         self.corners = np.ascontiguousarray(corners, np.int64)
         self.count = count  # of values
-        self.by_triangle = LabelledSums(self.labels, len(corners))
-        self.by_corner = LabelledSums(self.corners.T.ravel(), count)
         # Points side by side that are of one triangle: where each run of them starts, and where the last ends.
-        self.starts = np.append(self.by_triangle.starts, len(labels)).astype(np.int64)
-        self.followed = self.labels[self.by_triangle.starts]
+        starts = changes(self.labels)
+        self.starts = np.append(starts, len(labels)).astype(np.int64)
+        self.followed = self.labels[starts]
         for array in (self.labels, self.weights, self.corners, self.starts, self.followed):
             array.flags.writeable = False
 
@@ -38,13 +37,11 @@ class Pieces(Keeper):
         other.count = self.corners.size
         other.corners = np.arange(other.count, dtype=np.int64).reshape(self.corners.shape)
         other.corners.flags.writeable = False
-        other.by_corner = LabelledSums(other.corners.T.ravel(), other.count)
         return other
 
     def weights_as(self, xp: Any, dtype: Any) -> Array:
         return self._cast(xp, "weights", np.dtype(dtype))
 
-    def corners_of_points(self, xp: Any) -> Array:
-        """(3, points), among the values."""
-        corners: Array = self._keep(xp, "corners_of_points", lambda: self.corners[self.labels].T)
-        return corners
+    def on_device(self, xp: Any) -> tuple[Any, Any]:
+        """The triangle of every point, and the corners of every triangle."""
+        return self._cast(xp, "labels"), self._cast(xp, "corners")

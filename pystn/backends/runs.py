@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from pystn.kept import Keeper
 from pystn.typing import Array
 
-__all__ = ["LabelledSums", "labelled_sums"]
+__all__ = ["LabelledSums", "changes"]
 
 CHUNK = 64  # entries, or sums of them, that a device adds up at a time
 
@@ -20,8 +19,8 @@ class LabelledSums(Keeper):
     """Along the last axis, whose entries have labels 0 to count - 1: the sum for every label, in float64.
 
     NumPy adds up neighbours that share a label where they lie; only these sums are brought into the order of their
-    labels and added up again. CuPy's `reduceat` takes differences of sums of
-    everything: there, entries are added up in chunks of one label, then the sums of the chunks, until all are one.
+    labels and added up again. CuPy's `reduceat` takes differences of sums of everything: there, entries are added up in
+    chunks of one label, then the sums of the chunks, until all are one.
     """
 
     def __init__(self, labels: Array, count: int) -> None:
@@ -66,39 +65,6 @@ def chunks(labels: Array) -> Iterator[Array]:
         if len(table) == len(firsts):
             return
         labels = np.repeat(ordered[firsts], rows)
-
-
-def labelled_sums(xp: ModuleType, labels: Array, values: Iterable[Array], count: int) -> Any:
-    """Of each label from 0 to count - 1, the sum of every array of values: (arrays, count), float64.
-
-    As `LabelledSums`, of labels that are known only now.
-    """
-    labels, flat = labels.reshape(-1), (array.reshape(-1) for array in values)
-    if xp is np:
-        return np.stack([np.bincount(labels, array, minlength=count) for array in flat])
-    order = xp.argsort(labels)  # stable; CuPy's `add.at` adds in any order
-    ends = xp.searchsorted(labels[order], xp.arange(count + 1))
-    return range_sums(xp, xp.stack(list(flat))[:, order], ends[:-1], ends[1:])
-
-
-def range_sums(xp: ModuleType, values: Array, first: Array, last: Array) -> Any:
-    """Sums of values[:, first:last], for each of these, (rows, ranges).
-
-    Of the entries before and after its whole chunks, and of these, which are entries one level up; so what is not
-    finite stays in its range.
-    """
-    total, within = xp.zeros((len(values), len(first))), xp.arange(CHUNK)
-    while values.shape[1]:
-        begin, end = -(-first // CHUNK), last // CHUNK
-        stop = xp.minimum(begin * CHUNK, last)
-        for low, high in ((first, stop), (xp.maximum(stop, end * CHUNK), last)):
-            at = low[:, None] + within
-            found = values[:, xp.minimum(at, values.shape[1] - 1)]
-            total += xp.where(at < high[:, None], found, 0.0).sum(axis=-1)
-        first, last = begin, xp.maximum(begin, end)
-        whole = values[:, : values.shape[1] // CHUNK * CHUNK]
-        values = whole.reshape(len(values), whole.shape[1] // CHUNK, CHUNK).sum(axis=-1)
-    return total
 
 
 def changes(labels: Array) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pystn.backends import Operations
 from pystn.backends.cells import cell_along, triangle_of
-from pystn.backends.runs import labelled_sums
+from pystn.backends.runs import LabelledSums
 from pystn.kept import Keeper
 from pystn.matrices import expm, expm_jvp, expm_vjp
 from pystn.typing import Array
@@ -89,6 +89,7 @@ class Triangles(Keeper):
         sides = [(low, low_y), (low_x, high), (low, low_x), (low_y, high)]
         # (rectangles, 4, 3), flat
         self.triangles = np.stack([np.stack([*side, center], axis=-1) for side in sides], axis=1).reshape(-1, 3)
+        self.by_vertex = LabelledSums(self.triangles.reshape(-1), len(self.vertices))
         ones = np.ones((len(self.triangles), 3, 1))
         # With the vertices (x, y, 1) as rows: (x, y, 1) times this are barycentric coordinates.
         self.barycentric = np.linalg.inv(np.concatenate([self.vertices[self.triangles], ones], axis=-1))
@@ -98,13 +99,11 @@ class Triangles(Keeper):
         at_vertices = velocities[:, self._cast(xp, "triangles")]  # (M, triangles, 3, 2)
         return xp.swapaxes(self._cast(xp, "barycentric") @ at_vertices, -1, -2)
 
-    def matrices_vjp(self, xp: Any, grad: Array, count: int) -> Any:
-        """The transpose of `matrices`: (M, triangles, 2, 3) to the velocities of so many vertices."""
-        at_vertices = xp.swapaxes(grad @ self._cast(xp, "barycentric"), -1, -2)
-        fields = xp.arange(len(grad))[:, None, None]
-        keys = fields * count + self._cast(xp, "triangles")
-        total = labelled_sums(xp, keys, (at_vertices[..., 0], at_vertices[..., 1]), len(grad) * count)
-        return total.T.reshape(len(grad), count, 2)
+    def matrices_vjp(self, xp: Any, grad: Array) -> Any:
+        """The transpose of `matrices`: (M, triangles, 2, 3) to the velocities at the vertices."""
+        at_vertices = xp.swapaxes(grad @ self._cast(xp, "barycentric"), 1, 2)  # (M, 2, triangles, 3)
+        flat = at_vertices.reshape(len(grad), 2, self.triangles.size)
+        return xp.swapaxes(self.by_vertex(xp, flat), 1, 2)
 
     def generators(self, xp: Any, velocities: Array) -> Any:
         """(M, triangles, 3, 3): their exponentials are a step."""
@@ -129,7 +128,7 @@ class Triangles(Keeper):
         generators = self.generators(backend.xp, velocities)
         (grad_steps,) = backend.flow_vjp(grad, points, expm(generators), None, self.cells, self.steps)
         (grad_generators,) = expm_vjp(grad_steps, generators)
-        return self.matrices_vjp(backend.xp, grad_generators[..., :2, :] / self.steps, velocities.shape[1])
+        return self.matrices_vjp(backend.xp, grad_generators[..., :2, :] / self.steps)
 
     def flow_vjp2(self, backend: Operations, grad: Array, velocities: Array, d_velocities: Array, points: Array) -> Any:
         """The derivative of `flow_vjp` along d_velocities.
@@ -146,7 +145,7 @@ class Triangles(Keeper):
             blocks(xp, [[grad_steps, d_grad_steps], [none, grad_steps]]),
             blocks(xp, [[generators, none], [tangents, generators]]),
         )
-        return self.matrices_vjp(xp, both[..., :2, 3:] / self.steps, velocities.shape[1])
+        return self.matrices_vjp(xp, both[..., :2, 3:] / self.steps)
 
 
 def blocks(xp: Any, rows: list[list[Array]]) -> Any:

@@ -204,11 +204,16 @@ struct LinearJob {    // linear_grid: theta (M, rows, functions), basis (B, func
   int streams;  // such a basis: forward
 };
 
+// Points of a map, in parts of so many, but the last.
+struct PointParts {
+  int64_t points, size, count;
+};
+
 struct FlowJob {        // flows of velocities that are affine in each cell: CPAB
   int64_t count;        // fields
   int ndim;             // 1 or 2
   int64_t cells[2];     // along each axis, x first
-  int64_t points;       // of each field
+  PointParts parts;     // of the points of each field
   int64_t steps;        // in two dimensions
   Element type;         // of the grid
   const double* start;  // (points, ndim)
@@ -217,14 +222,15 @@ struct FlowJob {        // flows of velocities that are affine in each cell: CPA
   const double* field;
   const double* d_field;
   void* grid;  // (M, points, ndim); also the cotangent
-  // (M, chunks) and a field, set to 0: for the vjp, and what its derivative is added to.
+  // (M, parts) and a field, set to 0: for the vjp, and what its derivative is added to.
   double* partial;
   double* d_partial;
-  int64_t chunk_points, chunks;
 };
 
-struct PiecewiseJob {             // maps (M) that are affine in each triangle: points are sums of weighted corners
-  int64_t count, points, values;  // of each map, how many points are made of how many
+struct PiecewiseJob {  // maps that are affine in each triangle: points are sums of weighted corners
+  int64_t count;       // maps
+  PointParts parts;    // of the points of each
+  int64_t values;      // that they are made of
   Element type;
   // Points that follow one triangle side by side: where each run of them starts, and where the last ends; its triangle.
   int64_t runs;
@@ -235,8 +241,7 @@ struct PiecewiseJob {             // maps (M) that are affine in each triangle: 
   const void* base;       // (points, 2): what is added, or null
   const void* value;      // (M, values, 2): not for the vjp
   void* grid;             // (M, points, 2); also the cotangent
-  double* partial;        // (M, chunks, values, 2), set to 0: for the vjp
-  int64_t chunk_points, chunks;
+  double* partial;        // (M, parts, values, 2), set to 0: for the vjp
 };
 
 using SampleChunk = void (*)(const SampleJob&, int64_t chunk);

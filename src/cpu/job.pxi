@@ -137,11 +137,14 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         double* partial
         int64_t chunk_points, point_chunks, chunk_matrices
         int streams
+    cdef cppclass PointParts:
+        int64_t points, size, count
     cdef cppclass FlowJob:
         int64_t count
         int ndim
         int64_t* cells
-        int64_t points, steps
+        PointParts parts
+        int64_t steps
         Element type
         const double* start
         const double* field
@@ -149,9 +152,10 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         void* grid
         double* partial
         double* d_partial
-        int64_t chunk_points, chunks
     cdef cppclass PiecewiseJob:
-        int64_t count, points, values
+        int64_t count
+        PointParts parts
+        int64_t values
         Element type
         int64_t runs
         const int64_t* start
@@ -162,7 +166,6 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         const void* value
         void* grid
         double* partial
-        int64_t chunk_points, chunks
     cdef cppclass ConversionJob:
         Element type
         int widens

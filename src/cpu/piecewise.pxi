@@ -4,17 +4,14 @@
 cdef int64_t TASK_POINTS = 1024
 
 
-# What a way is kept of, and cells in two dimensions: beyond this no memory is large enough.
-cdef int64_t MOST_STEPS = 1 << 40, MOST_CELLS = 1 << 29
-
-
 cdef int64_t points_of_sums(int64_t points, int64_t values) noexcept:
     """Of a task that adds up so many values: tasks are few, and so are their sums, no more than there are points."""
     return max(TASK_POINTS, max(values, (points + GROUPS - 1) // GROUPS))
 
 
-cdef int64_t parts_of_points(int64_t points, int64_t part) noexcept:
-    return (points + part - 1) // part
+cdef void cut(PointParts* parts, int64_t size) noexcept:
+    parts.size = size
+    parts.count = (parts.points + size - 1) // size
 
 
 cdef class FlowCall(Holder):
@@ -25,27 +22,21 @@ cdef class FlowCall(Holder):
         cdef FlowJob* job = &self.job
         cdef int a
         cdef cnp.ndarray made = self.hold(grid)
-        job.count, job.points, job.ndim = grid.shape
+        job.count, job.parts.points, job.ndim = grid.shape
         job.type = element_of(made)
         job.grid = cnp.PyArray_DATA(made)
         for a in range(job.ndim):
             job.cells[a] = cells[a]
-        if steps > MOST_STEPS or (job.ndim == 2 and job.cells[0] > MOST_CELLS // job.cells[1]):
-            raise MemoryError(f"no memory for {steps} steps in {cells} cells")
         job.steps = steps
         job.start = self.doubles(start)
         job.field = self.doubles(field)
         job.d_field = self.doubles(d_field)
         return 0
 
-    cdef void deal(self, int64_t chunk_points) noexcept:
-        self.job.chunk_points = chunk_points
-        self.job.chunks = parts_of_points(self.job.points, chunk_points)
-
     cdef int run(self, FlowTask body, int64_t scratch, int threads) except -1:
         cdef const FlowJob* job = &self.job
-        cdef int64_t tasks = job.count * job.chunks, i
-        cdef int used = min(threads_for(job.count * job.points * min(job.steps, 1 << 10), threads), max(1, tasks))
+        cdef int64_t tasks = job.count * job.parts.count, i
+        cdef int used = min(threads_for(job.count * job.parts.points * min(job.steps, 1 << 10), threads), max(1, tasks))
         cdef cnp.ndarray memory = np.empty(used * scratch, np.uint8)
         cdef char* own = cnp.PyArray_BYTES(memory)
         with nogil:
@@ -62,7 +53,7 @@ def flow(start, field, d_field, grid, cells, int64_t steps, int threads):
     """Fills the grid: where points arrive, or their tangents if d_field, that of the field, is not None."""
     cdef FlowCall call = FlowCall()
     call.describe(start, field, d_field, grid, cells, steps)
-    call.deal(TASK_POINTS)
+    cut(&call.job.parts, TASK_POINTS)
     call.run(level.flow(call.job), 0, threads)
 
 
@@ -70,8 +61,8 @@ def flow_vjp(start, field, d_field, grad_grid, cells, int64_t steps, int threads
     """The gradient to the field (1, *its shape), in double; if d_field is not None its derivative along that, too."""
     cdef FlowCall call = FlowCall()
     call.describe(start, field, d_field, grad_grid, cells, steps)
-    call.deal(points_of_sums(call.job.points, field[:1].size))
-    shape = (1 if d_field is None else 2, call.job.count, call.job.chunks, *field.shape[1:])
+    cut(&call.job.parts, points_of_sums(call.job.parts.points, field[:1].size))
+    shape = (1 if d_field is None else 2, call.job.count, call.job.parts.count, *field.shape[1:])
     partial = np.zeros(shape)
     call.job.partial = <double*> call.doubles(partial)
     call.job.d_partial = <double*> call.doubles(partial[-1])
@@ -87,7 +78,7 @@ cdef class PiecewiseCall(Holder):
         cdef PiecewiseJob* job = &self.job
         cdef cnp.ndarray made = self.hold(grid), starts = self.hold(pieces.starts)
         cdef cnp.ndarray followed = self.hold(pieces.followed), corners = self.hold(pieces.corners)
-        job.count, job.points, _ = grid.shape
+        job.count, job.parts.points, _ = grid.shape
         job.values = values
         job.type = element_of(made)
         job.grid = cnp.PyArray_DATA(made)
@@ -98,14 +89,10 @@ cdef class PiecewiseCall(Holder):
         job.weight = cnp.PyArray_DATA(self.hold(weights))
         return 0
 
-    cdef void deal(self, int64_t chunk_points) noexcept:
-        self.job.chunk_points = chunk_points
-        self.job.chunks = parts_of_points(self.job.points, chunk_points)
-
     cdef void run(self, PiecewiseTask body, int threads) noexcept:
         cdef const PiecewiseJob* job = &self.job
-        cdef int64_t tasks = job.count * job.chunks, i
-        cdef int used = threads_for(job.count * job.points, threads)
+        cdef int64_t tasks = job.count * job.parts.count, i
+        cdef int used = threads_for(job.count * job.parts.points, threads)
         with nogil:
             if used == 1:
                 for i in range(tasks):
@@ -121,7 +108,7 @@ def piecewise(values, pieces, base, grid, int threads):
     call.describe(pieces, pieces.weights_as(np, grid.dtype), grid, values.shape[1])
     call.job.value = cnp.PyArray_DATA(call.hold(values))
     call.job.base = NULL if base is None else cnp.PyArray_DATA(call.hold(base))
-    call.deal(TASK_POINTS)
+    cut(&call.job.parts, TASK_POINTS)
     call.run(level.piecewise(call.job), threads)
 
 
@@ -129,8 +116,8 @@ def piecewise_vjp(grad_grid, pieces, int threads):
     """The gradient (M, count, 2) to the values, in double."""
     cdef PiecewiseCall call = PiecewiseCall()
     call.describe(pieces, pieces.weights_as(np, np.float64), grad_grid, pieces.count)
-    call.deal(points_of_sums(call.job.points, 2 * call.job.values))
-    partial = np.zeros((call.job.count, call.job.chunks, call.job.values, 2))
+    cut(&call.job.parts, points_of_sums(call.job.parts.points, 2 * call.job.values))
+    partial = np.zeros((call.job.count, call.job.parts.count, call.job.values, 2))
     call.job.partial = <double*> call.doubles(partial)
     call.run(level.piecewise_vjp(call.job), threads)
-    return partial.sum(axis=1) if call.job.chunks > 1 else partial[:, 0]
+    return partial.sum(axis=1) if call.job.parts.count > 1 else partial[:, 0]

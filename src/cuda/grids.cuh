@@ -302,27 +302,6 @@ __global__ void linear_grid(LinearJob job) {
   }
 }
 
-// Sums over a warp of `count` numbers of each lane, a power of two: lane l returns that of number l / (32 / count).
-// At each step a lane hands over half of its numbers, to the lane that keeps those. The lanes are added in the same
-// order whatever the count is.
-template <int offset = 16, int count>
-__device__ __forceinline__ double warp_sum(int lane, const double (&value)[count]) {
-  if constexpr (offset == 0) {
-    return value[0];
-  } else if constexpr (count == 1) {
-    const double sum[1] = {value[0] + __shfl_xor_sync(0xffffffffu, value[0], offset)};
-    return warp_sum<offset / 2>(lane, sum);
-  } else {
-    double sum[count / 2];
-    for (int i = 0; i < count / 2; ++i) {
-      const double low = value[i], high = value[i + count / 2];
-      const bool upper = (lane & offset) != 0;
-      sum[i] = (upper ? high : low) + __shfl_xor_sync(0xffffffffu, upper ? low : high, offset);
-    }
-    return warp_sum<offset / 2>(lane, sum);
-  }
-}
-
 // partial[matrix, chunk] = sum over the chunk's points of g basis. A warp has a chunk, `together` matrices and a few
 // functions; a lane adds up 64 points at most in the precision of the arrays, what follows is in double.
 template <class R, int ND, int together, class Int>

@@ -39,7 +39,6 @@ template <class Job, class T, class R, class I, int ND>
 struct Tile {
   using Sampling = Sampler<Job, T, R, I, ND, 2>;
   using Flat = FlatTaps<R, I, ND, 2>;
-  static constexpr unsigned all_lanes = 0xffffffffu;
 
   Flat taps;      // into the image that is added to
   bool gives[2];  // along x and y: the taps on the far side are the next lane's on the near one

@@ -549,7 +549,7 @@ PYSTN_HD void pull_grid(const Job& job) {
     if (active)
       Sampler<Job, T, R, I, ND, room>::template slopes<adds>(job, n, place, 0, turn - sample * lanes, lanes, slopes);
     for (int apart = int(lanes) / 2; apart > 0; apart /= 2)
-      for (int a = 0; a < ND; ++a) slopes[a] += __shfl_xor_sync(0xffffffffu, slopes[a], apart);
+      for (int a = 0; a < ND; ++a) slopes[a] += __shfl_xor_sync(all_lanes, slopes[a], apart);
     if (active && turn == sample * lanes) Sampler<Job, T, R, I, ND, room>::store_grad_grid(job, n, place, slopes);
   }
 }

@@ -24,7 +24,8 @@
 // Thread-local: static memory of a shared object that can be found as a whole, and spoilt before each block.
 #define __shared__ static thread_local
 #define __syncthreads() host::block_barrier(__FILE__, __LINE__)
-#define __syncwarp(...) host::warp_barrier(__FILE__, __LINE__, ##__VA_ARGS__)
+#define __syncwarp \
+  host::WarpBarrier { __FILE__, __LINE__ }
 #define __shfl_sync(...) host::shuffle(__FILE__, __LINE__, host::Lane::absolute, __VA_ARGS__)
 #define __shfl_down_sync(...) host::shuffle(__FILE__, __LINE__, host::Lane::down, __VA_ARGS__)
 #define __shfl_up_sync(...) host::shuffle(__FILE__, __LINE__, host::Lane::up, __VA_ARGS__)
@@ -282,10 +283,15 @@ inline void meet(const char* file, int line, unsigned mask) {
   wait(State::at_warp_barrier, file, line, mask);
 }
 
-inline void warp_barrier(const char* file, int line, unsigned mask = whole_warp) {
-  threads[current].source = current % warpSize;
-  meet(file, line, mask);
-}
+struct WarpBarrier {
+  const char* file;
+  int line;
+
+  void operator()(unsigned mask = whole_warp) const {
+    threads[current].source = current % warpSize;
+    meet(file, line, mask);
+  }
+};
 
 enum class Lane { absolute, down, up, exclusive_or };
 

@@ -398,19 +398,6 @@ def test_sums_by_label():
         np.testing.assert_allclose(LabelledSums(labels, 9)(np, values), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("length", [0, 1, 5, 64, 4096, 9000])
-def test_sums_by_labels_that_are_known_late(backend, rng, length):
-    """Of no labels that are not there, and with what is not finite staying with its label."""
-    from pystn.backends.runs import labelled_sums
-
-    labels, values = rng.integers(0, 7, length), rng.standard_normal((2, length))
-    values[1, labels == 3] = np.nan
-    xp = np if backend.name == "cpu" else pystn.backends.backend_of({"values": backend.array(values)}).xp
-    found = labelled_sums(xp, backend.array(labels), [backend.array(row) for row in values], 9)
-    expected = np.stack([values[:, labels == k].sum(axis=-1) for k in range(9)], axis=-1)
-    np.testing.assert_allclose(backend.numpy(found), expected, atol=1e-12)
-
-
 def test_errors_of_the_constructor():
     points = np.array(CONTROL)
     points[5] = points[1]

@@ -2,11 +2,11 @@
 // PYSTN_LEVEL naming it.
 #include "bodies.hpp"
 #include "conversions.hpp"
-#include "flows.hpp"
+#include "flow_tasks.hpp"
 #include "grids.hpp"
 #include "linear_grids.hpp"
 #include "matrix_source.hpp"
-#include "piecewise.hpp"
+#include "piecewise_maps.hpp"
 #include "run.hpp"
 #include "spline_lines.hpp"
 
