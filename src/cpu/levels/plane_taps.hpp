@@ -170,6 +170,11 @@ struct LinearCells {
   PYSTN_HD bool odd(const Plane& plane) const {
     return signs_of((at_x > plane.width - 2) | (at_y > plane.height - 2) | at_x | at_y) != 0;
   }
+  // Whether all of all are.
+  template <class Plane>
+  PYSTN_HD bool none(const Plane& plane) const {
+    return signs_of((at_x > plane.width - 1) | (at_y > plane.height - 1) | (at_x < -1) | (at_y < -1)) == 255;
+  }
 
  private:
   static PYSTN_HD EightInts place(const EightOf<P>& position, Phase<P>& phase) {
@@ -209,14 +214,6 @@ struct OddPairs {
   // Which read anything.
   PYSTN_HD EightInts reading() const { return (in_x[0] | in_x[1]) & (in_y[0] | in_y[1]); }
 
-  // The share of the weights that is on taps outside, as core's share_outside has it.
-  PYSTN_HD Eight share_outside(const LinearWeights& weights) const {
-    Eight inside_x, inside_y;
-    const Eight all_x = sum_of(weights.x, in_x, inside_x), all_y = sum_of(weights.y, in_y, inside_y);
-    const Eight share = all_x * all_y - inside_x * inside_y;
-    return reading() ? share : spread<Eight>(1.0f);
-  }
-
   // The taps of row j; those outside are 0.
   template <class T>
   PYSTN_HD void read(const T* from, int j, Eight (&tap)[2]) const {
@@ -230,13 +227,18 @@ struct OddPairs {
     for (int k = 0; k < 2; ++k) tap[k] = Eight(EightInts(term[k]) & in_x[k] & in_y[j]);
     for (int k = 0; k < 2; ++k) term[k] = other ? tap[1 - k] : tap[k];
   }
-
- private:
-  static PYSTN_HD Eight sum_of(const Eight (&w)[2], const EightInts (&in)[2], Eight& inside) {
-    inside = Eight(EightInts(w[0]) & in[0]) + Eight(EightInts(w[1]) & in[1]);
-    return w[0] + w[1];
-  }
 };
+
+// The share of the weights that is on taps outside, as core's share_outside has it; of pixels that read nothing, all.
+template <class Taps>
+PYSTN_HD Eight share_outside(const Taps& taps, const LinearWeights& weights) {
+  const auto inside = [](const Eight(&w)[2], const EightInts(&in)[2]) __attribute__((always_inline)) {
+    return Eight(EightInts(w[0]) & in[0]) + Eight(EightInts(w[1]) & in[1]);
+  };
+  const Eight all = (weights.x[0] + weights.x[1]) * (weights.y[0] + weights.y[1]);
+  const Eight share = all - inside(weights.x, taps.in_x) * inside(weights.y, taps.in_y);
+  return taps.reading() ? share : spread<Eight>(1.0f);
+}
 
 // Of the taps of both rows.
 struct PairWeights {
@@ -254,13 +256,13 @@ struct PairWeights {
   }
 };
 
-// Whether planes are sampled so: few of them, their samples next to each other in rows, of one tap or two.
-inline bool fits_planes(const SampleJob& job) {
+// Whether few channels are sampled so: images of one tap or two.
+inline bool fits_eight_lanes(const SampleJob& job) {
   if (!job.single || job.ndim != 2 || job.components != 1) return false;
   if (job.mask.data || job.projected || job.chosen.data || job.output_batch != job.batch) return false;
   if (Cutoff(job.cutoff) != Cutoff::none || job.channels > streamed) return false;
   if (is_stored(job) && !has_pairs_of(job, job.grid_type)) return false;
-  if (column_stride(job, job.output.axis) != 1 || job.boundary[0] != job.boundary[1]) return false;
+  if (job.boundary[0] != job.boundary[1]) return false;
   const Mode mode = Mode(job.kernel[0].mode);
   const Boundary boundary = Boundary(job.boundary[0]);
   if (mode != Mode::nearest && mode != Mode::linear) return false;
@@ -273,6 +275,10 @@ inline bool fits_planes(const SampleJob& job) {
     reach += (job.full[a] + 2) * stride;  // first taps are at most two pixels outside
   }
   return reach < int64_t(1) << 31;
+}
+// Whether they are of planes, their samples next to each other in rows.
+inline bool fits_planes(const SampleJob& job) {
+  return column_stride(job, job.output.axis) == 1 && fits_eight_lanes(job);
 }
 // Whether linear pixels read pairs of neighbours.
 inline bool fits_pairs(const SampleJob& job) {

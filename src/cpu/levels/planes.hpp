@@ -1,6 +1,7 @@
-// Linear and nearest samples of few planes, eight output pixels at a time: what is known of them is made in registers,
-// and little of it is kept for the pixels that are placed before any is read. Coordinates are stored in pairs or made
-// from a matrix, of float32 or float64; taps outside read 0 or have the fill value. Values are those of sampling.hpp.
+// Linear and nearest samples of few planes, and linear ones of few channels next to each other, eight output pixels at
+// a time: what is known of them is made in registers, and little of it is kept for the pixels that are placed before
+// any is read. Coordinates are stored in pairs or made from a matrix, of float32 or float64; taps outside read 0 or
+// have the fill value. Values are those of sampling.hpp.
 //
 // Linear pixels read pairs of neighbours, one load for each. At the image's borders it is a pair in the image, in which
 // the taps are found. What is linear on AVX-512 is not here: there are tiles, and small_lanes.hpp.
@@ -11,22 +12,24 @@
 #if defined(PYSTN_EIGHT_LANES)
 
 #include "copies.hpp"
+#include "packed_pixels.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
 // T: of the image's elements, or a number as large for the nearest pixel; P: of positions; S: taps on each axis, one or
-// two; of one plane, or of up to four.
-template <class T, class P, int S, template <class> class Fold, bool one_plane>
+// two; C: channels next to each other, one if it is a plane; 0: up to four planes.
+template <class T, class P, int S, template <class> class Fold, int C>
 struct PlaneSampler {
-  static constexpr int blocks = strip_pixels / eight;
+  static constexpr int blocks = strip_pixels / eight, step = C > 1 ? C : 1;
 
   Plane<P, Fold> plane;
   const T* image;
   Index image_channel, out_channel;
   int plane_count;
-  bool far;          // the image is larger than what nearer caches hold
-  T dark[streamed];  // the nearest pixel outside
-  bool fills;        // taps outside have the fill value
+  int last, last_quad;  // of packed pixels, the first taps whose reading, or four elements, end with the image
+  bool far;             // the image is larger than what nearer caches hold
+  T dark[streamed];     // what pixels are all of whose taps are outside
+  bool fills;           // taps outside have the fill value
   float fill[streamed];
 
   PlaneSampler(const SampleJob& job, int64_t n)
@@ -36,22 +39,27 @@ struct PlaneSampler {
         out_channel(job.output.channel),
         plane_count(int(job.channels)),
         fills(job.fill) {
+    if constexpr (C > 1) {
+      const int64_t row = plane.row, end = (row > 0 ? (plane.height - 1) * row : 0) + int64_t(plane.width) * C;
+      last = int(end - (row > 0 ? row : 0) - PackedPixels<T, C>::in_row);
+      last_quad = int(end - 4);
+    }
     constexpr int64_t worthwhile = 1 << 21;  // bytes
     far = job.size[0] * job.size[1] * job.channels * int64_t(sizeof(T)) >= worthwhile;
     for (int c = 0; c < streamed; ++c) {
-      dark[c] = S == 1 && c < plane_count ? element_outside<T>(job, c, 1.0f) : T();
+      dark[c] = c < plane_count ? element_outside<T>(job, c, 1.0f) : T();
       fill[c] = fills && c < plane_count ? float(job.fill[c]) : 0.0f;
     }
   }
 
-  PYSTN_HD int planes() const { return one_plane ? 1 : plane_count; }
+  PYSTN_HD int planes() const { return C ? 1 : plane_count; }
 
   // Pixels of a row in blocks of eight, the last of which may have some of those before.
   struct Placed {
     alignas(64) int first[strip_pixels];  // offsets of first taps; of the nearest pixel 0 if it is outside
     EightInts at_x[blocks], at_y[blocks];
     Phase<P> x[blocks], y[blocks];
-    unsigned odd;                   // bits of blocks that have taps outside
+    unsigned odd, dark;             // bits of blocks that have taps outside, and no others
     unsigned char outside[blocks];  // and of pixels
     int64_t ahead;                  // from offsets to those of pixels that are read later, or 0
   };
@@ -63,9 +71,11 @@ struct PlaneSampler {
     const LinearCells<P> cells(plane, plane.position(plane.by_x, x), plane.position(plane.by_y, y));
     placed.x[block] = cells.x;
     placed.y[block] = cells.y;
-    number_to(placed.first + begin, cells.first(plane));
-    if (!cells.odd(plane)) return;
+    const EightInts first = cells.at_y * plane.row + cells.at_x * step;
+    number_to(placed.first + begin, first);
+    if (!cells.odd(plane) && !(C > 1 && signs_of(last - first))) return;
     placed.odd |= 1u << block;
+    if (cells.none(plane)) placed.dark |= 1u << block;
     placed.at_x[block] = cells.at_x;
     placed.at_y[block] = cells.at_y;
   }
@@ -90,7 +100,7 @@ struct PlaneSampler {
                                 Placed& placed) {
     const PlaneSampler here = sampler;
     const From from = coordinates;
-    placed.odd = 0;
+    placed.odd = placed.dark = 0;
     for (int block = 0; block * eight < count; ++block) {
       const int begin = begin_of(block, count);
       EightOf<P> x, y;
@@ -121,16 +131,25 @@ struct PlaneSampler {
       placed.ahead = (int64_t(placed.first[count - 1]) - placed.first[0]) * strip_pixels / count;
   }
 
+  // Eight pixels to memory, or fewer that are a row.
+  template <class Put>
+  static PYSTN_HD void put_some(T* to, int count, Put&& put) {
+    if (count >= eight) return put(to);
+    T some[eight * step];
+    put(some);
+    __builtin_memcpy(to, some, count * step * sizeof(T));
+  }
   static PYSTN_HD void store(T* to, Eight x, int count) {
-    if (count >= eight) return store_eight(to, x);
-    T some[eight];
-    store_eight(some, x);
-    __builtin_memcpy(to, some, count * sizeof(T));
+    put_some(to, count, [&](T* eight_of) __attribute__((always_inline)) { store_eight(eight_of, x); });
   }
   // Eight pixels, or fewer that are a row.
   PYSTN_HD void put_linear(const Placed& placed, int block, int begin, int count, T* out) const {
     const PairWeights weights({placed.x[block], placed.y[block]});
     const T* from = image;
+    if constexpr (C > 1)
+      return put_some(out, count, [&](T* to) __attribute__((always_inline)) {
+        PackedPixels<T, C>::put(from, plane.row, placed.first + begin, weights, to);
+      });
     for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
       Eight tap[2][2];
       read_pairs(from, placed.first + begin, tap[0]);
@@ -139,17 +158,31 @@ struct PlaneSampler {
     }
   }
 
+  // All of which are outside.
+  void put_dark(int count, T* out) const {
+    const int pixels = count < eight ? count : eight;
+    for (int c = 0; c < planes(); ++c, out += out_channel)
+      for (int l = 0; l < pixels * step; ++l) out[l] = dark[C > 1 ? l % C : c];
+  }
+
   // The same where some taps are outside.
   PYSTN_APART void put_odd(const Placed& placed, int block, int count, T* out) const {
-    const OddPairs pairs(plane, placed.at_x[block], placed.at_y[block]);
+    using Taps = std::conditional_t<(C > 1), OddTaps, OddPairs>;
+    const Taps taps(plane, placed.at_x[block], placed.at_y[block]);
     const LinearWeights of_axes(placed.x[block], placed.y[block]);
     const PairWeights weights(of_axes);
-    const Eight outside = fills ? pairs.share_outside(of_axes) : Eight{};
-    const bool any = signs_of(pairs.reading());
+    const Eight outside = fills ? share_outside(taps, of_axes) : Eight{};
+    if constexpr (C > 1)
+      return put_some(out, count,
+                      [&](T* to) { PackedPixels<T, C>::put_odd(image, taps, weights, outside, fill, last_quad, to); });
+    else
+      put_odd_planes(taps, weights, outside, count, out);
+  }
+  void put_odd_planes(const OddPairs& pairs, const PairWeights& weights, Eight outside, int count, T* out) const {
     const T* from = image;
     for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
       Eight tap[2][2] = {};
-      for (int j = 0; any && j < 2; ++j) pairs.read(from, j, tap[j]);
+      for (int j = 0; j < 2; ++j) pairs.read(from, j, tap[j]);
       const Eight sum = weights.sum(tap);
       store(out, outside == Eight{} ? sum : sum + outside * fill[c], count);
     }
@@ -185,10 +218,12 @@ struct PlaneSampler {
     const PlaneSampler here = sampler;
     for (int block = 0; block * eight < count; ++block) {
       const int begin = begin_of(block, count);
-      if (placed.odd >> block & 1)
-        sampler.put_odd(placed, block, count, out + begin);
+      if (placed.dark >> block & 1)
+        sampler.put_dark(count, out + begin * step);
+      else if (placed.odd >> block & 1)
+        sampler.put_odd(placed, block, count, out + begin * step);
       else
-        here.put_linear(placed, block, begin, count, out + begin);
+        here.put_linear(placed, block, begin, count, out + begin * step);
       here.prefetch(placed, begin + lane);
     }
   }
@@ -205,7 +240,7 @@ struct PlaneSampler {
       if constexpr (S == 1)
         put_nearest(placed, some, lane, to + start);
       else
-        put(*this, placed, some, lane, to + start);
+        put(*this, placed, some, lane, to + start * step);
     }
   }
 
@@ -221,7 +256,7 @@ struct PlaneSampler {
       const int count = strip.count - i < strip_pixels ? strip.count - i : strip_pixels;
       const Span some{strip.outer, strip.row, strip.column + i, strip.rows, count};
       for_each_made_row<P, strip_pixels>(job, n, some, [&](int r, const auto& from) {
-        put_row(from, count, int(strip.row + r) % eight, to + r * to_row + i);
+        put_row(from, count, int(strip.row + r) % eight, to + r * to_row + i * step);
       });
     }
   }
@@ -241,31 +276,59 @@ struct PlaneSampler {
         put(Span{rows.outer, rows.row, rows.column, 1, rows.rows * rows.count});
       });
     }
-    Stream<T, streamed, strip_rows, strip_columns> stream(row, channel);
+    Stream<T, C ? 1 : streamed, strip_rows, strip_columns * step> stream(row, channel);
     sampler.out_channel = stream.channel;
     for_each_long_strip(job, of_image, [&](const Span& strip) {
       T* const there = output + offset_of(job, job.output.axis, strip);
       sampler.put_strip(job, n, strip, stream.begin(there), stream.row);
-      stream.end(there, row, channel, sampler.planes(), strip.rows, strip.count, is_first(job, strip),
+      stream.end(there, row, channel, sampler.planes(), strip.rows, strip.count * step, is_first(job, strip),
                  is_last(job, strip));
     });
     end_streams();
   }
 };
 
-template <class T, class P, int S, template <class> class Fold>
+template <class T, class P, int S, int C>
 SampleChunk folded_planes(const SampleJob& job) {
-  return job.channels == 1 ? PlaneSampler<T, P, S, Fold, true>::forward : PlaneSampler<T, P, S, Fold, false>::forward;
+  return Boundary(job.boundary[0]) == Boundary::border ? PlaneSampler<T, P, S, Border, C>::forward
+                                                       : PlaneSampler<T, P, S, Zeros, C>::forward;
 }
-template <class T, class P, int S>
+template <class T, int S, int C>
 SampleChunk placed_planes(const SampleJob& job) {
-  return Boundary(job.boundary[0]) == Boundary::border ? folded_planes<T, P, S, Border>(job)
-                                                       : folded_planes<T, P, S, Zeros>(job);
+  return has_wide_positions(job) ? folded_planes<T, double, S, C>(job) : folded_planes<T, float, S, C>(job);
 }
 template <class T, int S>
 SampleChunk sampled_planes(const SampleJob& job) {
-  return has_wide_positions(job) ? placed_planes<T, double, S>(job) : placed_planes<T, float, S>(job);
+  return job.channels == 1 ? placed_planes<T, S, 1>(job) : placed_planes<T, S, 0>(job);
 }
+
+#if !defined(__AVX512F__)
+template <class T>
+SampleChunk packed_channels(const SampleJob& job) {
+  switch (job.channels) {
+    case 2:
+      return placed_planes<T, 2, 2>(job);
+    case 3:
+      return placed_planes<T, 2, 3>(job);
+    case 4:
+      return placed_planes<T, 2, 4>(job);
+    default:
+      return nullptr;
+  }
+}
+
+// The same of linear pixels of few channels next to each other.
+inline SampleChunk packed_pixels(const SampleJob& job) {
+  const int64_t channels = job.channels;
+  if (job.output.type != job.input.type || !fits_eight_lanes(job)) return nullptr;
+  if (Mode(job.kernel[0].mode) != Mode::linear || job.size[0] < 2 || channels < 2) return nullptr;
+  if (job.input.channel != 1 || job.input.axis[0] != channels) return nullptr;
+  if (job.output.channel != 1 || column_stride(job, job.output.axis) != channels) return nullptr;
+  if (job.fill && Boundary(job.boundary[0]) == Boundary::zeros) return nullptr;
+  if (job.input.type == Element::u8) return packed_channels<Byte>(job);
+  return job.input.type == Element::f32 ? packed_channels<float>(job) : nullptr;
+}
+#endif
 
 // The body for a forward job on such planes, or null if another has to do it.
 inline SampleChunk planes(const SampleJob& job) {
