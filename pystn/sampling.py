@@ -217,9 +217,9 @@ def grid_sample(
     """
     conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
     options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
-    if out is None and return_mask is False:
+    if return_mask is False:
         for repeat in options.repeats:
-            if (again := repeat(input, grid, None)) is not None:
+            if (again := repeat(input, grid, None, out)) is not None:
                 return cast(Array, again)
     backend = backend_of({"input": input, "grid": grid}, {"out": out})
     check_sampling(input, grid, options)

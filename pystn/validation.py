@@ -15,6 +15,7 @@ from pystn.interpolation import check_host, count
 from pystn.options import CHANNEL_AXES, SamplingOptions, one_of
 
 __all__ = [
+    "addresses",
     "batch_of",
     "channels_of",
     "check_affine",
@@ -46,6 +47,7 @@ __all__ = [
     "image_shape",
     "mask_dtype",
     "output_size",
+    "overlap",
     "projected_shape",
     "sample_shape",
     "spatial_of",

@@ -218,9 +218,9 @@ def warp_affine(
     """
     conventions = (mode, padding_mode, align_corners, coords, subgradient, channel_axis)
     options = resolve(*conventions, deterministic, cutoff, fill_value, antialias)
-    if out is None and return_mask is False:
+    if return_mask is False:
         for repeat in options.repeats:
-            if (again := repeat(input, theta, size)) is not None:
+            if (again := repeat(input, theta, size, out)) is not None:
                 return again
     backend_of({"input": input, "theta": theta})
     return warp(input, affine(input, theta, size, options), options, return_mask, out)

@@ -85,6 +85,24 @@ def test_a_repeated_call_samples_the_arrays_that_it_is_given(backend, rng, optio
             np.testing.assert_array_equal(backend.numpy(result), backend.numpy(first), err_msg=str(i))
 
 
+def test_a_repeated_call_fills_an_array_that_is_given(backend, rng, options):
+    image, grid = (backend.array(drawn(rng, shape)) for shape in ((1, 2, 9, 8), (1, 6, 5, 2)))
+    out = backend.array(np.zeros((1, 2, 6, 5), "float32"))
+    assert pystn.grid_sample(image, grid, out=out) is out
+    (repeat,) = samples_of(options)
+    value = backend.numpy(out)
+    out[...] = 0
+    assert repeat(image, grid, None, out) is out
+    np.testing.assert_array_equal(backend.numpy(out), value)
+    np.testing.assert_array_equal(backend.numpy(repeat(image, grid, None)), value)
+    overlapping = grid.reshape(-1)[:60].reshape(1, 2, 6, 5)
+    turned = out.reshape(1, 2, 5, 6).swapaxes(2, 3)
+    for other in (overlapping, turned, out[..., :-1], out.astype("float64"), value):
+        assert repeat(image, grid, None, other) is None
+    np.testing.assert_array_equal(backend.numpy(pystn.grid_sample(image, grid, out=turned)), value)
+    assert samples_of(options) == [repeat]  # other arrays than it would make are not what a call is remembered by
+
+
 @pytest.mark.parametrize("axis", [1, -1])
 @pytest.mark.parametrize("wrt", GRADIENTS)
 def test_arrays_of_any_strides_are_repeated(backend, rng, axis, wrt):
@@ -172,7 +190,6 @@ def test_what_is_added_up_elsewhere_is_not_remembered(backend, rng):
     pystn.grid_sample_vjp(grad.astype("float16"), image.astype("float16"), grid)
     assert not gradients_of(options)
     pystn.grid_sample(image, grid, return_mask=True)
-    pystn.grid_sample(image, grid, out=backend.array(np.empty((1, 2, 5, 6), "float32")))
     assert not options.repeats
 
 

@@ -50,6 +50,59 @@ def test_a_repeated_warp_takes_its_own_matrix(rng, options, dtype):
         np.testing.assert_array_equal(pystn.warp_affine(image, theta, (7, 6)), value)
 
 
+def test_a_repeated_call_fills_an_array_that_is_given(rng, options):
+    """Also where the first one did; of an array that it could not fill, the checks say so."""
+    image, grid = drawn(rng, (1, 2, 9, 8)), drawn(rng, (1, 5, 6, 2))
+    out = np.empty((1, 2, 5, 6), "float32")
+    assert pystn.grid_sample(image, grid, out=out) is out
+    (repeat,) = options.repeats
+    value = pystn.grid_sample(image, grid)
+    np.testing.assert_array_equal(out, value)
+    out.fill(np.nan)
+    assert repeat(image, grid, None, out) is out
+    np.testing.assert_array_equal(out, value)
+    into = np.zeros((1, 2, 5, 6), "float32")
+    assert pystn.warp_affine(image, THETA, (5, 6), out=into) is into
+    assert options.repeats[0](image, THETA, (5, 6), out) is out
+    np.testing.assert_array_equal(out, into)
+    assert options.repeats == [options.repeats[0], repeat]
+
+
+def test_a_repeated_call_leaves_arrays_to_the_checks_that_it_cannot_fill(rng, options):
+    image, grid = drawn(rng, (1, 2, 9, 8)), drawn(rng, (1, 5, 6, 2))
+    out = np.empty((1, 2, 5, 6), "float32")
+    value = pystn.grid_sample(image, grid)
+    (repeat,) = options.repeats
+    read_only = np.empty_like(out)
+    read_only.flags.writeable = False
+    others = [
+        (read_only, ValueError, "writeable"),
+        (out.astype("float64"), TypeError, "dtype"),
+        (out[..., :-1].copy(), ValueError, "shape"),
+        (np.ma.masked_array(out), TypeError, "masked array"),
+    ]
+    for other, error, message in others:
+        assert repeat(image, grid, None, other) is None
+        with pytest.raises(error, match=message):
+            pystn.grid_sample(image, grid, out=other)
+    both = np.zeros(image.size + out.size - 1, "float32")
+    in_front, behind = both[: out.size].reshape(out.shape), both[-out.size :].reshape(out.shape)
+    for given, other in (
+        (both[: image.size].reshape(image.shape), behind),
+        (both[-image.size :].reshape(image.shape), in_front),
+        (image, grid.reshape(-1)[: out.size].reshape(out.shape)),
+    ):
+        assert repeat(given, grid, None, other) is None
+        with pytest.raises(ValueError, match="must not overlap"):
+            pystn.grid_sample(given, grid, out=other)
+    next_to_it = np.zeros(image.size + out.size, "float32")
+    beside = next_to_it[image.size :].reshape(out.shape)
+    assert repeat(next_to_it[: image.size].reshape(image.shape), grid, None, beside) is beside
+    turned = np.empty((1, 2, 6, 5), "float32").swapaxes(2, 3)
+    assert repeat(image, grid, None, turned) is None
+    np.testing.assert_array_equal(pystn.grid_sample(image, grid, out=turned), value)
+
+
 def test_other_kinds_of_calls_are_no_repetition(rng, options):
     image, grid = drawn(rng, (1, 2, 9, 8)), drawn(rng, (1, 5, 6, 2))
     pystn.grid_sample(image, grid)

@@ -82,7 +82,7 @@ class Operations(FootprintOperations, GridOperations):
         mask = self.new_mask(input, grid, return_mask)
         pixels = self.coefficients(input, options)
         call = self.run(self.kernels.grid_sample, pixels, grid, output, mask, options)
-        if out is None and mask is None and pixels is input:
+        if mask is None and pixels is input:
             self.remember(options.repeats, self.kernels.Repeat, call, input, grid, output)
         return output, mask
 

@@ -35,6 +35,13 @@ cdef bint is_of(const Kind* kind, object array) noexcept:
     return cnp.PyArray_ISCARRAY_RO(array)
 
 
+cdef bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Of packed arrays."""
+    cdef const char* from_a = cnp.PyArray_BYTES(a)
+    cdef const char* from_b = cnp.PyArray_BYTES(b)
+    return from_a + cnp.PyArray_NBYTES(a) <= from_b or from_b + cnp.PyArray_NBYTES(b) <= from_a
+
+
 cdef object fresh(const Kind* kind):
     return cnp.PyArray_EMPTY(kind.ndim, kind.shape, kind.type, 0)
 
@@ -92,10 +99,15 @@ cdef class Repeat:
         self.tables = [held for held in call.held if id(held) not in arrays]
         return self
 
-    def __call__(self, input, source, size):
+    def __call__(self, input, source, size, out=None):
         if not self.takes(input, source, size):
             return None
-        output = fresh(&self.samples)
+        if out is None:
+            output = fresh(&self.samples)
+        elif self.may_fill(out, input, source):
+            output = out
+        else:
+            return None
         with cython.critical_section(self):  # nobody else changes the jobs of a short call before they are done
             self.run(input, source, output, None, None)
         return output
@@ -106,6 +118,11 @@ cdef class Repeat:
         if self.work >= PARALLEL_FROM and get_num_threads() != self.threads:
             return False
         return size is None and self.size is None or type(size) is tuple and self.size == size
+
+    cdef bint may_fill(self, out, input, source) except -1:
+        if not is_of(&self.samples, out) or not cnp.PyArray_ISWRITEABLE(out):
+            return False
+        return are_apart(out, input) and are_apart(out, source)
 
     cdef int run(self, cnp.ndarray input, cnp.ndarray source, cnp.ndarray samples, cnp.ndarray grad_input,
                  cnp.ndarray grad_source) except -1:

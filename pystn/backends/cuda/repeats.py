@@ -13,6 +13,7 @@ import numpy as np
 from pystn.backends.cuda.arrays import DeviceArray
 from pystn.backends.cuda.jobs import Call, GridArray, ImageArray, MatrixArray, SampleArray, SampleJob, sum_chunks
 from pystn.backends.cuda.source import Launch
+from pystn.validation import addresses, overlap
 
 __all__ = ["Repeat", "RepeatVjp"]
 
@@ -110,12 +111,17 @@ class Repeat(Remembered):
     def of(cls, call: Call, input: DeviceArray, source: DeviceArray, size: Any, output: DeviceArray) -> Repeat | None:
         """None if the call is of a kind that is not repeated."""
         passes = passes_of([call], {"input": input, "grid": source, "theta": source, "samples": output})
-        return None if passes is None else cls(passes, input, source, size, output)
+        return None if passes is None or not output.flags.c_contiguous else cls(passes, input, source, size, output)
 
-    def __call__(self, input: Any, source: Any, size: Any) -> DeviceArray | None:
+    def __call__(self, input: Any, source: Any, size: Any, out: Any = None) -> DeviceArray | None:
         if not self.takes(input, source, size):
             return None
-        output = cupy.ndarray(self.samples.shape, self.samples.dtype)
+        if out is None:
+            output = cupy.ndarray(self.samples.shape, self.samples.dtype)
+        elif self.samples.has(out) and not any(overlap(addresses(out), addresses(read)) for read in (input, source)):
+            output = out
+        else:
+            return None
         self.passes[0].run({"input": input, "samples": output, self.by: source})
         return output
 
