@@ -14,6 +14,7 @@ namespace pystn::PYSTN_LEVEL {
 
 typedef float Eight __attribute__((vector_size(32)));
 typedef int EightInts __attribute__((vector_size(32)));
+typedef unsigned EightBits __attribute__((vector_size(32)));
 constexpr int eight = 8;
 
 // Eight numbers of P: in one vector, or in two of them.

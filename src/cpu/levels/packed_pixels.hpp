@@ -7,31 +7,34 @@
 
 #include "plane_taps.hpp"
 
-#if defined(PYSTN_EIGHT_LANES) && !defined(__AVX512F__)
+#if defined(PYSTN_EIGHT_LANES)
 
 namespace pystn::PYSTN_LEVEL {
 
 // The taps of pixels some of which are outside, each at an offset in the image.
 struct OddTaps {
-  EightInts in_x[2], in_y[2], inside[4];
+  EightInts in_x[2], in_y[2];
   alignas(32) int offset[4][eight];
 
   template <class Plane>
   PYSTN_HD OddTaps(const Plane& plane, EightInts at_x, EightInts at_y) {
-    const auto within = [](EightInts at, int size) __attribute__((always_inline)) { return (at >= 0) & (at < size); };
     for (int k = 0; k < 2; ++k) {
-      in_x[k] = within(at_x + k, plane.width);
-      in_y[k] = within(at_y + k, plane.height);
+      in_x[k] = within(at_x, k, plane.width);
+      in_y[k] = within(at_y, k, plane.height);
     }
-    for (int k = 0; k < 4; ++k) {
-      inside[k] = in_x[k % 2] & in_y[k / 2];
-      number_to(offset[k], inside[k] & ((at_y + k / 2) * plane.row + (at_x + k % 2) * plane.column));
-    }
+    const EightInts first = offset_of(plane, at_x, at_y, plane.column);
+    for (int k = 0; k < 4; ++k)
+      number_to(offset[k], inside(k) & from_origin(first, -(k / 2 * plane.row + k % 2 * plane.column)));
   }
-  PYSTN_HD EightInts reading() const { return inside[0] | inside[1] | inside[2] | inside[3]; }
+  PYSTN_HD EightInts inside(int k) const { return in_x[k % 2] & in_y[k / 2]; }
+  PYSTN_HD EightInts reading() const { return (in_x[0] | in_x[1]) & (in_y[0] | in_y[1]); }
 };
 
-// Elements T of pixels, C of them each.
+// Elements T of pixels, C of them each. On AVX-512 these are in small_lanes.hpp and pixels.hpp.
+template <class T, int C>
+struct PackedPixels;
+
+#if !defined(__AVX512F__)
 template <class T, int C>
 struct PackedPixels {
   static constexpr bool bytes = std::is_same<T, Byte>::value;
@@ -53,6 +56,8 @@ struct PackedPixels {
         }
       }
       store(out, sum);
+    } else if constexpr (C == 4 && std::is_same<T, float>::value) {
+      put_rows(from, row, first, weights, out);
     } else {
       alignas(32) float weight[4][eight];
       for (int k = 0; k < 4; ++k) store_eight(weight[k], weights.of[k]);
@@ -75,8 +80,8 @@ struct PackedPixels {
     if (signs_of(beyond)) return put_apart(from, taps, weights, share, fill, out);
     alignas(32) float weight[4][eight], inside[4][eight], outside[eight];
     for (int k = 0; k < 4; ++k) {
-      store_eight(weight[k], Eight(EightInts(weights.of[k]) & taps.inside[k]));
-      store_eight(inside[k], Eight(taps.inside[k]));
+      store_eight(weight[k], weights.of[k]);
+      store_eight(inside[k], Eight(taps.inside(k)));
     }
     store_eight(outside, share);
     const __m128 one = _mm_loadu_ps(fill);
@@ -95,12 +100,31 @@ struct PackedPixels {
   }
 
  private:
+  // Four channels of float32: both taps of a row are one load, and products of two pixels are brought side by side.
+  static PYSTN_HD void put_rows(const float* from, int row, const int* first, const PairWeights& weights, float* out) {
+    alignas(32) float weight[2][2 * eight];  // of each pixel the two of a row
+    for (int j = 0; j < 2; ++j) store_pairs(weight[j], weights.of[2 * j], weights.of[2 * j + 1]);
+    for (int i = 0; i < eight; i += 2) {
+      __m256 sum{};
+      for (int j = 0; j < 2; ++j) {
+        const auto products = [&](int l) __attribute__((always_inline)) {
+          const __m256 taps = _mm256_loadu_ps(from + j * int64_t(row) + first[l]);
+          return _mm256_mul_ps(__m256(Two::spread(weight[j] + 2 * l)), taps);
+        };
+        const __m256 a = products(i), b = products(i + 1);
+        const __m256 near = _mm256_permute2f128_ps(a, b, 0x20), far = _mm256_permute2f128_ps(a, b, 0x31);
+        sum = _mm256_add_ps(j ? _mm256_add_ps(sum, near) : near, far);
+      }
+      _mm256_storeu_ps(out + 4 * i, sum);
+    }
+  }
+
   static PYSTN_APART void put_apart(const T* from, const OddTaps& taps, const PairWeights& weights, const Eight& share,
                                     const float* fill, T* out) {
     for (int l = 0; l < eight; ++l)
       for (int c = 0; c < C; ++c) {
         const auto term = [&](int k) {
-          return taps.inside[k][l] ? weights.of[k][l] * number_of(from[taps.offset[k][l] + c]) : 0.0f;
+          return taps.inside(k)[l] ? weights.of[k][l] * number_of(from[taps.offset[k][l] + c]) : 0.0f;
         };
         float sum = term(0);
         for (int k = 1; k < 4; ++k) sum += term(k);
@@ -162,5 +186,6 @@ struct PackedPixels {
   }
 };
 
+#endif
 }  // namespace pystn::PYSTN_LEVEL
 #endif

@@ -104,9 +104,12 @@ struct Plane {
     for (int p = 0; p < EightOf<P>::parts; ++p) position.part[p] = position_of(by, x.part[p], factor.part[p]);
     return position;
   }
+  // Of those that become integers alone: with taps that read 0 outside, what is far away or no number is so as these.
   static PYSTN_HD EightOf<P> position(const By& by, const EightOf<P>& x) {
-    EightOf<P> factor;
-    return position(by, x, factor);
+    EightOf<P> position, factor;
+    if constexpr (!By::Folding::takes_any) return Plane::position(by, x, factor);
+    for (int p = 0; p < EightOf<P>::parts; ++p) position.part[p] = by.normalize(x.part[p]);
+    return position;
   }
 
  private:
@@ -150,6 +153,20 @@ struct LinearWeights {
       : x{phase_x.weight(0), phase_x.weight(1)}, y{phase_y.weight(0), phase_y.weight(1)} {}
 };
 
+// Of integers that may be any numbers.
+PYSTN_HD EightInts from_origin(EightInts at, int origin) { return EightInts(EightBits(at) - unsigned(origin)); }
+template <class Plane>
+PYSTN_HD EightInts offset_of(const Plane& plane, EightInts at_x, EightInts at_y, int step) {
+  return EightInts(EightBits(at_y) * unsigned(plane.row) + EightBits(at_x) * unsigned(step));
+}
+// Whether they are on an axis of so many pixels if they go on by k.
+PYSTN_HD EightInts within(EightInts at, int k, int size) { return (at >= -k) & (at < size - k); }
+// Those, brought to where they go on to pixels up to `last`.
+PYSTN_HD EightInts clipped(EightInts at, int k, int last) {
+  const __m256i low = _mm256_set1_epi32(-k), high = _mm256_set1_epi32(last - k);
+  return EightInts(_mm256_min_epi32(_mm256_max_epi32(__m256i(at), low), high)) + k;
+}
+
 // The cells of linear interpolation that pixels lie in, and where in these.
 template <class P>
 struct LinearCells {
@@ -158,12 +175,13 @@ struct LinearCells {
 
   template <class Plane>
   PYSTN_HD LinearCells(const Plane& plane, const EightOf<P>& p_x, const EightOf<P>& p_y) {
-    at_x = place(p_x, x) - plane.origin_x;
-    at_y = place(p_y, y) - plane.origin_y;
+    at_x = from_origin(place(p_x, x), plane.origin_x);
+    at_y = from_origin(place(p_y, y), plane.origin_y);
   }
+  // The offset of the first tap, `step` from the next; any number if it is outside.
   template <class Plane>
-  PYSTN_HD EightInts first(const Plane& plane) const {
-    return at_y * plane.row + at_x;
+  PYSTN_HD EightInts first(const Plane& plane, int step = 1) const {
+    return offset_of(plane, at_x, at_y, step);
   }
   // Whether taps of any are outside.
   template <class Plane>
@@ -198,19 +216,15 @@ struct OddPairs {
   OddPairs() = default;
   template <class Plane>
   PYSTN_HD OddPairs(const Plane& plane, EightInts at_x, EightInts at_y) {
-    const auto within = [](EightInts at, int size) __attribute__((always_inline)) { return (at >= 0) & (at < size); };
-    const auto clipped = [](EightInts at, int last) __attribute__((always_inline)) {
-      return EightInts(
-          _mm256_min_epi32(_mm256_max_epi32(__m256i(at), _mm256_setzero_si256()), _mm256_set1_epi32(last)));
-    };
-    const EightInts pair = clipped(at_x, plane.width - 2);
+    const EightInts pair = clipped(at_x, 0, plane.width - 2);
     other = pair != at_x;
     for (int k = 0; k < 2; ++k) {
-      in_x[k] = within(at_x + k, plane.width);
-      in_y[k] = within(at_y + k, plane.height);
-      number_to(first[k], clipped(at_y + k, plane.height - 1) * plane.row + pair);
+      in_x[k] = within(at_x, k, plane.width);
+      in_y[k] = within(at_y, k, plane.height);
+      number_to(first[k], clipped(at_y, k, plane.height - 1) * plane.row + pair);
     }
   }
+  PYSTN_HD EightInts inside(int k) const { return in_x[k % 2] & in_y[k / 2]; }
   // Which read anything.
   PYSTN_HD EightInts reading() const { return (in_x[0] | in_x[1]) & (in_y[0] | in_y[1]); }
 
@@ -247,6 +261,11 @@ struct PairWeights {
   explicit PYSTN_HD PairWeights(const LinearWeights& weights) {
     for (int j = 0; j < 2; ++j)
       for (int k = 0; k < 2; ++k) of[2 * j + k] = weights.x[k] * weights.y[j];
+  }
+  // Those of taps that are inside, else 0.
+  template <class Taps>
+  PYSTN_HD PairWeights(const PairWeights& all, const Taps& taps) {
+    for (int k = 0; k < 4; ++k) of[k] = Eight(EightInts(all.of[k]) & taps.inside(k));
   }
   PYSTN_HD Eight sum(const Eight (&tap)[2][2]) const {
     Eight sum = of[0] * tap[0][0];

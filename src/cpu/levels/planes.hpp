@@ -1,7 +1,7 @@
-// Linear and nearest samples of few planes, and linear ones of few channels next to each other, eight output pixels at
-// a time: what is known of them is made in registers, and little of it is kept for the pixels that are placed before
-// any is read. Coordinates are stored in pairs or made from a matrix, of float32 or float64; taps outside read 0 or
-// have the fill value. Values are those of sampling.hpp.
+// Linear and nearest samples of few channels, in planes or next to each other, eight output pixels at a time: what is
+// known of them is made in registers, and little of it is kept for the pixels that are placed before any is read.
+// Coordinates are stored in pairs or made from a matrix, of float32 or float64; taps outside read 0 or have the fill
+// value. Values are those of sampling.hpp.
 //
 // Linear pixels read pairs of neighbours, one load for each. At the image's borders it is a pair in the image, in which
 // the taps are found. What is linear on AVX-512 is not here: there are tiles, and small_lanes.hpp.
@@ -39,7 +39,7 @@ struct PlaneSampler {
         out_channel(job.output.channel),
         plane_count(int(job.channels)),
         fills(job.fill) {
-    if constexpr (C > 1) {
+    if constexpr (C > 1 && S == 2) {
       const int64_t row = plane.row, end = (row > 0 ? (plane.height - 1) * row : 0) + int64_t(plane.width) * C;
       last = int(end - (row > 0 ? row : 0) - PackedPixels<T, C>::in_row);
       last_quad = int(end - 4);
@@ -71,7 +71,7 @@ struct PlaneSampler {
     const LinearCells<P> cells(plane, plane.position(plane.by_x, x), plane.position(plane.by_y, y));
     placed.x[block] = cells.x;
     placed.y[block] = cells.y;
-    const EightInts first = cells.at_y * plane.row + cells.at_x * step;
+    const EightInts first = cells.first(plane, step);
     number_to(placed.first + begin, first);
     if (!cells.odd(plane) && !(C > 1 && signs_of(last - first))) return;
     placed.odd |= 1u << block;
@@ -81,10 +81,9 @@ struct PlaneSampler {
   }
 
   PYSTN_HD void place_nearest(const EightOf<P>& x, const EightOf<P>& y, int block, int begin, Placed& placed) const {
-    const EightInts at_x = integers(plane.position(plane.by_x, x)) - plane.origin_x;
-    const EightInts at_y = integers(plane.position(plane.by_y, y)) - plane.origin_y;
-    EightInts first = at_y * plane.row;
-    first += plane.column == 1 ? at_x : at_x * plane.column;
+    const EightInts at_x = from_origin(integers(plane.position(plane.by_x, x)), plane.origin_x);
+    const EightInts at_y = from_origin(integers(plane.position(plane.by_y, y)), plane.origin_y);
+    EightInts first = plane.column == 1 ? offset_of(plane, at_x, at_y, 1) : offset_of(plane, at_x, at_y, plane.column);
     const EightInts outside = (at_x > plane.width - 1) | (at_y > plane.height - 1) | at_x | at_y;
     const int bits = signs_of(outside);
     if (bits) {
@@ -170,7 +169,7 @@ struct PlaneSampler {
     using Taps = std::conditional_t<(C > 1), OddTaps, OddPairs>;
     const Taps taps(plane, placed.at_x[block], placed.at_y[block]);
     const LinearWeights of_axes(placed.x[block], placed.y[block]);
-    const PairWeights weights(of_axes);
+    const PairWeights weights(PairWeights(of_axes), taps);
     const Eight outside = fills ? share_outside(taps, of_axes) : Eight{};
     if constexpr (C > 1)
       return put_some(out, count,
@@ -191,14 +190,23 @@ struct PlaneSampler {
   // Other rows ask for other pixels, by their `lane`.
   void put_nearest(const Placed& placed, int count, int lane, T* out) const {
     for (int i = lane; i < count; i += eight) prefetch(placed, i);
+    if constexpr (C > 1) {
+      copy_pixels<C>(image, placed.first, nullptr, true, count, dark, out, C);
+      for_each_outside(placed, count, [&](int i) { copy_pixel<C>(dark, out + i * C); });
+      return;
+    }
     const T* from = image;
     for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
       copy_elements(from, placed.first, count, out);
-      for (unsigned left = placed.odd; left; left &= left - 1) {
-        const int block = lowest(left), begin = begin_of(block, count);
-        for (int l = 0; l < eight && begin + l < count; ++l)
-          if (placed.outside[block] >> l & 1) out[begin + l] = dark[c];
-      }
+      for_each_outside(placed, count, [&](int i) { out[i] = dark[c]; });
+    }
+  }
+  template <class Body>
+  static PYSTN_HD void for_each_outside(const Placed& placed, int count, Body&& body) {
+    for (unsigned left = placed.odd; left; left &= left - 1) {
+      const int block = lowest(left), begin = begin_of(block, count);
+      for (int l = 0; l < eight && begin + l < count; ++l)
+        if (placed.outside[block] >> l & 1) body(begin + l);
     }
   }
   // Two offsets are one load.
@@ -238,7 +246,7 @@ struct PlaneSampler {
       place(*this, from, start, some, placed);
       look_ahead(placed, some);
       if constexpr (S == 1)
-        put_nearest(placed, some, lane, to + start);
+        put_nearest(placed, some, lane, to + start * step);
       else
         put(*this, placed, some, lane, to + start * step);
     }
@@ -302,33 +310,45 @@ SampleChunk sampled_planes(const SampleJob& job) {
   return job.channels == 1 ? placed_planes<T, S, 1>(job) : placed_planes<T, S, 0>(job);
 }
 
-#if !defined(__AVX512F__)
-template <class T>
+template <class T, int S>
 SampleChunk packed_channels(const SampleJob& job) {
   switch (job.channels) {
     case 2:
-      return placed_planes<T, 2, 2>(job);
+      return placed_planes<T, S, 2>(job);
     case 3:
-      return placed_planes<T, 2, 3>(job);
+      return placed_planes<T, S, 3>(job);
     case 4:
-      return placed_planes<T, 2, 4>(job);
+      return placed_planes<T, S, 4>(job);
     default:
       return nullptr;
   }
 }
 
-// The same of linear pixels of few channels next to each other.
+// The body for a forward job on few channels next to each other, or null.
 inline SampleChunk packed_pixels(const SampleJob& job) {
-  const int64_t channels = job.channels;
+  const Index channels = job.channels;
   if (job.output.type != job.input.type || !fits_eight_lanes(job)) return nullptr;
-  if (Mode(job.kernel[0].mode) != Mode::linear || job.size[0] < 2 || channels < 2) return nullptr;
-  if (job.input.channel != 1 || job.input.axis[0] != channels) return nullptr;
-  if (job.output.channel != 1 || column_stride(job, job.output.axis) != channels) return nullptr;
+  if (job.input.channel != 1 || job.output.channel != 1 || column_stride(job, job.output.axis) != channels)
+    return nullptr;
+  // What is outside reads 0, and the fill value where the coordinate is no number.
   if (job.fill && Boundary(job.boundary[0]) == Boundary::zeros) return nullptr;
-  if (job.input.type == Element::u8) return packed_channels<Byte>(job);
-  return job.input.type == Element::f32 ? packed_channels<float>(job) : nullptr;
-}
+  if (Mode(job.kernel[0].mode) == Mode::nearest) {
+    switch (job.input.type) {
+      case Element::u8:
+        return packed_channels<uint8_t, 1>(job);
+      case Element::f32:
+        return packed_channels<uint32_t, 1>(job);
+      default:
+        return packed_channels<uint16_t, 1>(job);
+    }
+  }
+#if !defined(__AVX512F__)
+  if (job.input.axis[0] != channels || job.size[0] < 2) return nullptr;
+  if (job.input.type == Element::u8) return packed_channels<Byte, 2>(job);
+  if (job.input.type == Element::f32) return packed_channels<float, 2>(job);
 #endif
+  return nullptr;
+}
 
 // The body for a forward job on such planes, or null if another has to do it.
 inline SampleChunk planes(const SampleJob& job) {
