@@ -67,8 +67,8 @@ struct PlaneGradients {
     const LinearCells<P> cells(plane, plane.position(plane.by_x, x, factor_x), plane.position(plane.by_y, y, factor_y));
     placed.factor_x[block] = floats(factor_x);
     placed.factor_y[block] = floats(factor_y);
-    placed.x[block] = cells.x;
-    placed.y[block] = cells.y;
+    cells.x.copy_to(placed.x[block]);
+    cells.y.copy_to(placed.y[block]);
     number_to(placed.first + block * eight, cells.first(plane));
     if (cells.odd(plane)) place_odd(plane, cells, block, placed);
   }

@@ -132,6 +132,7 @@ struct Phase {
 
   PYSTN_HD void set(const EightOf<float>& phase) { t = phase.part[0]; }
   PYSTN_HD Eight weight(int k) const { return k ? t : 1.0f - t; }
+  PYSTN_HD void copy_to(Phase& to) const { to.t = t; }
 };
 template <>
 struct Phase<double> {
@@ -142,6 +143,10 @@ struct Phase<double> {
     w[1] = floats(phase);
   }
   PYSTN_HD Eight weight(int k) const { return w[k]; }
+  // As an assignment, which compilers make of pieces of the vectors, and wait for these.
+  PYSTN_HD void copy_to(Phase& to) const {
+    for (int k = 0; k < 2; ++k) to.w[k] = w[k];
+  }
 };
 
 // The weights of the taps on both axes.

@@ -8,7 +8,9 @@ namespace pystn::PYSTN_LEVEL {
 SampleChunk body_of_planes([[maybe_unused]] Direction direction, [[maybe_unused]] const SampleJob& job) {
 #if defined(PYSTN_EIGHT_LANES)
   if (direction == Direction::forward) {
+#if !defined(__AVX512F__)
     if (const SampleChunk body = packed_pixels(job)) return body;
+#endif
     return planes(job);
   }
 #endif

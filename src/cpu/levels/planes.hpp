@@ -3,8 +3,9 @@
 // Coordinates are stored in pairs or made from a matrix, of float32 or float64; taps outside read 0 or have the fill
 // value. Values are those of sampling.hpp.
 //
-// Linear pixels read pairs of neighbours, one load for each. At the image's borders it is a pair in the image, in which
-// the taps are found. What is linear on AVX-512 is not here: there are tiles, and small_lanes.hpp.
+// Linear pixels of planes read pairs of neighbours, one load for each. At the image's borders it is a pair in the
+// image, in which the taps are found. On AVX-512 what is linear is not here, nor channels next to each other: there are
+// tiles, small_lanes.hpp and copies.hpp.
 #pragma once
 
 #include "plane_taps.hpp"
@@ -69,8 +70,8 @@ struct PlaneSampler {
 
   PYSTN_HD void place_linear(const EightOf<P>& x, const EightOf<P>& y, int block, int begin, Placed& placed) const {
     const LinearCells<P> cells(plane, plane.position(plane.by_x, x), plane.position(plane.by_y, y));
-    placed.x[block] = cells.x;
-    placed.y[block] = cells.y;
+    cells.x.copy_to(placed.x[block]);
+    cells.y.copy_to(placed.y[block]);
     const EightInts first = cells.first(plane, step);
     number_to(placed.first + begin, first);
     if (!cells.odd(plane) && !(C > 1 && signs_of(last - first))) return;
@@ -310,6 +311,7 @@ SampleChunk sampled_planes(const SampleJob& job) {
   return job.channels == 1 ? placed_planes<T, S, 1>(job) : placed_planes<T, S, 0>(job);
 }
 
+#if !defined(__AVX512F__)
 template <class T, int S>
 SampleChunk packed_channels(const SampleJob& job) {
   switch (job.channels) {
@@ -342,13 +344,11 @@ inline SampleChunk packed_pixels(const SampleJob& job) {
         return packed_channels<uint16_t, 1>(job);
     }
   }
-#if !defined(__AVX512F__)
   if (job.input.axis[0] != channels || job.size[0] < 2) return nullptr;
   if (job.input.type == Element::u8) return packed_channels<Byte, 2>(job);
-  if (job.input.type == Element::f32) return packed_channels<float, 2>(job);
-#endif
-  return nullptr;
+  return job.input.type == Element::f32 ? packed_channels<float, 2>(job) : nullptr;
 }
+#endif
 
 // The body for a forward job on such planes, or null if another has to do it.
 inline SampleChunk planes(const SampleJob& job) {
