@@ -1,5 +1,7 @@
-"""Few planes, sampled eight pixels at a time: the bits of the same planes among more, which are sampled another way.
-Gradients too: more planes whose cotangents are 0."""
+"""Few channels, in planes or next to each other, sampled eight pixels at a time: the bits of the same planes among
+more, which are sampled another way. Gradients of planes too: more of them, whose cotangents are 0."""
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -38,6 +40,12 @@ def assert_same(few, many):
         np.testing.assert_array_equal(np.signbit(few), np.signbit(many[:, : few.shape[1]]))
 
 
+def assert_same_next_to_each_other(sample, image, many, **options):
+    """Of the planes of an image, as `sample` has them with channels last."""
+    found = sample(np.ascontiguousarray(np.moveaxis(image, 1, -1)), channel_axis=-1, **options)
+    assert_same(np.moveaxis(found, -1, 1), many)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding_mode", PADDINGS)
@@ -51,19 +59,26 @@ def test_stored_coordinates(rng, dtype, mode, padding_mode, planes):
             grid = drawn_grid(rng, rows, columns)
             for coordinates in (grid, np.ascontiguousarray(grid[:, :, ::-1])[:, :, ::-1], grid[:, ::-1]):
                 few = pystn.grid_sample(image[:, :planes], coordinates, **options)
-                assert_same(few, pystn.grid_sample(image, coordinates, **options))
+                many = pystn.grid_sample(image, coordinates, **options)
+                assert_same(few, many)
+                sample = partial(pystn.grid_sample, grid=coordinates)
+                assert_same_next_to_each_other(sample, image[:, :planes], many, **options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding_mode", PADDINGS)
-@pytest.mark.parametrize("planes", [1, 3])
+@pytest.mark.parametrize("planes", [1, 2, 3, 4])
 def test_matrices(rng, dtype, mode, padding_mode, planes):
     image = drawn(rng, (2, MANY, 31, 40), dtype)
     for shape in ((1, 3), (4, 8), (28, 28), (3, 261)):
         theta = (np.eye(2, 3) + 0.4 * rng.standard_normal((2, 2, 3))).astype(np.float32)
-        few = pystn.warp_affine(image[:, :planes], theta, shape, **options_for(mode, padding_mode))
-        assert_same(few, pystn.warp_affine(image, theta, shape, **options_for(mode, padding_mode)))
+        options = options_for(mode, padding_mode)
+        few = pystn.warp_affine(image[:, :planes], theta, shape, **options)
+        many = pystn.warp_affine(image, theta, shape, **options)
+        assert_same(few, many)
+        warp = partial(pystn.warp_affine, theta=theta, size=shape)
+        assert_same_next_to_each_other(warp, image[:, :planes], many, **options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -77,7 +92,10 @@ def test_projective_matrices(rng, dtype, mode, options):
         for shape in ((1, 3), (9, 28), (3, 261)):
             for planes in (1, 3):
                 few = pystn.warp_projective(image[:, :planes], theta, shape, mode, **options)
-                assert_same(few, pystn.warp_projective(image, theta, shape, mode, **options))
+                many = pystn.warp_projective(image, theta, shape, mode, **options)
+                assert_same(few, many)
+                warp = partial(pystn.warp_projective, theta=theta, size=shape, mode=mode)
+                assert_same_next_to_each_other(warp, image[:, :planes], many, **options)
                 if dtype == "float32" and mode == "linear":
                     cotangent = drawn(rng, (2, MANY, *shape), dtype)
                     cotangent[:, planes:] = 0
@@ -90,7 +108,7 @@ def test_projective_matrices(rng, dtype, mode, options):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding_mode", PADDINGS)
-@pytest.mark.parametrize("planes", [1, 3])
+@pytest.mark.parametrize("planes", [1, 2, 3, 4])
 def test_coordinates_of_float64(rng, dtype, mode, padding_mode, planes):
     options = options_for(mode, padding_mode)
     for size in ((1, 1), (1, 5), (5, 1), (2, 2), (19, 23)):
@@ -99,11 +117,17 @@ def test_coordinates_of_float64(rng, dtype, mode, padding_mode, planes):
             grid = drawn_grid(rng, rows, columns).astype(np.float64)
             grid += 1e-9 * rng.standard_normal(grid.shape)  # of which float32 knows nothing
             few = pystn.grid_sample(image[:, :planes], grid, **options)
-            assert_same(few, pystn.grid_sample(image, grid, **options))
+            many = pystn.grid_sample(image, grid, **options)
+            assert_same(few, many)
+            sample = partial(pystn.grid_sample, grid=grid)
+            assert_same_next_to_each_other(sample, image[:, :planes], many, **options)
             theta = np.eye(3) + 0.4 * rng.standard_normal((2, 3, 3))
             for warp, matrix in ((pystn.warp_affine, theta[:, :2]), (pystn.warp_projective, theta)):
                 few = warp(image[:, :planes], matrix, (rows, columns), **options)
-                assert_same(few, warp(image, matrix, (rows, columns), **options))
+                many = warp(image, matrix, (rows, columns), **options)
+                assert_same(few, many)
+                sample = partial(warp, theta=matrix, size=(rows, columns))
+                assert_same_next_to_each_other(sample, image[:, :planes], many, **options)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
@@ -134,6 +158,12 @@ def test_strides_and_other_pixels_that_are_no_numbers(rng, mode):
             assert_same(pystn.grid_sample(image[:, :planes], grid, mode), expected)
             out = np.zeros((1, planes, 40, 2, 37), np.float32)[..., 1, :]
             assert_same(pystn.grid_sample(image[:, :planes], grid, mode, out=out), expected)
+            packed = np.ascontiguousarray(np.moveaxis(plain[flip][:, :planes], 1, -1))
+            packed = np.moveaxis(np.moveaxis(packed, -1, 1)[flip], 1, -1)
+            rows = np.zeros((1, 40, 2, 37, planes), np.float32)[:, :, 1]
+            for given in ({}, {"out": rows}):
+                found = pystn.grid_sample(packed, grid, mode, channel_axis=-1, **given)
+                assert_same(np.moveaxis(found, -1, 1), expected)
     shared = np.broadcast_to(plain[:, :1, :1], (1, 3, 30, 34))
     assert_same(
         pystn.grid_sample(shared, grid, mode),
@@ -152,6 +182,11 @@ def test_large_images(rng, dtype, mode):
     for planes in (1, 3):
         assert_same(pystn.grid_sample(image[:, :planes], grid, mode), expected)
         assert_same(pystn.warp_affine(image[:, :planes], theta, (300, 1100), mode=mode), expected)
+    for channels in (2, 3, 4):
+        sample = partial(pystn.grid_sample, grid=grid, mode=mode)
+        assert_same_next_to_each_other(sample, image[:, :channels], expected)
+        warp = partial(pystn.warp_affine, theta=theta, size=(300, 1100), mode=mode)
+        assert_same_next_to_each_other(warp, image[:, :channels], expected)
 
 
 @pytest.mark.parametrize("padding_mode", PADDINGS)
