@@ -116,6 +116,17 @@ for channels, grid_type, axis in itertools.product((1, 3), ("f4", "f8"), (1, -1)
     for mode, (name, points) in itertools.product(("linear", "cubic"), {"random": grid, "smooth": smooth}.items()):
         options = dict(mode=mode, padding_mode="constant", fill_value=np.arange(channels) - 1.25, channel_axis=axis)
         results[f"filled {channels} {grid_type} {axis} {mode} {name}"] = pystn.grid_sample(image, points, **options)
+for channels, image_type, grid_type in itertools.product((2, 3, 4), ("f4", "u1"), ("f4", "f8")):
+    image = (100 * rng.random((2, 33, 41, channels))).astype(image_type)
+    grid = rng.uniform(-1.6, 1.6, (2, 19, 70, 2)).astype(grid_type)
+    grid[:, ::7, ::5] = np.nan
+    theta = np.array([[[1.4, -0.4, 0.1], [0.4, 1.3, -0.1]]] * 2, grid_type)
+    for mode, padding in itertools.product(("nearest", "linear"), ("zeros", "border", "constant")):
+        fill = {"fill_value": np.arange(channels) + 7.25} if padding == "constant" else {}
+        options = dict(mode=mode, padding_mode=padding, channel_axis=-1, **fill)
+        name = f"{channels} {image_type} {grid_type} {mode} {padding}"
+        results["packed " + name] = pystn.grid_sample(image, grid, **options)
+        results["warped " + name] = pystn.warp_affine(image, theta, (30, 70), **options)
 for size, dtype in itertools.product(((1, 1), (300, 7), (3, 4, 5), (2, 3, 300)), ("f4", "f8")):
     ndim = len(size)
     theta = rng.standard_normal((3, ndim, ndim + 1)).astype(dtype)

@@ -130,6 +130,20 @@ def test_coordinates_of_float64(rng, dtype, mode, padding_mode, planes):
                 assert_same_next_to_each_other(sample, image[:, :planes], many, **options)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "int16"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("padding_mode", ["constant", "border"])
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_each_channel_has_its_fill_value(rng, dtype, mode, padding_mode, channels):
+    fill = 3.25 * np.arange(1, MANY + 1)
+    options = {"mode": mode, "padding_mode": padding_mode}
+    image, grid = drawn(rng, (2, MANY, 19, 23), dtype), drawn_grid(rng, 5, 60)
+    many = pystn.grid_sample(image, grid, fill_value=fill, **options)
+    options["fill_value"] = fill[:channels]
+    assert_same(pystn.grid_sample(image[:, :channels], grid, **options), many)
+    assert_same_next_to_each_other(partial(pystn.grid_sample, grid=grid), image[:, :channels], many, **options)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 @pytest.mark.parametrize("mode", MODES)
 def test_positions_of_float64_are_not_rounded(mode, dtype):

@@ -12,7 +12,7 @@ namespace pystn::PYSTN_LEVEL {
 // The body for a job, or null if this file has none. `transposed_bytes` are of scratch memory, what a task wants.
 SampleChunk footprint_body(Direction direction, const SampleJob& job);  // footprints.cpp: stretched kernels
 SampleChunk body_of_tiles(Direction direction, const SampleJob& job);   // tiles.cpp: float32 planes
-SampleChunk body_of_planes(Direction direction, const SampleJob& job);  // planes.cpp: few planes, of one or two taps
+SampleChunk body_of_planes(Direction direction, const SampleJob& job);  // planes.cpp: few channels, of one or two taps
 SampleChunk body_of_pixels(const SampleJob& job);                       // pixels.cpp: few channels, small types, copies
 SampleChunk transposed_body(Direction direction, const SampleJob& job);  // transposed.cpp: many channels, rearranged
 int64_t transposed_bytes(Direction direction, const SampleJob& job);

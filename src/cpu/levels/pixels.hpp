@@ -1,6 +1,6 @@
 // The forward pass of images whose pixels are few numbers next to each other: float32 or a small type, one of 8 or 16
 // bits, with two to four channels; and of planes of a small type. Linear or with four taps, float32 with three, six and
-// eight too.
+// eight too. With AVX2 most linear pixels of float32 and uint8 go the way of planes.hpp.
 //
 // A pixel is four lanes of a vector, its channels and what follows them in memory; a vector has one,
 // two or four output pixels. In planes lanes are output pixels, and so they are for small types on
