@@ -257,8 +257,56 @@ struct PixelSampler {
       const Span others = taps.others(run, r * taps.width, other);
       if (others.count <= 0) return;
       const int64_t begin = others.column - run.column;
-      sample_others<S>(job, n, others, other + begin, taps.run, out + r * row + begin * step, step, job.output.channel);
+      T* const to = out + r * row + begin * step;
+      if constexpr (C > 1 && S > 2)
+        put_listed(job, n, others, other + begin, taps.run, to, step);
+      else
+        sample_others<S>(job, n, others, other + begin, taps.run, to, step, job.output.channel);
     });
+  }
+
+  // As sample_others, with all channels of a pixel together.
+  static PYSTN_APART void put_listed(const SampleJob& job, int64_t n, const Span& span, const Flag* other,
+                                     Run<float, 2>& run, T* out, Index step) {
+    using V = QuadVector<1>;
+    run.template place<0>(job, n, span);
+    const ListedTaps<float, 2> taps(job, run, span.count);
+    const AxisTable<float>&x = run.axis[0], &y = run.axis[1];
+    const T* const image = static_cast<const T*>(job.input.data) + n * job.input.batch;
+    const Index last = last_quad(job);
+    V fill{};
+    for (int c = 0; job.fill && c < C; ++c) fill[c] = float(job.fill[c]);
+    for (int i = 0; i < span.count; ++i) {
+      if (!other[i]) continue;
+      V sum{};
+      for (int j = 0; !run.cut[i] && j < S; ++j) {
+        if (!taps.inside[1][j][i]) continue;
+        V inner{};
+        for (int k = 0; k < S; ++k) {
+          const Index at = taps.along[1][j][i] + taps.along[0][k][i];
+          if (taps.inside[0][k][i]) inner += read_quad(image, at, last) * x.w[x.entry(i, k)];
+        }
+        sum += inner * y.w[y.entry(i, j)];
+      }
+      const float share = !job.fill ? 0.0f : run.cut[i] ? 1.0f : run.outside(job, i, 0).value;
+      if (share != 0.0f) sum += share * fill;
+      QuadOf<1>::template store<C>(out + i * step, sum);
+    }
+  }
+
+  // The last offset that four elements may be read from.
+  static Index last_quad(const SampleJob& job) {
+    const Index row = job.input.axis[1];
+    return (row > 0 ? (job.size[1] - 1) * row : 0) + (job.size[0] - 1) * job.input.axis[0] + C - 4;
+  }
+  static PYSTN_HD QuadVector<1> read_quad(const T* image, Index at, Index last) {
+    if (at <= last) {
+      const int first = int(at);
+      return QuadOf<1>::load(image, &first);
+    }
+    QuadVector<1> v{};
+    for (int c = 0; c < C; ++c) v[c] = number_of(image[at + c]);
+    return v;
   }
 
   static void forward(const SampleJob& job, int64_t chunk) {
