@@ -87,9 +87,10 @@ class CPAB(Family):
     dimensions of a triangle of the nearest rectangle, continued. Grids are computed in float64 and cast to the dtype of
     theta. The derivatives are those of what is computed; in two dimensions a step that ends on an edge has a kink (of
     measure zero), which is left out. For `vjp` the CPU keeps the way of one point for every thread, a few numbers for
-    every cell, or in two dimensions of 64, their position before each step; a device those of as many points as 128 MB
-    hold, but of 128. Beside that there are sums of float64, of the size of the field: one, or as many as have no more
-    numbers than points, on a device four times as many. For `vjp2` it is twice as much, the tangents too.
+    every cell, or in two dimensions of 64, their position before each step; a device those of 128 points, or of as many
+    as 128 MB hold. Beside that there are sums in float64, each of the size of a field: one, or so many that they have
+    no more numbers than there are points, on a device four times as many. For `vjp2` it is twice as much, the tangents
+    too.
 
     Examples
     --------

@@ -89,8 +89,9 @@ class PiecewiseAffine(Family):
     ``PiecewiseAffine(moved, size, triangles=piecewise.triangles)`` with ``theta = piecewise.points``, as this exchanges
     the two ends of the map. It is no method, for other pixels lie in other triangles then.
 
-    Gradients are added up in parts, in float64: one of the size of theta, or as many as have no more numbers than
-    pixels, on a device four times as many.
+    Gradients are added up in parts, in float64, each of the size of theta or, to control points, of three corners for
+    every triangle: one, or so many that they have no more numbers than there are pixels, on a device four times as
+    many.
 
     The triangulation is the package's own, exact in its decisions. It leaves out triangles at the border which
     are as thin as rounding makes them.
