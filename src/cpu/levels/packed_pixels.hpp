@@ -12,22 +12,15 @@
 namespace pystn::PYSTN_LEVEL {
 
 // The taps of pixels some of which are outside, each at an offset in the image.
-struct OddTaps {
-  EightInts in_x[2], in_y[2];
+struct OddTaps : OddCells {
   alignas(32) int offset[4][eight];
 
   template <class Plane>
-  PYSTN_HD OddTaps(const Plane& plane, EightInts at_x, EightInts at_y) {
-    for (int k = 0; k < 2; ++k) {
-      in_x[k] = within(at_x, k, plane.width);
-      in_y[k] = within(at_y, k, plane.height);
-    }
+  PYSTN_HD OddTaps(const Plane& plane, EightInts at_x, EightInts at_y) : OddCells(plane, at_x, at_y) {
     const EightInts first = offset_of(plane, at_x, at_y, plane.column);
     for (int k = 0; k < 4; ++k)
       number_to(offset[k], inside(k) & from_origin(first, -(k / 2 * plane.row + k % 2 * plane.column)));
   }
-  PYSTN_HD EightInts inside(int k) const { return in_x[k % 2] & in_y[k / 2]; }
-  PYSTN_HD EightInts reading() const { return (in_x[0] | in_x[1]) & (in_y[0] | in_y[1]); }
 };
 
 // Elements T of pixels, C of them each. On AVX-512 these are in small_lanes.hpp and pixels.hpp.

@@ -38,8 +38,7 @@ using PlacedTaps = UsualTaps<float, S, 2, S == 2, strip_rows, 0, is_integer<T>>;
 template <int S, int C>
 int last_first_tap(const SampleJob& job) {
   const int64_t column = job.input.axis[0], row = job.input.axis[1];
-  const int64_t end = (row > 0 ? (job.size[1] - 1) * row : 0) + (job.size[0] - 1) * column + C;
-  return int(end - (row > 0 ? (S - 1) * row : 0) - read_in_row(C, S, column));
+  return int(end_of_image(job, C) - (row > 0 ? (S - 1) * row : 0) - read_in_row(C, S, column));
 }
 
 // T: of the image's elements; C channels next to each other, or one in each of the image's planes; S taps on each axis.
@@ -273,7 +272,7 @@ struct PixelSampler {
     const ListedTaps<float, 2> taps(job, run, span.count);
     const AxisTable<float>&x = run.axis[0], &y = run.axis[1];
     const T* const image = static_cast<const T*>(job.input.data) + n * job.input.batch;
-    const Index last = last_quad(job);
+    const Index last = end_of_image(job, C) - 4;
     V fill{};
     for (int c = 0; job.fill && c < C; ++c) fill[c] = float(job.fill[c]);
     for (int i = 0; i < span.count; ++i) {
@@ -294,11 +293,7 @@ struct PixelSampler {
     }
   }
 
-  // The last offset that four elements may be read from.
-  static Index last_quad(const SampleJob& job) {
-    const Index row = job.input.axis[1];
-    return (row > 0 ? (job.size[1] - 1) * row : 0) + (job.size[0] - 1) * job.input.axis[0] + C - 4;
-  }
+  // Of an offset: four elements together up to `last`, and no more than the channels beyond.
   static PYSTN_HD QuadVector<1> read_quad(const T* image, Index at, Index last) {
     if (at <= last) {
       const int first = int(at);

@@ -213,26 +213,35 @@ struct LinearCells {
 
 PYSTN_HD void number_to(int* to, EightInts x) { __builtin_memcpy(to, &x, sizeof x); }
 
-// Of such pixels pairs of which a tap is in the image, or some others, and the taps in these.
-struct OddPairs {
-  EightInts in_x[2], in_y[2], other;  // taps inside; pairs whose first is tap 1 or whose second is tap 0
-  alignas(32) int first[2][eight];
+// Which taps of such pixels are in the image.
+struct OddCells {
+  EightInts in_x[2], in_y[2];
 
-  OddPairs() = default;
+  OddCells() = default;
   template <class Plane>
-  PYSTN_HD OddPairs(const Plane& plane, EightInts at_x, EightInts at_y) {
-    const EightInts pair = clipped(at_x, 0, plane.width - 2);
-    other = pair != at_x;
+  PYSTN_HD OddCells(const Plane& plane, EightInts at_x, EightInts at_y) {
     for (int k = 0; k < 2; ++k) {
       in_x[k] = within(at_x, k, plane.width);
       in_y[k] = within(at_y, k, plane.height);
-      number_to(first[k], clipped(at_y, k, plane.height - 1) * plane.row + pair);
     }
   }
   PYSTN_HD EightInts inside(int k) const { return in_x[k % 2] & in_y[k / 2]; }
   // Which read anything.
   PYSTN_HD EightInts reading() const { return (in_x[0] | in_x[1]) & (in_y[0] | in_y[1]); }
+};
 
+// And pairs of which a tap is in the image, or some others, and the taps in these.
+struct OddPairs : OddCells {
+  EightInts other;  // pairs whose first is tap 1 or whose second is tap 0
+  alignas(32) int first[2][eight];
+
+  OddPairs() = default;
+  template <class Plane>
+  PYSTN_HD OddPairs(const Plane& plane, EightInts at_x, EightInts at_y) : OddCells(plane, at_x, at_y) {
+    const EightInts pair = clipped(at_x, 0, plane.width - 2);
+    other = pair != at_x;
+    for (int j = 0; j < 2; ++j) number_to(first[j], clipped(at_y, j, plane.height - 1) * plane.row + pair);
+  }
   // The taps of row j; those outside are 0.
   template <class T>
   PYSTN_HD void read(const T* from, int j, Eight (&tap)[2]) const {

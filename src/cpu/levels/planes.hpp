@@ -41,9 +41,8 @@ struct PlaneSampler {
         plane_count(int(job.channels)),
         fills(job.fill) {
     if constexpr (C > 1 && S == 2) {
-      const int64_t row = plane.row, end = (row > 0 ? (plane.height - 1) * row : 0) + int64_t(plane.width) * C;
-      last = int(end - (row > 0 ? row : 0) - PackedPixels<T, C>::in_row);
-      last_quad = int(end - 4);
+      last_quad = int(end_of_image(job, C) - 4);
+      last = last_quad + 4 - (plane.row > 0 ? plane.row : 0) - PackedPixels<T, C>::in_row;
     }
     constexpr int64_t worthwhile = 1 << 21;  // bytes
     far = job.size[0] * job.size[1] * job.channels * int64_t(sizeof(T)) >= worthwhile;
@@ -306,6 +305,19 @@ template <class T, int S, int C>
 SampleChunk placed_planes(const SampleJob& job) {
   return has_wide_positions(job) ? folded_planes<T, double, S, C>(job) : folded_planes<T, float, S, C>(job);
 }
+// Calls body with a number as large as the elements, which the nearest pixel is a copy of.
+template <class Body>
+SampleChunk as_numbers(const SampleJob& job, Body&& body) {
+  switch (job.input.type) {
+    case Element::u8:
+      return body(uint8_t());
+    case Element::f32:
+      return body(uint32_t());
+    default:
+      return body(uint16_t());
+  }
+}
+
 template <class T, int S>
 SampleChunk sampled_planes(const SampleJob& job) {
   return job.channels == 1 ? placed_planes<T, S, 1>(job) : placed_planes<T, S, 0>(job);
@@ -335,14 +347,7 @@ inline SampleChunk packed_pixels(const SampleJob& job) {
   // What is outside reads 0, and the fill value where the coordinate is no number.
   if (job.fill && Boundary(job.boundary[0]) == Boundary::zeros) return nullptr;
   if (Mode(job.kernel[0].mode) == Mode::nearest) {
-    switch (job.input.type) {
-      case Element::u8:
-        return packed_channels<uint8_t, 1>(job);
-      case Element::f32:
-        return packed_channels<uint32_t, 1>(job);
-      default:
-        return packed_channels<uint16_t, 1>(job);
-    }
+    return as_numbers(job, [&](auto number) { return packed_channels<decltype(number), 1>(job); });
   }
   if (job.input.axis[0] != channels || job.size[0] < 2) return nullptr;
   if (job.input.type == Element::u8) return packed_channels<Byte, 2>(job);
@@ -360,14 +365,7 @@ inline SampleChunk planes(const SampleJob& job) {
 #endif
   const Mode mode = Mode(job.kernel[0].mode);
   if (mode == Mode::nearest) {
-    switch (job.input.type) {
-      case Element::u8:
-        return sampled_planes<uint8_t, 1>(job);
-      case Element::f32:
-        return sampled_planes<uint32_t, 1>(job);
-      default:
-        return sampled_planes<uint16_t, 1>(job);
-    }
+    return as_numbers(job, [&](auto number) { return sampled_planes<decltype(number), 1>(job); });
   }
 #if !defined(__AVX512F__)
   if (!fits_pairs(job)) return nullptr;

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "elements.hpp"
+#include "job.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
@@ -18,6 +19,12 @@ template <class T>
 constexpr bool is_small = sizeof(T) <= 2;
 template <class T>
 constexpr bool is_integer = std::is_integral<T>::value;
+
+// The offset behind the last pixel in memory, of so many channels next to each other, in an image of two dimensions.
+inline int64_t end_of_image(const SampleJob& job, int channels) {
+  const int64_t row = job.input.axis[1];
+  return (row > 0 ? (job.size[1] - 1) * row : 0) + (job.size[0] - 1) * job.input.axis[0] + channels;
+}
 
 // Four lanes for each of `pixels` pixels.
 template <int pixels>
