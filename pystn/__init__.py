@@ -160,6 +160,7 @@ from pystn.matrices import (
     translation_matrix_jvp,
     translation_matrix_vjp,
 )
+from pystn.memory import get_kept_memory, set_kept_memory
 from pystn.metrics import (
     brier_score,
     brier_score_jvp,
@@ -309,6 +310,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "gamma_kl_jvp",
     "gamma_kl_vjp",
     "gamma_kl_vjp2",
+    "get_kept_memory",
     "get_num_threads",
     "grid_count",
     "grid_count_jvp",
@@ -410,6 +412,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "scale_gradient",
     "scale_gradient_jvp",
     "scale_gradient_vjp",
+    "set_kept_memory",
     "set_num_threads",
     "show_config",
     "similarity_matrix",

@@ -56,6 +56,7 @@ def lines() -> Iterator[tuple[str, str]]:
     openmp = cpu.openmp_version()
     yield "OpenMP", f"{openmp}, {openmp_runtime()}" if openmp else "not built in: one thread"
     yield "threads", str(get_num_threads())
+    yield "kept memory", f"{cpu.memory_limit() / 2**20:.0f} MiB at most"
     for line in cuda():
         yield "CUDA", line
     for package in ("torch", "jax", "autograd"):

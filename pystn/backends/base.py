@@ -26,6 +26,10 @@ class Base:
         """Call an entry point, with what this backend's take beyond the arguments."""
         raise NotImplementedError
 
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A new array, not filled."""
+        return self.xp.empty(shape, dtype)
+
     def groups(self, samples: int) -> int:
         """How many sums of their own the gradient to options is added up in, which is a matter of the sizes alone."""
         raise NotImplementedError
@@ -54,7 +58,7 @@ class Base:
         """
         sums = sum_dtype(dtype)
         written = out if sums == dtype else None
-        image = self.xp.empty(shape, sums) if written is None else written
+        image = self.empty(shape, sums) if written is None else written
         fill(image)
         if options.prefilters:
             image = self.spline_filter(
@@ -75,7 +79,7 @@ class Base:
         transposed: bool,
         out: Array | None,
     ) -> Array:
-        output = self.xp.empty(input.shape, dtype) if out is None else out
+        output = self.empty(input.shape, dtype) if out is None else out
         if output.size == 0:
             return output
         source = input

@@ -24,11 +24,12 @@ except ImportError as error:
         "or leave it to use a pystn that is installed elsewhere"
     ) from error
 
-__all__ = ["backend", "current_level", "levels", "max_threads", "openmp_version"]
+__all__ = ["backend", "current_level", "levels", "max_threads", "memory_limit", "openmp_version"]
 
-# What was built and what is in use, for threads and for show_config.
+# What was built and what is in use, for threads, memory and show_config.
 current_level, levels = _cpu.current_level, _cpu.levels
 max_threads, openmp_version = _cpu.max_threads, _cpu.openmp_version
+memory_limit = _cpu.memory_limit
 
 LEVEL_VARIABLE = "PYSTN_CPU_LEVEL"
 if os.environ.get(LEVEL_VARIABLE):
@@ -48,9 +49,12 @@ class Cpu(Operations):
     def run(self, kernel: Callable[..., Any], *arguments: Any) -> Any:
         return kernel(*arguments, threads.get_num_threads())
 
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return _cpu.empty(shape, dtype)
+
     def delivered(self, sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
         if sums.dtype != dtype:
-            result = np.empty_like(sums, dtype) if out is None else out
+            result = _cpu.empty_like(sums, dtype) if out is None else out
             if self.run(_cpu.narrow, sums, result):
                 return result
         return super().delivered(sums, dtype, out)

@@ -45,7 +45,7 @@ class FootprintOperations(Base):
         """
         output = out
         if output is None:
-            output = self.xp.empty(footprint_shape(input, grid, footprint, options), input.dtype)
+            output = self.empty(footprint_shape(input, grid, footprint, options), input.dtype)
         mask = self.new_footprint_mask(input, grid, footprint, return_mask)
         pixels = self.covered(input, grid, footprint, options)
         self.run(self.kernels.footprint_sample, pixels, grid, footprint, output, mask, options)
@@ -67,8 +67,8 @@ class FootprintOperations(Base):
         limit, that to a covariance where any of its axes is at its limit.
         """
         flat = options.flat and not is_covariance(grid, footprint)
-        to_grid = self.xp.empty(grid.shape, grid.dtype) if wanted[1] else None
-        to_footprint = self.xp.empty(footprint.shape, grid.dtype) if wanted[2] else None
+        to_grid = self.empty(grid.shape, grid.dtype) if wanted[1] else None
+        to_footprint = self.empty(footprint.shape, grid.dtype) if wanted[2] else None
         moving = (wanted[1] or wanted[2]) and not flat
         pixels = self.covered(input, grid, footprint, options) if moving else input
         for gradient in (to_grid, to_footprint):
@@ -106,7 +106,7 @@ class FootprintOperations(Base):
         output = out
         if output is None:
             shape = footprint_shape(input, grid, footprint, options)
-            output = self.xp.empty(shape, tangent_dtype(input.dtype))
+            output = self.empty(shape, tangent_dtype(input.dtype))
         mask = self.new_footprint_mask(input, grid, footprint, return_mask)
         if options.flat and not is_covariance(grid, footprint):
             d_grid = d_footprint = None
@@ -172,7 +172,7 @@ class FootprintOperations(Base):
 
     def new_footprint_mask(self, input: Array, grid: Array, footprint: Array, wanted: bool) -> Array | None:
         shape = (footprint_batch(input, grid, footprint), *grid.shape[1:-1])
-        return self.xp.empty(shape, mask_dtype(input.dtype)) if wanted else None
+        return self.empty(shape, mask_dtype(input.dtype)) if wanted else None
 
     def covered(self, image: Array, grid: Array, footprint: Array, options: SamplingOptions) -> Array:
         """What the kernels sample: the image itself under a Gaussian, which no prefilter belongs to."""
@@ -184,7 +184,7 @@ class FootprintOperations(Base):
         """The gradient to the input, which `fill` adds up."""
         dtype = tangent_dtype(input.dtype)
         if options.prefilters and is_covariance(grid, footprint):
-            image = self.xp.empty(input.shape, sum_dtype(dtype))
+            image = self.empty(input.shape, sum_dtype(dtype))
             fill(image)
             return delivered(image, dtype, None)
         return self.added_image(fill, input.shape, dtype, options, None)

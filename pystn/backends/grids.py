@@ -23,7 +23,7 @@ class GridOperations(Base):
     ) -> Array:
         """The grid of matrices, which `fill` writes as (M, *size, ndim)."""
         ndim = len(size)
-        grid = self.xp.empty((*theta.shape[:-2], *size, ndim), theta.dtype) if out is None else out
+        grid = self.empty((*theta.shape[:-2], *size, ndim), theta.dtype) if out is None else out
         if grid.size == 0:
             return grid
         flat = stacked(grid, ndim + 1)
@@ -42,13 +42,13 @@ class GridOperations(Base):
         fill: Callable[[Array, Array], None],
     ) -> Array:
         """The gradient to matrices, of which `fill` writes partial sums."""
-        grad_theta = self.xp.empty(theta.shape, theta.dtype) if out is None else out
+        grad_theta = self.empty(theta.shape, theta.dtype) if out is None else out
         if grad_grid.size == 0:
             grad_theta.fill(0)
             return grad_theta
         flat = stacked(grad_grid, len(size) + 1)
         chunks = self.kernels.lattice_row_chunks(flat)
-        partial = self.xp.empty((flat.shape[0], chunks, *theta.shape[-2:]), np.float64)
+        partial = self.empty((flat.shape[0], chunks, *theta.shape[-2:]), np.float64)
         fill(flat, partial)
         grad_theta[...] = partial.sum(axis=1).reshape(theta.shape)
         return grad_theta
@@ -113,7 +113,7 @@ class GridOperations(Base):
         """theta (N, *K, rows, q) times basis (N, q, *points): a grid (N, *K, *points, rows)."""
         leading = grids_of(theta, basis)
         shape = (*leading, *basis.shape[2:], theta.shape[-2])
-        grid = self.xp.empty(shape, theta.dtype) if out is None or not out.flags.c_contiguous else out
+        grid = self.empty(shape, theta.dtype) if out is None or not out.flags.c_contiguous else out
         if grid.size:
             every = self.xp.broadcast_to(theta, (*leading, *theta.shape[-2:]))
             matrices = every.reshape(prod(leading), *theta.shape[-2:])
@@ -146,7 +146,7 @@ class GridOperations(Base):
         per unit of time; in two they are a step of each triangle (M, triangles, 3, 3).
         """
         check_way(cells, steps)
-        grid = self.xp.empty((len(field), *start.shape), dtype)
+        grid = self.empty((len(field), *start.shape), dtype)
         if grid.size:
             read = (None if array is None else self.xp.ascontiguousarray(array) for array in (start, field, d_field))
             self.run(self.kernels.flow, *read, grid, cells, steps)
@@ -166,7 +166,7 @@ class GridOperations(Base):
 
     def piecewise(self, values: Array, pieces: Pieces, base: Array | None) -> Array:
         """Points (M, P, 2) of values (M, count, 2), to which `base` (P, 2) is added."""
-        grid = self.xp.empty((len(values), len(pieces.labels), 2), values.dtype)
+        grid = self.empty((len(values), len(pieces.labels), 2), values.dtype)
         if grid.size:
             self.run(self.kernels.piecewise, self.xp.ascontiguousarray(values), pieces, base, grid)
         return grid

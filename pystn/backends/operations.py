@@ -71,14 +71,14 @@ class Operations(FootprintOperations, GridOperations):
 
     def new_mask(self, input: Array, grid: Coordinates, wanted: bool) -> Array | None:
         shape = (batch_of(input, grid), *grid.shape[1:-1])
-        return self.xp.empty(shape, mask_dtype(input.dtype)) if wanted else None
+        return self.empty(shape, mask_dtype(input.dtype)) if wanted else None
 
     def grid_sample(
         self, input: Array, grid: Coordinates, options: SamplingOptions, return_mask: bool, out: Array | None
     ) -> tuple[Array, Array | None]:
         if options.antialias is not None:
             return antialiased(self, input, grid, options).sample(return_mask, out)
-        output = self.xp.empty(sample_shape(input, grid, options), input.dtype) if out is None else out
+        output = self.empty(sample_shape(input, grid, options), input.dtype) if out is None else out
         mask = self.new_mask(input, grid, return_mask)
         pixels = self.coefficients(input, options)
         call = self.run(self.kernels.grid_sample, pixels, grid, output, mask, options)
@@ -140,7 +140,7 @@ class Operations(FootprintOperations, GridOperations):
 
     def new_gradient(self, grid: Coordinates, out: Array | None) -> Array:
         of = grid.theta if isinstance(grid, MatrixCoordinates) else grid
-        return self.xp.empty(of.shape, of.dtype) if out is None else out
+        return self.empty(of.shape, of.dtype) if out is None else out
 
     def grid_sample_vjp_options(
         self, grad_output: Array, grad_mask: Array | None, input: Array, grid: Coordinates, options: SamplingOptions
@@ -182,7 +182,7 @@ class Operations(FootprintOperations, GridOperations):
     ) -> tuple[Array, Array | None]:
         if options.antialias is not None:
             return antialiased(self, input, grid, options).jvp(d_input, d_grid, d_fill, d_kernel, return_mask, out)
-        output = self.xp.empty(sample_shape(input, grid, options), tangent_dtype(input.dtype)) if out is None else out
+        output = self.empty(sample_shape(input, grid, options), tangent_dtype(input.dtype)) if out is None else out
         mask = self.new_mask(input, grid, return_mask)
         if options.flat:
             d_grid = None
@@ -245,7 +245,7 @@ class Operations(FootprintOperations, GridOperations):
 
                 to_input = self.added_image(fill, input.shape, tangent, options, None)
         if wanted[2]:
-            to_grid = self.xp.empty(grid.shape, grid.dtype)
+            to_grid = self.empty(grid.shape, grid.dtype)
             if options.flat or (gg_input is None and gg_grid is None):
                 to_grid.fill(0)
             else:
@@ -357,14 +357,14 @@ class Operations(FootprintOperations, GridOperations):
             shared = values.shape[0] != batch
             sums = sum_dtype(values.dtype) if shared else values.dtype
             written = out[0] if sums == values.dtype else None
-            target = self.xp.empty(values.shape, sums) if written is None else written
+            target = self.empty(values.shape, sums) if written is None else written
             if batch == 0:
                 target.fill(0)
             else:
                 self.run(self.kernels.grid_sample, image, grid, target, None, options)
             grad_values = target if written is not None else delivered(target, values.dtype, out[0])
         if wanted[1]:
-            grad_grid = self.xp.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
+            grad_grid = self.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
             if options.flat:
                 grad_grid.fill(0)
             else:
@@ -389,7 +389,7 @@ class Operations(FootprintOperations, GridOperations):
         if wanted[1]:
             shape = sample_shape(grad_output, grid, options)
             shared = values.shape[0] != shape[0]
-            samples = self.xp.empty(shape, sum_dtype(values.dtype) if shared else values.dtype)
+            samples = self.empty(shape, sum_dtype(values.dtype) if shared else values.dtype)
             none: list[Array | None] = [None] * (grad_output.ndim - 2)
             self.grid_sample_jvp(grad_output, grid, None, gg_grid, None, none, options, False, samples)
             to_values = delivered(samples.sum(axis=0, keepdims=True), values.dtype, None) if shared else samples
@@ -403,7 +403,7 @@ class Operations(FootprintOperations, GridOperations):
 
     def grid_gradient(self, input: Array, grid: Array, options: SamplingOptions, out: Array | None) -> Array:
         shape = (*sample_shape(input, grid, options), grid.shape[-1])
-        gradient = self.xp.empty(shape, tangent_dtype(input.dtype)) if out is None else out
+        gradient = self.empty(shape, tangent_dtype(input.dtype)) if out is None else out
         if options.flat:
             gradient.fill(0)
         else:
@@ -431,7 +431,7 @@ class Operations(FootprintOperations, GridOperations):
 
             grad_input = self.added_image(fill, input.shape, tangent_dtype(input.dtype), options, out[0])
         if wanted[1]:
-            grad_grid = self.xp.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
+            grad_grid = self.empty(grid.shape, grid.dtype) if out[1] is None else out[1]
             if options.flat:
                 grad_grid.fill(0)
             else:
@@ -455,7 +455,7 @@ class Operations(FootprintOperations, GridOperations):
         out: Array | None,
     ) -> Array:
         shape = (*sample_shape(input, grid, options), grid.shape[-1])
-        d_gradient = self.xp.empty(shape, tangent_dtype(input.dtype)) if out is None else out
+        d_gradient = self.empty(shape, tangent_dtype(input.dtype)) if out is None else out
         if options.flat or (d_input is None and d_grid is None):
             d_gradient.fill(0)
         else:
@@ -475,8 +475,8 @@ class Operations(FootprintOperations, GridOperations):
     ) -> tuple[Array, Array | None]:
         """The reduced samples in the dtype of their sums, `out` if it has that; and where each maximum is."""
         shape, sums = projected_shape(input, coordinates, options), depth_dtype(input.dtype, coordinates)
-        output = self.xp.empty(shape, sums) if out is None or out.dtype != sums else out
-        chosen = self.xp.empty(shape, np.int32) if reduce == "max" else None
+        output = self.empty(shape, sums) if out is None or out.dtype != sums else out
+        chosen = self.empty(shape, np.int32) if reduce == "max" else None
         if coordinates.size[0] == 0:
             output.fill(0)
             return output, chosen
@@ -577,7 +577,7 @@ class Operations(FootprintOperations, GridOperations):
     ) -> Array:
         depth, dtype = coordinates.size[0], tangent_dtype(input.dtype)
         shape, sums = projected_shape(input, coordinates, options), depth_dtype(dtype, coordinates)
-        output: Array = self.xp.empty(shape, sums) if out is None or out.dtype != sums else out
+        output: Array = self.empty(shape, sums) if out is None or out.dtype != sums else out
         if options.flat:
             d_theta = None
         if depth == 0 or (d_input is None and d_theta is None):

@@ -9,10 +9,12 @@ depends on which thread runs which.
 
 cimport cython
 cimport numpy as cnp
+from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
@@ -98,6 +100,7 @@ def release_threads():
     pystn_release_threads()
 
 
+include "memory.pxi"
 include "arrays.pxi"
 include "running.pxi"
 include "calls.pxi"

@@ -32,7 +32,7 @@ cdef object widened(array, number, int threads):
     """An array in a type that holds all of its own, in the same order in memory; a copy unless it is of it."""
     if array is None or array.dtype == number:
         return array
-    wide = np.empty_like(array, number, subok=False)
+    wide = empty_like(array, number)
     if not is_converted(array, wide, True, threads):
         wide[...] = array
     return wide

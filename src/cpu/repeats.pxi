@@ -43,7 +43,7 @@ cdef bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
 
 
 cdef object fresh(const Kind* kind):
-    return cnp.PyArray_EMPTY(kind.ndim, kind.shape, kind.type, 0)
+    return new_array(kind.ndim, <cnp.npy_intp*> kind.shape, kind.type)
 
 
 cdef void read_matrices(cnp.ndarray source, double* to) noexcept:

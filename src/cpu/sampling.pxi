@@ -12,7 +12,7 @@ def grid_sample(input, grid, output, mask, options, int threads):
     call.samples(&call.job.mask, mask, channels=False)
     call.job.output_batch = output.shape[0]
     if level.looks_up(Direction.forward, call.job) and call.worth_widening(input):
-        sums = np.empty_like(output, call.arithmetic())
+        sums = empty_like(output, call.arithmetic())
         grid_sample(widened(input, sums.dtype, threads), grid, sums, mask, options, threads)
         put_narrowed(sums, output, threads)
         return call
@@ -90,7 +90,7 @@ def grid_sample_jvp(input, grid, d_input, d_grid, d_fill, d_kernel, d_output, d_
     call.samples(&call.job.output, d_output)
     call.samples(&call.job.mask, d_mask, channels=False)
     if level.looks_up(Direction.jvp, call.job) and call.worth_widening(input):
-        sums = np.empty_like(d_output, call.arithmetic())
+        sums = empty_like(d_output, call.arithmetic())
         grid_sample_jvp(widened(input, sums.dtype, threads), grid, widened(d_input, sums.dtype, threads), d_grid,
                         d_fill, d_kernel, sums, d_mask, options, threads)
         put_narrowed(sums, d_output, threads)
@@ -111,7 +111,7 @@ def grid_sample_vjp(grad_output, grad_mask, input, grid, grad_input, grad_grid, 
     call.grid(&call.job.grad_grid, grad_grid)
     if level.looks_up(Direction.vjp, call.job) and call.worth_widening(input):
         number = np.dtype(call.arithmetic())
-        sums = grad_input if grad_input is None or grad_input.dtype == number else np.empty_like(grad_input, number)
+        sums = grad_input if grad_input is None or grad_input.dtype == number else empty_like(grad_input, number)
         _, partial = grid_sample_vjp(widened(grad_output, number, threads), grad_mask, widened(input, number, threads),
                                      grid, sums, grad_grid, to_matrices, options, threads)
         if sums is not grad_input:
@@ -191,7 +191,7 @@ def grid_push(values, along, gradient, grid, d_grid, image, int64_t batch, optio
     call.grid(&call.job.d_grid, d_grid)
     if level.looks_up(Direction.push, call.job) and call.worth_widening(image):
         number = np.dtype(call.arithmetic())
-        sums = image if image.dtype == number else np.empty_like(image, number)
+        sums = image if image.dtype == number else empty_like(image, number)
         grid_push(widened(values, number, threads), widened(along, number, threads), widened(gradient, number, threads),
                   grid, d_grid, sums, batch, options, threads)
         if sums is not image:
