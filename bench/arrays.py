@@ -21,7 +21,7 @@ import numpy as np
 
 from bench.cases import Case, Shape
 
-__all__ = ["Array", "Arrays"]
+__all__ = ["Array", "Arrays", "centres"]
 
 Array = np.ndarray[Any, Any]
 
@@ -138,6 +138,33 @@ class Arrays:
         values = np.stack([1 - most, most - least, least], axis=-1).astype(self.case.coordinates)
         starts = np.arange(0, corners.size + 1, 3)
         return csr_array((values.reshape(-1), corners.reshape(-1), starts), (low.size, side * side))
+
+    @cached_property
+    def cell_triangles(self) -> Array:
+        """The vertices of the triangles that a square lattice of cells is cut into by their diagonals, (T, 3).
+
+        Of each cell the left one, the right one, those of low y and of high y. Corners come first, then centres.
+        """
+        side = round(self.case.shape[1] ** 0.5)
+        low = (np.arange(side)[:, None] * (side + 1) + np.arange(side)).reshape(-1)
+        corners = {"low": low, "low_x": low + 1, "low_y": low + side + 1, "high": low + side + 2}
+        centre = (side + 1) ** 2 + np.arange(side**2)
+        edges = [("low", "low_y"), ("low_x", "high"), ("low", "low_x"), ("low_y", "high")]
+        return np.stack([[corners[a], corners[b], centre] for a, b in edges], axis=1).T.reshape(-1, 3)
+
+    @cached_property
+    def cell_vertices(self) -> Array:
+        """(V, 2)"""
+        side = round(self.case.shape[1] ** 0.5)
+        lattices = np.linspace(-1, 1, side + 1), centres(side)
+        return np.concatenate([np.stack(np.meshgrid(x, x), axis=-1).reshape(-1, 2) for x in lattices])
+
+    @cached_property
+    def velocities(self) -> Array:
+        """At the vertices of cells, 0 on the border: (N, V, 2)."""
+        inside = (abs(self.cell_vertices) < 1).all(axis=1, keepdims=True)
+        drawn = np.random.default_rng(4).uniform(-0.2, 0.2, (self.case.shape[0], *self.cell_vertices.shape))
+        return (drawn * inside).astype(self.case.coordinates)
 
     @cached_property
     def spline_basis(self) -> Array:

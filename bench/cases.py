@@ -12,7 +12,8 @@ from typing import Any
 
 __all__ = ["GRIDS", "OPERATIONS", "TABLE", "Block", "Case", "Kernel", "Shape", "select"]
 
-Shape = tuple[int, ...]  # (N, C, *spatial) of the input, wherever its channels are; of a spline C are its points
+# (N, C, *spatial) of the input, wherever its channels are; of a spline C are its points, of CPAB its cells.
+Shape = tuple[int, ...]
 Kernel = tuple[str, str]  # mode and padding; the modes: see Pystn in peers.py
 
 # The methods of an adapter in peers.py. A warp is a whole transform: the grid of theta, and its samples.
@@ -30,6 +31,8 @@ OPERATIONS = {
     "thin_plate_vjp": "ThinPlateSpline, vjp",
     "piecewise": "PiecewiseAffine",
     "piecewise_vjp": "PiecewiseAffine, vjp",
+    "flow": "CPAB",
+    "flow_vjp": "CPAB, vjp",
     "warp_affine": "warp_affine",
     "warp_affine_fwd_bwd": "warp_affine, fwd + vjp",
     "warp_projective": "warp_projective",
@@ -62,10 +65,11 @@ class Case:
     @property
     def label(self) -> str:
         """The case within its section."""
-        generator, spline = self.operation.startswith((*GRID, *HOMOGRAPHY)), self.operation in (*PLATE, *PIECES)
-        shape = (self.shape[0], *self.spatial) if generator or spline else self.shape
+        generator, family = self.operation.startswith((*GRID, *HOMOGRAPHY)), self.operation in (*PLATE, *PIECES, *FLOW)
+        shape = (self.shape[0], *self.spatial) if generator or family else self.shape
         words = [OPERATIONS[self.operation], "x".join(map(str, shape))]
-        words += [f"{self.shape[1]} points"] * spline + [self.grid] * (not generator and not spline)
+        made_of = "cells" if self.operation in FLOW else "points"
+        words += [f"{self.shape[1]} {made_of}"] * family + [self.grid] * (not generator and not family)
         words += [word for word, usual in ((self.mode, "linear"), (self.padding, "zeros")) if word != usual]
         words += [self.dtype] * (self.dtype != "float32") + ["out="] * self.out + ["float64 grid"] * self.wide_grid
         return " ".join(words)
@@ -140,6 +144,7 @@ SECOND = ("grid_sample_jvp", "grid_sample_vjp2")
 GRID, AFFINE = ("affine_grid", "affine_grid_vjp"), ("warp_affine", "warp_affine_fwd_bwd")
 HOMOGRAPHY = ("projective_grid", "projective_grid_vjp")
 PLATE, PIECES = ("thin_plate", "thin_plate_vjp"), ("piecewise", "piecewise_vjp")
+FLOW = ("flow", "flow_vjp")
 STEP = ("training_step",)
 PROJECT = ("warp_project", "warp_project_fwd_bwd")
 REMAP, BY_MATRIX, BY_PROJECTION = (FORWARD,), ("warp_affine",), ("warp_projective",)
@@ -151,6 +156,7 @@ DIGIT, FOUR_PIXELS = (1, 1, 28, 28), (1, 1, 2, 2)
 VOLUME, VOLUMES = (1, 1, 128, 128, 128), (1, 32, 64, 64, 64)
 SIGNAL, SIGNALS = (64, 1, 16384), (32, 64, 1024)
 PLATES = ((8, 16, 256, 256), (8, 64, 256, 256), (128, 16, 28, 28), (128, 64, 28, 28), (1, 16, 1080, 1920))
+FLOWS = ((64, 9, 29, 31), (1, 16, 512, 512))  # no pixel on a diagonal of a cell that rounding puts to either side
 GREY, COLOUR = ((1, 1, 512, 512), (1, 1, 1080, 1920)), ((1, 3, 512, 512), FULL_HD)
 IMAGES = tuple((1, c, h, w) for h, w in ((512, 512), (1080, 1920), (2160, 3840)) for c in (1, 3, 4))
 
@@ -187,6 +193,7 @@ TABLE = (
     Block("thin plate spline", PLATE, PLATES[:2], SMOOTH[:1], ("torch", "numpy"), quick=True),
     Block("thin plate spline", PLATE, PLATES, SMOOTH[:1], ("torch", "numpy")),
     Block("piecewise affine", PIECES, PLATES, SMOOTH[:1], ("torch", "scipy")),
+    Block("flow of cells", FLOW, FLOWS, SMOOTH[:1]),
     Block("other modes, paddings", BOTH, (RGB,), TURNED, kernels=OTHERS, quick=True),
     Block("other modes, paddings", BOTH, (RGB, FEATURES), TURNED, kernels=OTHERS),
     Block("channels last", BOTH, (RGB, FEATURES), TURNED, channels="last", quick=True),

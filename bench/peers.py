@@ -13,7 +13,7 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from bench.arrays import Array, Arrays
+from bench.arrays import Array, Arrays, centres
 from bench.cases import PIECES, Case
 
 __all__ = ["PEERS", "Peer", "Pystn", "load"]
@@ -21,6 +21,7 @@ __all__ = ["PEERS", "Peer", "Pystn", "load"]
 Call = Callable[[], Any]
 
 FILL = 9.0  # what is outside under "constant"
+STEPS = 50  # of flows
 
 
 class Peer:
@@ -125,6 +126,17 @@ class Pystn(Peer):
         pieces = self.lib.PiecewiseAffine(a.control_points, case.size, triangles=a.triangles)
         grad, theta = a.grad_grid, a.moved_points
         return lambda: pieces.vjp(grad, theta)
+
+    def flow(self, case: Case, a: Arrays) -> Call:
+        flow, theta = self.flows(case), a.velocities.reshape(case.shape[0], -1)
+        return lambda: flow(theta)
+
+    def flow_vjp(self, case: Case, a: Arrays) -> Call:
+        flow, grad, theta = self.flows(case), a.grad_grid, a.velocities.reshape(case.shape[0], -1)
+        return lambda: flow.vjp(grad, theta)
+
+    def flows(self, case: Case) -> Any:
+        return self.lib.CPAB(round(case.shape[1] ** 0.5), case.size, zero_boundary=False, steps=STEPS)
 
     def warp(self, case: Case, a: Arrays, name: str) -> Call:
         image, theta, options, size, warp = a.input, a.theta, self.options(case), case.size, getattr(self.lib, name)
@@ -332,6 +344,40 @@ class Torch(Splines, SparseProducts):
     def divided(self, case: Case, a: Arrays, theta: Any) -> Any:
         q = self.lib.from_numpy(a.homogeneous) @ theta.mT
         return (q[..., :2] / q[..., 2:]).reshape(-1, *case.size, 2)
+
+    def flow(self, case: Case, a: Arrays) -> Call:
+        velocities, flowed = self.lib.from_numpy(a.velocities), self.flows(case, a)
+        return lambda: flowed(velocities)
+
+    def flow_vjp(self, case: Case, a: Arrays) -> Call:
+        velocities, flowed = self.lib.from_numpy(a.velocities).requires_grad_(), self.flows(case, a)
+        grad, differentiate = self.lib.from_numpy(a.grad_grid), self.lib.autograd.grad
+        return lambda: differentiate(flowed(velocities), velocities, grad)[0].reshape(case.shape[0], -1)
+
+    def flows(self, case: Case, a: Arrays) -> Callable[[Any], Any]:
+        """A function of velocities (N, V, 2): matrices of a step, looked up for every point and step, in float64."""
+        lib, side, triangles = self.lib, round(case.shape[1] ** 0.5), self.lib.from_numpy(a.cell_triangles)
+        ones = np.ones((len(triangles), 3, 1))
+        barycentric = lib.from_numpy(np.linalg.inv(np.concatenate([a.cell_vertices[a.cell_triangles], ones], -1)))
+        columns, rows = (lib.from_numpy(centres(n)) for n in case.size[::-1])
+        pixels = lib.cartesian_prod(rows, columns).flip(-1).expand(case.shape[0], -1, -1)
+
+        def triangle(points: Any) -> Any:
+            place = (points + 1) * (side / 2)
+            cell = place.floor().clamp(0, side - 1)
+            (across, along), (column, row) = (place - cell - 0.5).unbind(-1), cell.long().unbind(-1)
+            beside = across.abs() > along.abs()
+            return (row * side + column) * 4 + lib.where(beside, (across > 0).long(), 2 + (along > 0).long())
+
+        def flowed(velocities: Any) -> Any:
+            generators = (barycentric @ velocities.double()[:, triangles]).mT / STEPS
+            matrices, points = lib.linalg.matrix_exp(self.functional.pad(generators, (0, 0, 0, 1)))[..., :2, :], pixels
+            for _ in range(STEPS):
+                of_point = matrices.gather(1, triangle(points)[..., None, None].expand(-1, -1, 2, 3))
+                points = (of_point[..., :2] @ points[..., None])[..., 0] + of_point[..., 2]
+            return points.to(velocities.dtype).reshape(-1, *case.size, 2)
+
+        return flowed
 
     def warp_affine(self, case: Case, a: Arrays) -> Call:
         return self.transform(case, self.image(case, a.input), self.lib.from_numpy(a.theta))

@@ -20,6 +20,7 @@ ARCHITECTURES = (75, 80, 90, 120)
 # Each has names(): all kernels that it can ask for.
 MODULES = ("sampling", "accumulation", "footprints", "grids", "flows", "piecewise", "splines")
 PER_PROGRAM = 16
+EVERYTHING = bool(os.environ.get("PYSTN_ALL_KERNELS"))
 
 PROBE = """
 namespace pystn::PYSTN_LEVEL {
@@ -49,8 +50,8 @@ def source():
     return backend_module("source")
 
 
-def compile(names, architecture, code=None):
-    """PTX of kernels, compiled as CuPy does; a refusal raises with the compiler's log."""
+def compile(names, architecture, code=None, *, quickly=False):
+    """PTX of kernels, compiled as CuPy does, or not optimized; a refusal raises with the compiler's log."""
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC (cuda-bindings) is not installed")
     loader = source()
 
@@ -72,7 +73,7 @@ def compile(names, architecture, code=None):
     try:
         for name in names:
             checked(nvrtc.nvrtcAddNameExpression(program, name.encode()))
-        options = [*loader.OPTIONS, f"-arch=compute_{architecture}", "-ftz=true"]
+        options = [*loader.OPTIONS, f"-arch=compute_{architecture}", "-ftz=true", *["-G"] * quickly]
         checked(nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options]))
         ptx = bytearray(checked(nvrtc.nvrtcGetPTXSize(program)))
         checked(nvrtc.nvrtcGetPTX(program, ptx))
@@ -104,14 +105,13 @@ def exported():
     """Kernels and an architecture for which they are compiled, in lists of as many as compile fast together.
 
     All kernels for all architectures take an hour or two of processor time: that is for PYSTN_ALL_KERNELS=1. Without it
-    some, of each module, are compiled for one of the architectures in turn.
+    some, of each module, are compiled for one of the architectures in turn, and not optimized.
     """
     for part in MODULES:
         names = sorted(backend_module(part).names())
-        everything = bool(os.environ.get("PYSTN_ALL_KERNELS"))
-        chosen = names if everything else some_of(names)
+        chosen = names if EVERYTHING else some_of(names)
         for turn, architecture in enumerate(ARCHITECTURES):
-            mine = chosen if everything else chosen[turn :: len(ARCHITECTURES)]
+            mine = chosen if EVERYTHING else chosen[turn :: len(ARCHITECTURES)]
             for first in range(0, len(mine), PER_PROGRAM):
                 identity = f"{part}-{architecture}-{first // PER_PROGRAM}"
                 yield pytest.param(mine[first : first + PER_PROGRAM], architecture, id=identity)
@@ -119,7 +119,7 @@ def exported():
 
 @pytest.mark.parametrize("names, architecture", list(exported()))
 def test_kernels_compile(names, architecture):
-    compile(names, architecture)
+    compile(names, architecture, quickly=not EVERYTHING)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

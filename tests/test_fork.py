@@ -80,6 +80,24 @@ print("done")
     assert python(code) == ["done"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_its_own_copy_of_what_is_kept():
+    code = """
+import numpy as np, os, pystn
+def grid(shift, out=None):
+    return pystn.affine_grid(np.float32([[[1, 0, shift], [0, 1, -shift]]]), (2100, 2100), out=out)
+expected = [grid(shift, np.empty((1, 2100, 2100, 2), np.float32)) for shift in (0.25, 0.5)]
+grid(0)  # and its memory is kept
+child = os.fork()
+mine = grid(0.25 if child else 0.5)
+right = np.array_equal(mine, expected[0 if child else 1])
+if child == 0:
+    os._exit(not right)
+print(right, os.waitpid(child, 0)[1])
+"""
+    assert python(code) == ["True", "0"]
+
+
 def test_import_is_light():
     """The compiled module waits for the first call, and optional packages for their users."""
     code = """

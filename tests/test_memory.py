@@ -1,7 +1,6 @@
 """Memory of large results: kept once they are freed, within a limit, and never that of an array that is alive."""
 
 import mmap
-import os
 import threading
 
 import numpy as np
@@ -160,21 +159,6 @@ def test_threads_do_not_share_what_is_kept():
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_child_has_memory_of_its_own():
-    kept = grid(0.25)
-    del kept
-    alive = grid(0.5)
-    del alive
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if np.array_equal(grid(0.75), expected(0.75)) else 1)
-    mine = grid(0.125)
-    _, status = os.waitpid(child, 0)
-    assert status == 0
-    np.testing.assert_array_equal(mine, expected(0.125))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ them by far; each image goes with another sharing of the batch, another fill val
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import oracle
@@ -318,10 +319,22 @@ def check(asked, backend):
         check_push_and_count(asked, backend, channel_axis)
 
 
-def test_every_cell(backend, rng, ndim, kernel, padding_mode, convention):
-    """Each with one image, in turn: all of them with every kernel and boundary, and with every convention."""
-    place = [*KERNELS].index(kernel), EVERY_PADDING_MODE.index(padding_mode), CONVENTIONS.index(convention)
-    case = CASES[ndim][sum(place) % len(CASES[ndim])]
+# Two conventions in turn for every kernel and boundary.
+COMBINED = [
+    pytest.param(*cell, sum(place), id="-".join(map(str, (*cell[:2], *cell[2]))))
+    for place, cell in zip(
+        product(*map(range, map(len, (KERNELS, EVERY_PADDING_MODE, CONVENTIONS)))),
+        product(KERNELS, EVERY_PADDING_MODE, CONVENTIONS),
+        strict=True,
+    )
+    if (place[0] // 3 + place[1] + 2 * place[2]) % 3  # which leaves every pair of these, and of one and an image
+]
+
+
+@pytest.mark.parametrize("kernel, padding_mode, convention, turn", COMBINED)
+def test_every_cell(backend, rng, ndim, kernel, padding_mode, convention, turn):
+    """Each with one image, in turn: all of them with every kernel, and every boundary, and every convention."""
+    case = CASES[ndim][turn % len(CASES[ndim])]
     check(Asked(rng, case, kernel, padding_mode, convention), backend)
 
 

@@ -46,11 +46,18 @@ def assert_same_next_to_each_other(sample, image, many, **options):
     assert_same(np.moveaxis(found, -1, 1), many)
 
 
+def assert_few_are_as_many(sample, image, **options):
+    """One to four planes of an image, in planes and next to each other."""
+    many = sample(image, **options)
+    for planes in range(1, 5):
+        assert_same(sample(image[:, :planes], **options), many)
+        assert_same_next_to_each_other(sample, image[:, :planes], many, **options)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding_mode", PADDINGS)
-@pytest.mark.parametrize("planes", [1, 2, 3, 4])
-def test_stored_coordinates(rng, dtype, mode, padding_mode, planes):
+def test_stored_coordinates(rng, dtype, mode, padding_mode):
     """Rows of any length, joined or apart; images of any size; positions at pixels, between, outside and nowhere."""
     options = options_for(mode, padding_mode)
     for size in ((1, 1), (1, 5), (5, 1), (2, 2), (19, 23)):
@@ -58,27 +65,18 @@ def test_stored_coordinates(rng, dtype, mode, padding_mode, planes):
         for rows, columns in ((1, 1), (3, 7), (2, 8), (5, 9), (3, 28), (2, 250), (2, 300)):
             grid = drawn_grid(rng, rows, columns)
             for coordinates in (grid, np.ascontiguousarray(grid[:, :, ::-1])[:, :, ::-1], grid[:, ::-1]):
-                few = pystn.grid_sample(image[:, :planes], coordinates, **options)
-                many = pystn.grid_sample(image, coordinates, **options)
-                assert_same(few, many)
-                sample = partial(pystn.grid_sample, grid=coordinates)
-                assert_same_next_to_each_other(sample, image[:, :planes], many, **options)
+                assert_few_are_as_many(partial(pystn.grid_sample, grid=coordinates), image, **options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding_mode", PADDINGS)
-@pytest.mark.parametrize("planes", [1, 2, 3, 4])
-def test_matrices(rng, dtype, mode, padding_mode, planes):
+def test_matrices(rng, dtype, mode, padding_mode):
     image = drawn(rng, (2, MANY, 31, 40), dtype)
     for shape in ((1, 3), (4, 8), (28, 28), (3, 261)):
         theta = (np.eye(2, 3) + 0.4 * rng.standard_normal((2, 2, 3))).astype(np.float32)
         options = options_for(mode, padding_mode)
-        few = pystn.warp_affine(image[:, :planes], theta, shape, **options)
-        many = pystn.warp_affine(image, theta, shape, **options)
-        assert_same(few, many)
-        warp = partial(pystn.warp_affine, theta=theta, size=shape)
-        assert_same_next_to_each_other(warp, image[:, :planes], many, **options)
+        assert_few_are_as_many(partial(pystn.warp_affine, theta=theta, size=shape), image, **options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -108,26 +106,17 @@ def test_projective_matrices(rng, dtype, mode, options):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding_mode", PADDINGS)
-@pytest.mark.parametrize("planes", [1, 2, 3, 4])
-def test_coordinates_of_float64(rng, dtype, mode, padding_mode, planes):
+def test_coordinates_of_float64(rng, dtype, mode, padding_mode):
     options = options_for(mode, padding_mode)
     for size in ((1, 1), (1, 5), (5, 1), (2, 2), (19, 23)):
         image = drawn(rng, (2, MANY, *size), dtype)
         for rows, columns in ((1, 1), (3, 7), (2, 8), (5, 9), (3, 28), (2, 300)):
             grid = drawn_grid(rng, rows, columns).astype(np.float64)
             grid += 1e-9 * rng.standard_normal(grid.shape)  # of which float32 knows nothing
-            few = pystn.grid_sample(image[:, :planes], grid, **options)
-            many = pystn.grid_sample(image, grid, **options)
-            assert_same(few, many)
-            sample = partial(pystn.grid_sample, grid=grid)
-            assert_same_next_to_each_other(sample, image[:, :planes], many, **options)
+            assert_few_are_as_many(partial(pystn.grid_sample, grid=grid), image, **options)
             theta = np.eye(3) + 0.4 * rng.standard_normal((2, 3, 3))
             for warp, matrix in ((pystn.warp_affine, theta[:, :2]), (pystn.warp_projective, theta)):
-                few = warp(image[:, :planes], matrix, (rows, columns), **options)
-                many = warp(image, matrix, (rows, columns), **options)
-                assert_same(few, many)
-                sample = partial(warp, theta=matrix, size=(rows, columns))
-                assert_same_next_to_each_other(sample, image[:, :planes], many, **options)
+                assert_few_are_as_many(partial(warp, theta=matrix, size=(rows, columns)), image, **options)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "int16"])
