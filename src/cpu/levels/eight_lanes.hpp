@@ -107,6 +107,26 @@ PYSTN_HD void read_pairs(const T* from, const int* first, Eight (&tap)[2]) {
 }
 #endif
 
+// Of eight numbers those become `value` whose bits are set.
+PYSTN_HD void put_where(int bits, uint32_t value, uint32_t* to) {
+  const __m256i of_lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), set = _mm256_set1_epi32(bits);
+  const __m256i chosen = _mm256_cmpeq_epi32(_mm256_and_si256(set, of_lane), of_lane);
+  const __m256i old = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_blendv_epi8(old, _mm256_set1_epi32(int(value)), chosen));
+}
+PYSTN_HD void put_where(int bits, uint16_t value, uint16_t* to) {
+  const __m128i of_lane = _mm_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128), set = _mm_set1_epi16(short(bits));
+  const __m128i chosen = _mm_cmpeq_epi16(_mm_and_si128(set, of_lane), of_lane);
+  const __m128i old = _mm_loadu_si128(reinterpret_cast<const __m128i*>(to));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_blendv_epi8(old, _mm_set1_epi16(short(value)), chosen));
+}
+PYSTN_HD void put_where(int bits, uint8_t value, uint8_t* to) {
+  const __m128i of_lane = _mm_set1_epi64x(int64_t(0x8040201008040201)), set = _mm_set1_epi8(char(bits));
+  const __m128i chosen = _mm_cmpeq_epi8(_mm_and_si128(set, of_lane), of_lane);
+  const __m128i old = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(to));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_blendv_epi8(old, _mm_set1_epi8(char(value)), chosen));
+}
+
 PYSTN_HD void store_eight(float* to, Eight x) { _mm256_storeu_ps(to, __m256(x)); }
 PYSTN_HD void store_eight(Byte* to, Eight x) {
   const __m128i words = packed_signed(integers<Byte>(__m256(x)));

@@ -83,15 +83,13 @@ struct PlaneSampler {
   PYSTN_HD void place_nearest(const EightOf<P>& x, const EightOf<P>& y, int block, int begin, Placed& placed) const {
     const EightInts at_x = from_origin(integers(plane.position(plane.by_x, x)), plane.origin_x);
     const EightInts at_y = from_origin(integers(plane.position(plane.by_y, y)), plane.origin_y);
-    EightInts first = plane.column == 1 ? offset_of(plane, at_x, at_y, 1) : offset_of(plane, at_x, at_y, plane.column);
+    const EightInts first =
+        plane.column == 1 ? offset_of(plane, at_x, at_y, 1) : offset_of(plane, at_x, at_y, plane.column);
     const EightInts outside = (at_x > plane.width - 1) | (at_y > plane.height - 1) | at_x | at_y;
     const int bits = signs_of(outside);
-    if (bits) {
-      first &= ~(outside >> 31);
-      placed.odd |= 1u << block;
-      placed.outside[block] = (unsigned char)bits;
-    }
-    number_to(placed.first + begin, first);
+    placed.odd |= unsigned(bits != 0) << block;
+    placed.outside[block] = (unsigned char)bits;
+    number_to(placed.first + begin, first & ~(outside >> 31));
   }
 
   template <class From>
@@ -192,22 +190,31 @@ struct PlaneSampler {
     for (int i = lane; i < count; i += eight) prefetch(placed, i);
     if constexpr (C > 1) {
       copy_pixels<C>(image, placed.first, nullptr, true, count, dark, out, C);
-      for_each_outside(placed, count, [&](int i) { copy_pixel<C>(dark, out + i * C); });
-      return;
+      return for_each_odd(placed, count, [&](int begin, int bits) {
+        for_each_bit(bits, [&](int l) { copy_pixel<C>(dark, out + (begin + l) * C); });
+      });
     }
     const T* from = image;
     for (int c = 0; c < planes(); ++c, from += image_channel, out += out_channel) {
       copy_elements(from, placed.first, count, out);
-      for_each_outside(placed, count, [&](int i) { out[i] = dark[c]; });
+      for_each_odd(placed, count, [&](int begin, int bits) {
+        if (count >= eight) return put_where(bits, dark[c], out + begin);
+        for_each_bit(bits, [&](int l) { out[l] = dark[c]; });
+      });
+    }
+  }
+  // Calls body with where blocks that have pixels outside begin, and with the bits of these.
+  template <class Body>
+  static PYSTN_HD void for_each_odd(const Placed& placed, int count, Body&& body) {
+    const unsigned there = count < eight ? (1u << count) - 1 : 255;
+    for (unsigned left = placed.odd; left; left &= left - 1) {
+      const int block = lowest(left);
+      body(begin_of(block, count), int(placed.outside[block] & there));
     }
   }
   template <class Body>
-  static PYSTN_HD void for_each_outside(const Placed& placed, int count, Body&& body) {
-    for (unsigned left = placed.odd; left; left &= left - 1) {
-      const int block = lowest(left), begin = begin_of(block, count);
-      for (int l = 0; l < eight && begin + l < count; ++l)
-        if (placed.outside[block] >> l & 1) body(begin + l);
-    }
+  static PYSTN_HD void for_each_bit(unsigned bits, Body&& body) {
+    for (; bits; bits &= bits - 1) body(lowest(bits));
   }
   // Two offsets are one load.
   static PYSTN_APART void copy_elements(const T* __restrict from, const int* __restrict first, int count,
