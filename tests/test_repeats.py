@@ -466,3 +466,89 @@ def test_threads_share_remembered_gradients(rng, options, image, grid):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
+
+
+@pytest.fixture
+def grids():
+    """The calls of affine_grid that are done again: none yet."""
+    from pystn.grids import affine
+
+    affine.REPEATS.clear()
+    yield affine.REPEATS
+    affine.REPEATS.clear()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("shape, size", [((3, 2, 3), (9, 8)), ((2, 4, 3, 4), (3, 5, 7)), ((1, 1, 2), (3,))], ids=str)
+def test_a_repeated_grid_is_of_its_own_matrices(rng, grids, shape, size, align_corners, dtype):
+    thetas = [drawn(rng, shape, dtype) for _ in range(3)]
+    found = [pystn.affine_grid(theta, size, align_corners) for theta in thetas]
+    assert len(grids) == 1
+    out = np.empty_like(found[0])
+    for theta, grid in zip(thetas, found, strict=True):
+        again = grids[0](theta, size, align_corners, None)
+        assert again is not grid
+        np.testing.assert_array_equal(again, grid)
+        assert grids[0](theta, size, align_corners, out) is out
+        np.testing.assert_array_equal(out, grid)
+    grids.clear()
+    np.testing.assert_array_equal(pystn.affine_grid(thetas[-1], size, align_corners), found[-1])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_large_grids_are_repeated_by_any_number_of_threads(rng, grids, threads):
+    thetas = drawn(rng, (2, 40, 2, 3))
+    expected = [pystn.affine_grid(theta, (60, 50)) for theta in thetas]
+    with pystn.num_threads(threads):
+        for theta, grid in zip(thetas, expected, strict=True):
+            np.testing.assert_array_equal(grids[0](theta, (60, 50), False, None), grid)
+
+
+def test_grids_of_another_kind_are_no_repetition(rng, grids):
+    theta = drawn(rng, (2, 2, 3))
+    grid = pystn.affine_grid(theta, (9, 8))
+    (repeat,) = grids
+    again = (theta, (9, 8), False, None)
+    assert repeat(*again) is not None
+    shared = np.empty(theta.nbytes + grid.nbytes - 8, np.uint8)
+    overlapping = shared[: theta.nbytes].view("f").reshape(theta.shape), shared[-grid.nbytes :].view("f")
+    fixed = np.empty_like(grid)
+    fixed.flags.writeable = False
+    for other in (
+        (theta.astype("float64"), *again[1:]),
+        (theta[:1], *again[1:]),
+        (np.concatenate([theta, theta])[::2], *again[1:]),
+        (theta.astype(">f4"), *again[1:]),
+        (theta.tolist(), *again[1:]),
+        (theta, [9, 8], False, None),
+        (theta, (8, 9), False, None),
+        (theta, (2, 1, 9, 8), False, None),
+        (theta, (9, 8), True, None),
+        (theta, (9, 8), 0, None),
+        (theta, (9, 8), False, np.empty((2, 8, 9, 2), "f")),
+        (theta, (9, 8), False, np.empty((2, 9, 8, 4), "f")[..., ::2]),
+        (theta, (9, 8), False, fixed),
+        (overlapping[0], (9, 8), False, overlapping[1].reshape(grid.shape)),
+    ):
+        assert repeat(*other) is None
+    level = _cpu.current_level()
+    if len(cpu.levels()) > 1:
+        _cpu.use_level(cpu.levels()[-1])
+        try:
+            assert repeat(*again) is None
+        finally:
+            _cpu.use_level(level)
+    for size in ((9, 8), (2, 1, 9, 8), [9, 8]):
+        np.testing.assert_array_equal(pystn.affine_grid(theta, size), grid)
+    with pytest.raises(TypeError, match="align_corners"):
+        pystn.affine_grid(theta, (9, 8), 0)
+
+
+def test_as_many_grids_are_kept_as_are_useful(rng, grids):
+    theta = drawn(rng, (2, 2, 3))
+    for n in range(1, 9):
+        pystn.affine_grid(theta, (n, n))
+    assert len(grids) == cpu.backend.remembered
+    pystn.affine_grid(theta, (0, 3))
+    assert len(grids) == cpu.backend.remembered

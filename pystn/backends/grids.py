@@ -57,11 +57,27 @@ class GridOperations(Base):
         """Contiguous (M, rows, columns)."""
         return stacked(self.xp.ascontiguousarray(theta), 2)
 
-    def affine_grid(self, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None) -> Array:
-        def fill(grid: Array) -> None:
-            self.run(self.kernels.affine_grid, self.matrices_of(theta), grid, align_corners)
+    def affine_grid(
+        self,
+        theta: Array,
+        size: tuple[int, ...],
+        align_corners: bool,
+        out: Array | None,
+        repeats: list[Callable[..., Any]] | None = None,
+    ) -> Array:
+        """And puts the call first among the `repeats`, if it is of a kind that can be done again."""
+        calls = []
 
-        return self.matrix_grid(theta, size, out, fill)
+        def fill(grid: Array) -> None:
+            calls.append(self.run(self.kernels.affine_grid, self.matrices_of(theta), grid, align_corners))
+
+        grid = self.matrix_grid(theta, size, out, fill)
+        if repeats is not None:
+            self.remember_grids(repeats, calls, theta, size, align_corners, grid)
+        return grid
+
+    def remember_grids(self, repeats: list[Callable[..., Any]], calls: list[Any], *arguments: Any) -> None:
+        """Nothing, where calls are not done again."""
 
     def affine_grid_vjp(
         self, grad_grid: Array, theta: Array, size: tuple[int, ...], align_corners: bool, out: Array | None

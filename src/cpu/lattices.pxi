@@ -14,6 +14,8 @@ cdef void run_lattice(LatticeChunk body, const LatticeJob* job, int64_t count, i
 
 cdef class LatticeCall(Holder):
     cdef LatticeJob job
+    cdef LatticeChunk body
+    cdef object made  # the coordinates that were looked up, or None
 
     cdef int describe(self, array, bint align_corners) except -1:
         """A grid (M, *size, ndim)."""
@@ -59,26 +61,73 @@ cdef class LatticeCall(Holder):
         if job.count * job.row_chunks == 1 or 8 * points > job.count * job.rows * job.size[0]:
             return 0
         # Whole blocks of columns are read.
-        made = self.hold(np.zeros(points + lattice_block, np.float64 if job.type == Element.f64 else np.float32))
-        level.lattice_coordinates(job[0], cnp.PyArray_DATA(made))
-        job.coordinates = cnp.PyArray_DATA(made)
+        self.made = np.zeros(points + lattice_block, np.float64 if job.type == Element.f64 else np.float32)
+        level.lattice_coordinates(job[0], cnp.PyArray_DATA(self.made))
+        job.coordinates = cnp.PyArray_DATA(self.made)
         return 0
 
     cdef int run(self, LatticeChunk body, int threads) except -1:
         cdef const LatticeJob* job = &self.job
         cdef int used = threads_for(job.count * job.rows * job.size[0], threads)
         self.look_up()
+        self.body = body
         with nogil:
             run_lattice(body, job, job.count * job.row_chunks, used)
         return 0
 
 
+cdef class RepeatGrid:
+    """A call of `affine_grid`, to be done again on other matrices of the same kind, as `Repeat` does samples."""
+    cdef const Level* level
+    cdef LatticeChunk body
+    cdef LatticeJob job
+    cdef Kind theta, grid
+    cdef object size, align_corners, made
+
+    @classmethod
+    def of(cls, LatticeCall call, theta, size, align_corners, grid):
+        """None if the arrays are of kinds that are not repeated."""
+        cdef RepeatGrid self
+        if not (is_packed(theta) and is_packed(grid)):
+            return None
+        self = cls()
+        self.level = level
+        self.body = call.body
+        self.job = call.job
+        note(&self.theta, theta)
+        note(&self.grid, grid)
+        self.size, self.align_corners, self.made = size, align_corners, call.made
+        return self
+
+    def __call__(self, theta, size, align_corners, out):
+        if self.level != level or align_corners is not self.align_corners or not is_of(&self.theta, theta):
+            return None
+        if type(size) is not tuple or size != self.size:
+            return None
+        if out is None:
+            grid = fresh(&self.grid)
+        elif is_of(&self.grid, out) and cnp.PyArray_ISWRITEABLE(out) and are_apart(out, theta):
+            grid = out
+        else:
+            return None
+        cdef LatticeJob job = self.job
+        cdef int64_t count = job.count * job.row_chunks, points = job.count * job.rows * job.size[0]
+        job.theta = cnp.PyArray_DATA(theta)
+        job.grid = cnp.PyArray_DATA(grid)
+        cdef int threads = 1 if points < PARALLEL_FROM else get_num_threads()
+        with nogil:
+            run_lattice(self.body, &job, count, threads)
+        return grid
+
+
 def affine_grid(theta, grid, bint align_corners, int threads):
-    """theta (M, ndim, ndim + 1) contiguous -> grid (M, *size, ndim)"""
+    """theta (M, ndim, ndim + 1) contiguous -> grid (M, *size, ndim). Returns what was done, which `RepeatGrid` can do
+    again."""
     cdef LatticeCall call = LatticeCall()
     call.describe(grid, align_corners)
     call.job.theta = cnp.PyArray_DATA(call.hold(theta))
     call.run(level.affine_grid(call.job), threads)
+    return call
 
 
 def lattice_row_chunks(grid):
