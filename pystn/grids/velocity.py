@@ -160,7 +160,8 @@ class StationaryVelocity(Family):
             points = add_lattice(backend.xp, u, self.align_corners)
             pulled, _ = backend.grid_sample(u, points, options, False, None)
             with np.errstate(invalid="ignore"):
-                u = u + pulled
+                pulled += u
+            u = pulled
             yield u
 
     def _tangents(self, backend: Operations, fields: list[Array], d_theta: Array) -> Iterator[Array]:
@@ -172,13 +173,16 @@ class StationaryVelocity(Family):
             points = add_lattice(backend.xp, u, self.align_corners)
             moved, _ = backend.grid_sample_jvp(u, points, du, du, None, none, options, False, None)
             with np.errstate(invalid="ignore"):
-                du = du + moved
+                moved += du
+            du = moved
             yield du
 
     def _squared_vjp(self, backend: Operations, adjoint: Array, u: Array) -> Array:
         """The cotangent before a squaring of u, from that after it."""
         options, points = field_sampling("border", self.align_corners), add_lattice(backend.xp, u, self.align_corners)
-        both: Any = backend.grid_sample_vjp(adjoint, None, u, points, options, (True, True), (None, None))
+        total, to_points = backend.grid_sample_vjp(adjoint, None, u, points, options, (True, True), (None, None))
+        assert total is not None
         with np.errstate(invalid="ignore"):
-            total: Array = adjoint + both[0] + both[1]
+            total += adjoint
+            total += to_points
         return total
