@@ -160,7 +160,7 @@ from pystn.matrices import (
     translation_matrix_jvp,
     translation_matrix_vjp,
 )
-from pystn.memory import get_kept_memory, set_kept_memory
+from pystn.memory import get_kept_memory_limit, set_kept_memory_limit
 from pystn.metrics import (
     brier_score,
     brier_score_jvp,
@@ -310,7 +310,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "gamma_kl_jvp",
     "gamma_kl_vjp",
     "gamma_kl_vjp2",
-    "get_kept_memory",
+    "get_kept_memory_limit",
     "get_num_threads",
     "grid_count",
     "grid_count_jvp",
@@ -412,7 +412,7 @@ __all__ = [  # noqa: RUF022 (CPAB is a class)
     "scale_gradient",
     "scale_gradient_jvp",
     "scale_gradient_vjp",
-    "set_kept_memory",
+    "set_kept_memory_limit",
     "set_num_threads",
     "show_config",
     "similarity_matrix",

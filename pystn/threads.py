@@ -1,4 +1,4 @@
-"""How many threads the CPU kernels use: with `pystn.memory` all of the package's global state.
+"""How many threads the CPU kernels use: with `pystn.memory` all of the package's state that a caller sets.
 
 Asked at every call, in this order: the `num_threads` context, `set_num_threads`, what OpenMP says
 (``OMP_NUM_THREADS``, the CPU affinity, threadpoolctl). Results do not depend on it.

@@ -135,7 +135,10 @@ def test_repeated_warps_take_their_own_matrices(backend, rng, options, dtype, im
             assert (a.shape, a.dtype) == (b.shape, b.dtype)
             np.testing.assert_allclose(backend.numpy(a), b, rtol=2e-4, atol=1e-4)
     assert len(samples_of(options)) == len(gradients_of(options)) == 1
-    assert all(samples_of(options)[0](image, theta, size) is None for size in (None, (6, 7), [7, 6], (7, 6, 1)))
+    assert all(
+        samples_of(options)[0](image, theta, size) is None
+        for size in (None, (6, 7), [7, 6], (7, 6, 1), (np.ones(2), 6))
+    )
 
 
 def test_other_kinds_of_calls_are_no_repetition(backend, rng, options):

@@ -267,7 +267,7 @@ def test_only_what_has_to_waits(name, function, arguments, options):
 def test_every_operation_is_among_them():
     called = {name.partition("-")[0] for name, *_ in CALLS}
     none = {"control_points", "get_num_threads", "num_threads", "set_num_threads", "show_config", "warmup"}
-    none |= {"get_kept_memory", "set_kept_memory"}
+    none |= {"get_kept_memory_limit", "set_kept_memory_limit"}
     none |= {"vjp", "jvp"}  # which call them
     none |= {"identity_params", "tiled_params"}  # which make arrays of the host
     values = (Interpolation, AntiAliasing)

@@ -125,7 +125,7 @@ def test_other_kinds_of_calls_are_no_repetition(rng, options):
     warp = pystn.warp_affine(image, THETA, (5, 6))
     assert warp.shape == (1, 2, 5, 6)
     by_warp = options.repeats[0]
-    assert all(by_warp(image, THETA, size) is None for size in (None, (6, 5), [5, 6], (5, 6, 1)))
+    assert all(by_warp(image, THETA, size) is None for size in (None, (6, 5), [5, 6], (5, 6, 1), (np.ones(2), 6)))
     assert by_warp(image, THETA, (5, 6)) is not None
 
 
@@ -511,6 +511,7 @@ def test_grids_of_another_kind_are_no_repetition(rng, grids):
     (repeat,) = grids
     again = (theta, (9, 8), False, None)
     assert repeat(*again) is not None
+    assert repeat(theta, (np.int64(9), 8), False, None) is not None
     shared = np.empty(theta.nbytes + grid.nbytes - 8, np.uint8)
     overlapping = shared[: theta.nbytes].view("f").reshape(theta.shape), shared[-grid.nbytes :].view("f")
     fixed = np.empty_like(grid)
@@ -524,6 +525,9 @@ def test_grids_of_another_kind_are_no_repetition(rng, grids):
         (theta, [9, 8], False, None),
         (theta, (8, 9), False, None),
         (theta, (2, 1, 9, 8), False, None),
+        (theta, (True, 8), False, None),
+        (theta, (9 + 0j, 8), False, None),
+        (theta, (np.array([9, 9]), 8), False, None),
         (theta, (9, 8), True, None),
         (theta, (9, 8), 0, None),
         (theta, (9, 8), False, np.empty((2, 8, 9, 2), "f")),
@@ -541,8 +545,11 @@ def test_grids_of_another_kind_are_no_repetition(rng, grids):
             _cpu.use_level(level)
     for size in ((9, 8), (2, 1, 9, 8), [9, 8]):
         np.testing.assert_array_equal(pystn.affine_grid(theta, size), grid)
+    assert len(grids) == 1
     with pytest.raises(TypeError, match="align_corners"):
         pystn.affine_grid(theta, (9, 8), 0)
+    with pytest.raises(TypeError, match="size must be a tuple of integers"):
+        pystn.affine_grid(theta, (np.array([9, 9]), 8))
 
 
 def test_as_many_grids_are_kept_as_are_useful(rng, grids):

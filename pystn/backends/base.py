@@ -21,6 +21,7 @@ class Base:
 
     xp: ModuleType  # numpy, or cupy
     kernels: Any  # the entry points that pystn/backends/_cpu.pyi lists, of each backend its own
+    remembered: int  # calls that are kept for each set of options
 
     def run(self, kernel: Callable[..., Any], *arguments: Any) -> Any:
         """Call an entry point, with what this backend's take beyond the arguments."""
@@ -29,6 +30,10 @@ class Base:
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """A new array, not filled."""
         return self.xp.empty(shape, dtype)
+
+    def put_first(self, repeats: list[Callable[..., Any]], repeat: Callable[..., Any]) -> None:
+        """Keep a call, to be done again, before those that are kept."""
+        repeats[:] = [repeat, *repeats[: self.remembered - 1]]
 
     def groups(self, samples: int) -> int:
         """How many sums of their own the gradient to options is added up in, which is a matter of the sizes alone."""

@@ -52,10 +52,9 @@ class Cpu(Operations):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         return _cpu.empty(shape, dtype)
 
-    def remember_grids(self, repeats: list[Callable[..., Any]], calls: list[Any], *arguments: Any) -> None:
-        for call in calls:
-            if (repeat := _cpu.RepeatGrid.of(call, *arguments)) is not None:
-                repeats[:] = [repeat, *repeats[: self.remembered - 1]]
+    def remember_grid(self, repeats: list[Callable[..., Any]], call: Any, *arguments: Any) -> None:
+        if call is not None and (repeat := _cpu.RepeatGrid.of(call, *arguments)) is not None:
+            self.put_first(repeats, repeat)
 
     def delivered(self, sums: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
         if sums.dtype != dtype:

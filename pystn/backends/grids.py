@@ -66,17 +66,18 @@ class GridOperations(Base):
         repeats: list[Callable[..., Any]] | None = None,
     ) -> Array:
         """And puts the call first among the `repeats`, if it is of a kind that can be done again."""
-        calls = []
+        call = None
 
         def fill(grid: Array) -> None:
-            calls.append(self.run(self.kernels.affine_grid, self.matrices_of(theta), grid, align_corners))
+            nonlocal call
+            call = self.run(self.kernels.affine_grid, self.matrices_of(theta), grid, align_corners)
 
         grid = self.matrix_grid(theta, size, out, fill)
         if repeats is not None:
-            self.remember_grids(repeats, calls, theta, size, align_corners, grid)
+            self.remember_grid(repeats, call, theta, size, align_corners, grid)
         return grid
 
-    def remember_grids(self, repeats: list[Callable[..., Any]], calls: list[Any], *arguments: Any) -> None:
+    def remember_grid(self, repeats: list[Callable[..., Any]], call: Any, *arguments: Any) -> None:
         """Nothing, where calls are not done again."""
 
     def affine_grid_vjp(

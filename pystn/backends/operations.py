@@ -47,8 +47,6 @@ class Still:
 class Operations(FootprintOperations, GridOperations):
     """The operations of the package on one kind of arrays: the sampler and the warps; footprints, grids."""
 
-    remembered: int  # calls that are kept for each set of options
-
     def remember(
         self,
         repeats: list[Callable[..., Any]],
@@ -66,8 +64,7 @@ class Operations(FootprintOperations, GridOperations):
         else:
             repeat = kind.of(call, input, grid, None, *arrays)
         if repeat is not None:
-            repeat = Still(self.xp, repeat) if still else repeat
-            repeats[:] = [repeat, *repeats[: self.remembered - 1]]
+            self.put_first(repeats, Still(self.xp, repeat) if still else repeat)
 
     def new_mask(self, input: Array, grid: Coordinates, wanted: bool) -> Array | None:
         shape = (batch_of(input, grid), *grid.shape[1:-1])

@@ -63,16 +63,24 @@ def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False, 
     array([[[[-0.5,  0. ],
              [ 0.5,  0. ]]]])
     """
-    for repeat in REPEATS:
-        if (again := repeat(theta, size, align_corners, out)) is not None:
-            return cast(Array, again)
+    if (again := repeated(theta, size, align_corners, out)) is not None:
+        return again
     backend = backend_of({"theta": theta}, {"out": out})
     ndim = check_affine(theta)
     spatial = output_size(size, ndim, theta.shape[0])
     aligned = flag("align_corners", align_corners)
     if out is not None:
         check_out("out", out, (*theta.shape[:-2], *spatial, ndim), theta.dtype, (theta,))
+    if (again := repeated(theta, spatial, aligned, out)) is not None:  # of a size that was given in another way
+        return again
     return backend.affine_grid(theta, spatial, aligned, out, REPEATS)
+
+
+def repeated(*arguments: Any) -> Array | None:
+    for repeat in REPEATS:
+        if (again := repeat(*arguments)) is not None:
+            return cast(Array, again)
+    return None
 
 
 def affine_grid_vjp(

@@ -102,7 +102,7 @@ cdef class RepeatGrid:
     def __call__(self, theta, size, align_corners, out):
         if self.level != level or align_corners is not self.align_corners or not is_of(&self.theta, theta):
             return None
-        if type(size) is not tuple or size != self.size:
+        if not is_size(size, self.size):
             return None
         if out is None:
             grid = fresh(&self.grid)
@@ -114,9 +114,13 @@ cdef class RepeatGrid:
         cdef int64_t count = job.count * job.row_chunks, points = job.count * job.rows * job.size[0]
         job.theta = cnp.PyArray_DATA(theta)
         job.grid = cnp.PyArray_DATA(grid)
-        cdef int threads = 1 if points < PARALLEL_FROM else get_num_threads()
-        with nogil:
-            run_lattice(self.body, &job, count, threads)
+        cdef int threads
+        if points < PARALLEL_FROM:  # handing over the interpreter's lock takes as long
+            run_lattice(self.body, &job, count, 1)
+        else:
+            threads = get_num_threads()
+            with nogil:
+                run_lattice(self.body, &job, count, threads)
         return grid
 
 

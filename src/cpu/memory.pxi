@@ -1,4 +1,4 @@
-"""Memory of new arrays: NumPy's, and of large ones what arrays that are freed have left."""
+"""Memory of new arrays: NumPy's, and for large ones that of arrays which were freed."""
 
 cdef extern from "memory_cache.hpp" namespace "pystn":
     const size_t cached_from
@@ -48,6 +48,10 @@ cdef object made(make, like, dtype, double nbytes):
         cnp.PyDataMem_SetHandler(<object> NUMPYS_HANDLER)
 
 
+def plain_like(array, dtype):
+    return np.empty_like(array, dtype, subok=False)
+
+
 def empty(shape, dtype):
     """As `np.empty`."""
     cdef double nbytes = np.dtype(dtype).itemsize
@@ -57,8 +61,8 @@ def empty(shape, dtype):
 
 
 def empty_like(array, dtype):
-    """As `np.empty_like`."""
-    return made(np.empty_like, array, dtype, <double> array.size * np.dtype(dtype).itemsize)
+    """As `np.empty_like`, of no subclass."""
+    return made(plain_like, array, dtype, <double> array.size * np.dtype(dtype).itemsize)
 
 
 def kept_bytes():

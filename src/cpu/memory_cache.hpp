@@ -1,6 +1,6 @@
 // Memory of large arrays, kept once they are freed for the next ones. The system fills every new page with
 // zeros when it is first touched, which takes longer than most kernels need for the whole array (66 MB: 11 ms
-// new, 3.4 ms kept). What is kept is the system's to take when it runs short (MADV_FREE), at no cost to anyone.
+// new, 3.4 ms kept). The pages that are kept are the system's to take when it runs short (MADV_FREE).
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -16,14 +16,15 @@ namespace pystn {
 
 #ifdef MADV_FREE
 
-// Smaller arrays are kept by malloc, which learns to (glibc: up to 32 MB).
+// The memory of smaller arrays is kept by malloc (glibc's learns to, up to that).
 constexpr std::size_t cached_from = std::size_t(32) << 20;
+constexpr std::size_t kept_at_first = std::size_t(256) << 20;
 
 inline char* new_pages(std::size_t length) {
   void* base = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (base == MAP_FAILED) return nullptr;
 #ifdef MADV_HUGEPAGE
-  madvise(base, length, MADV_HUGEPAGE);  // as NumPy does
+  madvise(base, length, MADV_HUGEPAGE);
 #endif
   return static_cast<char*>(base);
 }
@@ -35,7 +36,7 @@ inline bool offer_pages(char* base, std::size_t length) { return madvise(base, l
 
 #else  // all memory is NumPy's
 
-constexpr std::size_t cached_from = SIZE_MAX;
+constexpr std::size_t cached_from = SIZE_MAX, kept_at_first = 0;
 inline char* new_pages(std::size_t) { return nullptr; }
 inline void free_pages(char*, std::size_t) {}
 inline bool offer_pages(char*, std::size_t) { return false; }
@@ -59,12 +60,11 @@ class MemoryCache {
   void release(void* data) {
     if (!data) return;
     const Block block = block_of(data);
+    const bool offered = offer_pages(block.base, block.length);
+    Dropped dropped;
     const std::lock_guard<std::mutex> guard(mutex_);
-    if (block.length > limit_ || !offer_pages(block.base, block.length)) {
-      free_pages(block.base, block.length);
-      return;
-    }
-    while (count_ == most || kept_ + block.length > limit_) drop(0);
+    if (!offered || block.length > limit_) return dropped.add(block);
+    while (count_ == most || kept_ + block.length > limit_) dropped.add(remove(0));
     blocks_[count_++] = block;
     kept_ += block.length;
   }
@@ -83,19 +83,31 @@ class MemoryCache {
   }
 
   void set_limit(std::size_t bytes) {
+    Dropped dropped;
     const std::lock_guard<std::mutex> guard(mutex_);
     limit_ = bytes;
-    while (kept_ > limit_) drop(0);
+    while (kept_ > limit_) dropped.add(remove(0));
   }
 
  private:
+  static constexpr std::size_t start = 64;  // of an array in its block, behind the length
+  static constexpr std::size_t huge_page = std::size_t(2) << 20;
+  static constexpr int most = 16;
+
   struct Block {
     char* base;
     std::size_t length;
   };
-  static constexpr std::size_t start = 64;  // of an array in its block, behind the length
-  static constexpr std::size_t huge_page = std::size_t(2) << 20;
-  static constexpr int most = 16;
+  // Blocks whose pages are given back at the end, which takes a while: when others can have the lock.
+  struct Dropped {
+    Block blocks[most + 1];
+    int count = 0;
+
+    void add(const Block& block) { blocks[count++] = block; }
+    ~Dropped() {
+      for (int i = 0; i < count; ++i) free_pages(blocks[i].base, blocks[i].length);
+    }
+  };
 
   static Block block_of(void* data) {
     Block block{static_cast<char*>(data) - start, 0};
@@ -123,22 +135,17 @@ class MemoryCache {
     return block;
   }
 
-  void drop(int i) {
-    const Block block = remove(i);
-    free_pages(block.base, block.length);
-  }
-
   bool drop_all() {
+    Dropped dropped;
     const std::lock_guard<std::mutex> guard(mutex_);
-    const bool any = count_ > 0;
-    while (count_) drop(0);
-    return any;
+    while (count_) dropped.add(remove(0));
+    return dropped.count > 0;
   }
 
   std::mutex mutex_;
   Block blocks_[most] = {};  // the one that was freed first is the first
   int count_ = 0;
-  std::size_t kept_ = 0, limit_ = std::size_t(256) << 20;
+  std::size_t kept_ = 0, limit_ = kept_at_first;
 };
 
 // Never destroyed: arrays may outlive everything else of the process.

@@ -42,6 +42,16 @@ cdef bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     return from_a + cnp.PyArray_NBYTES(a) <= from_b or from_b + cnp.PyArray_NBYTES(b) <= from_a
 
 
+cdef bint is_size(object given, tuple size) except -1:
+    """Of what may be anything: another error than that of the checks would be of no use."""
+    if type(given) is not tuple or len(<tuple> given) != len(size):
+        return False
+    for length, known in zip(<tuple> given, size):
+        if type(length) is not int and not isinstance(length, np.integer) or length != known:
+            return False
+    return True
+
+
 cdef object fresh(const Kind* kind):
     return new_array(kind.ndim, <cnp.npy_intp*> kind.shape, kind.type)
 
@@ -117,7 +127,7 @@ cdef class Repeat:
             return False
         if self.work >= PARALLEL_FROM and get_num_threads() != self.threads:
             return False
-        return size is None and self.size is None or type(size) is tuple and self.size == size
+        return size is None if self.size is None else is_size(size, self.size)
 
     cdef bint may_fill(self, out, input, source) except -1:
         if not is_of(&self.samples, out) or not cnp.PyArray_ISWRITEABLE(out):

@@ -46,7 +46,7 @@ def test_bits_of_the_general_way(rng, kernel, padding_mode, dtype):
     kinds = (1, 1), (2, -1), (3, -1), (3, 1), (4, -1), (9, -1)
     for k, size in enumerate(((19, 23), (7, 5), (1, 9), (140,), (3, 5, 8), (9, 10, 11))):
         mode = KERNELS[kernel][: len(size)] if kernel == "mixed" else KERNELS[kernel]
-        for channels, axis in kinds if k == 0 else kinds[k % 2 :: 2]:
+        for channels, axis in kinds if k in (0, 3) else kinds[k % 2 :: 2]:
             image = rng.standard_normal((2, channels, *size)).astype(dtype)
             grid = positions(rng, size, 70, dtype)
             cotangent = rng.standard_normal((2, channels, 3, 70)).astype(dtype)

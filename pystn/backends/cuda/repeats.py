@@ -83,6 +83,12 @@ def passes_of(calls: Sequence[Call], arrays: Mapping[str, DeviceArray | None]) -
     return passes if passes and len(passes) == len(calls) and all(one.is_of(arrays) for one in passes) else None
 
 
+def is_size(given: Any, size: tuple[int, ...]) -> bool:
+    """Of what may be anything: another error than that of the checks would be of no use."""
+    integers = type(given) is tuple and all(type(n) is int or isinstance(n, np.integer) for n in given)
+    return integers and given == size
+
+
 class Remembered:
     """A call of the sampler: its kernels, and the kinds of what it read. `source` is the grid, or the matrices for
     samples of a `size`."""
@@ -99,7 +105,7 @@ class Remembered:
         return (
             self.input.has(input)
             and self.source.has(source)
-            and ((size is None and self.size is None) or (type(size) is tuple and size == self.size))
+            and (size is None if self.size is None else is_size(size, self.size))
             and cupy.cuda.runtime.getDevice() == self.input.device
         )
 
