@@ -43,7 +43,8 @@ cdef bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
 
 
 cdef bint is_size(object given, tuple size) except -1:
-    """Of what may be anything: another error than that of the checks would be of no use."""
+    """Whether it is a tuple of these integers. It may be of anything: to compare others can raise, and the checks
+    that come next say it better."""
     if type(given) is not tuple or len(<tuple> given) != len(size):
         return False
     for length, known in zip(<tuple> given, size):

@@ -84,7 +84,8 @@ def passes_of(calls: Sequence[Call], arrays: Mapping[str, DeviceArray | None]) -
 
 
 def is_size(given: Any, size: tuple[int, ...]) -> bool:
-    """Of what may be anything: another error than that of the checks would be of no use."""
+    """Whether it is a tuple of these integers. It may be of anything: to compare others can raise, and the checks
+    that come next say it better."""
     integers = type(given) is tuple and all(type(n) is int or isinstance(n, np.integer) for n in given)
     return integers and given == size
 
