@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Inline functions of one name are merged by the linker: what a level compiles must carry the level's
-# namespace, or AVX-512 code could run where there is none. Looks at the objects of all levels but the lowest.
+# namespace, or AVX-512 code could run where there is none. Looks at the two highest levels: the lower ones
+# are of the same sources.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=$(mktemp -d)
@@ -18,4 +19,4 @@ check() {
 [ "$(uname -m)" = x86_64 ] || exit 0
 export -f check
 export build
-printf '%s\n' v4 v3 v2 | xargs -P "$(nproc)" -I{} bash -euo pipefail -c 'check {}'
+printf '%s\n' v4 v3 | xargs -P "$(nproc)" -I{} bash -euo pipefail -c 'check {}'
