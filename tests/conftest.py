@@ -5,11 +5,12 @@ import itertools
 import os
 import shutil
 from contextlib import contextmanager
-from importlib.util import find_spec
 from zlib import crc32
 
+import cuda_host
 import numpy as np
 import pytest
+from cuda_host import has_device
 
 # Helpers whose assertions show both sides where they fail, as those of test modules do.
 pytest.register_assert_rewrite("torch_cases", "warps")
@@ -96,22 +97,11 @@ def skipped_if_torch_has_none():
         pytest.skip(f"PyTorch has no such derivative: {error}")
 
 
-def has_device():
-    if find_spec("cupy") is None:
-        return False
-    import cupy
-
-    # Test modules import this one once more, and then the stand-in may be there.
-    return cupy.cuda.is_available() and "stand-in" not in cupy.__version__
-
-
 # Where there is a device the kernels run on it, and on the host where not: CuPy or, before anybody asks for it, its
 # stand-in.
 if has_device():
     BACKENDS = [Cpu, pytest.param(Cuda, marks=pytest.mark.gpu)]
 elif shutil.which("g++"):
-    import cuda_host
-
     cuda_host.install()
     BACKENDS = [Cpu, CudaHost]
 else:
@@ -130,7 +120,7 @@ def cuda(request):
 
 
 # On the host, where each kernel has to be compiled and runs thread by thread, one case in so many of every test is
-# enough for every day; PYSTN_CUDA_HOST_EVERY=1 runs them all.
+# enough for every day; PYSTN_CUDA_HOST_EVERY=1 runs them all. Tests of that backend alone are run in any case.
 EVERY = int(os.environ.get("PYSTN_CUDA_HOST_EVERY", "8"))
 
 
@@ -140,7 +130,8 @@ def pytest_collection_modifyitems(config, items):
         parameters = getattr(item, "callspec", None)
         test = (item.path, getattr(item, "originalname", None))
         on_host = parameters is not None and getattr(parameters.params.get("backend"), "name", None) == CudaHost.name
-        chosen = not on_host or test not in seen or crc32(item.nodeid.encode()) % EVERY == 0
+        alone = item.path.name.startswith("test_cuda_")
+        chosen = not on_host or alone or test not in seen or crc32(item.nodeid.encode()) % EVERY == 0
         seen.update([test] if on_host else [])
         (kept if chosen else left).append(item)
     items[:] = kept

@@ -408,3 +408,34 @@ def test_install():
     assert imported is cupy is cuda_host.install()
     assert cuda_host.installed()
     assert type(cupy.zeros(1)).__module__ == "cupy"
+
+
+DEVICE = """
+__version__ = "14.0"
+
+class ndarray:
+    pass
+
+class cuda:
+    is_available = staticmethod(lambda: True)
+"""
+
+
+@pytest.mark.parametrize("name", ["cells", "dispatch", "grids", "waiting", "host"])
+def test_there_is_no_stand_in_beside_a_device(tmp_path, name):
+    """Files whose tests are of the stand-in, in a session that finds a device: its cupy is what it was at the end."""
+    (tmp_path / "cupy.py").write_text(DEVICE)
+    file = Path(__file__).with_name(f"test_cuda_{name}.py")
+    arguments = ["-m", "not gpu", "-p", "no:cacheprovider", "-k", "install" if name == "host" else "", str(file)]
+    text = f"""
+        import sys
+        sys.path[:0] = {[str(tmp_path), *sys.path]!r}
+        import cupy, pytest
+        status = pytest.main({arguments!r})
+        assert sys.modules["cupy"] is cupy
+        sys.exit(status)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(text)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=file.parent.parent)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "there is a device: the kernels run on it" in run.stdout

@@ -58,7 +58,21 @@ def backend_of_kinds(required: dict[str, Any], optional: dict[str, Any]) -> Oper
                 f"pass cupy.asarray({name})"
             )
         check_kind(name, array)
-    return loaded("cuda" if on_device else "cpu")
+    if not on_device:
+        return loaded("cpu")
+    check_devices({name: arrays[name] for name in on_device}, cast(Any, cupy).cuda.runtime.getDevice())
+    return loaded("cuda")
+
+
+def check_devices(arrays: dict[str, Any], current: int) -> None:
+    """Raise unless all are on the current device: kernels that run there may not reach others' memory."""
+    for name, array in arrays.items():
+        index = array.data.device_id
+        if index != current:
+            raise ValueError(
+                f"{name} is on device {index}: expected all arrays to be on the current device, which is {current}; "
+                f"call under `with cupy.cuda.Device({index})`"
+            )
 
 
 def check_kind(name: str, array: Any) -> None:

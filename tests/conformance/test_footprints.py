@@ -570,6 +570,15 @@ def test_sums_that_do_not_depend_on_their_order(backend, rng, kind):
     close(exact.sample_vjp2(*gg, g, g_mask, *primals)[2], plain.sample_vjp2(*gg, g, g_mask, *primals)[2], 1e-12)
 
 
+@pytest.mark.parametrize("cut", [np.s_[:, :-1], np.s_[..., :0]], ids=["shorter", "empty"])
+def test_footprints_are_those_of_the_grid(backend, rng, cut):
+    footprint = rng.random((1, 3, 4, 2))[cut]
+    arrays = {"input": rng.random((1, 2, 5, 6)), "grid": rng.random((1, 3, 4, 2)), "footprint": footprint}
+    given = {name: backend.array(array) for name, array in arrays.items()}
+    with pytest.raises(ValueError, match="no kernel for grid and footprint"):
+        backend_of(given).footprint_sample(*given.values(), options_of()[0], False, None)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("padding_mode", ["border", "wrap"])
 def test_threads_do_not_change_a_bit(rng, kind, padding_mode):

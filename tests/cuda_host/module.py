@@ -5,11 +5,13 @@ import fcntl
 import functools
 import hashlib
 import os
+import pkgutil
 import shutil
 import subprocess
 import tempfile
 import time
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,10 @@ class HostModule:
 
     def __init__(self, *, code, options=(), name_expressions):
         self.code, self.options, self.names = code, tuple(options), tuple(name_expressions)
+        # That is the package's program, and no test's.
+        if code.endswith("using namespace pystn::PYSTN_LEVEL;\n"):
+            unknown = set(self.names) - {name for names in kernels().values() for name in names}
+            assert not unknown, f"no names() has {unknown}: NVRTC compiles them in no test"
 
     def get_function(self, name):
         return HostKernel(name, getattr(self.library, f"launch_{self.names.index(name)}"))
@@ -84,6 +90,15 @@ class HostKernel:
         if message:
             raise RuntimeError(f"{self.name}: {message.decode()}")
         memory.check(self.name)
+
+
+@functools.cache
+def kernels():
+    """The name expressions of all kernels that the modules of the CUDA backend can ask for, by module."""
+    package = import_module("pystn.backends.cuda")
+    names = [found.name for found in pkgutil.iter_modules(package.__path__)]
+    modules = {name: import_module(f"{package.__name__}.{name}") for name in names}
+    return {name: sorted(module.names()) for name, module in modules.items() if hasattr(module, "names")}
 
 
 def extents(sizes):

@@ -3,14 +3,17 @@
 import sys
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from time import perf_counter
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pytest
 
 from .arrays import Device, called, ndarray, opened, operand, owned, synchronise
 from .module import HostModule
 
-__all__ = ["install", "installed"]
+__all__ = ["has_device", "install", "installed", "stand_in"]
 
 # Names of numpy that cupy 14 has not, as far as array code may think of them.
 ABSENT = {
@@ -185,6 +188,16 @@ class Stream:
 Stream.null = Stream()
 
 
+class Event:
+    """A moment by the clock of the host."""
+
+    def record(self, stream=None):
+        self.seconds = perf_counter()
+
+    def synchronize(self):
+        synchronise("Event.synchronize")
+
+
 class Generator:
     """Random numbers, as far as they are drawn; not those of CuPy."""
 
@@ -193,6 +206,11 @@ class Generator:
 
     def standard_normal(self, size=None, dtype=float):
         return owned(self._host.standard_normal(size, dtype))
+
+
+def properties(device):
+    """Of those that CuPy tells what pystn asks for."""
+    return {"name": b"the host", "major": 9, "minor": 0, "totalGlobalMem": 8 << 30}
 
 
 def stand_in():
@@ -210,24 +228,43 @@ def stand_in():
     module.random = SimpleNamespace(default_rng=Generator)
     module.RawModule = HostModule
     module.get_array_module = lambda *args: module if any(isinstance(value, ndarray) for value in args) else np
+    module.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=lambda: None)
     module.cuda = SimpleNamespace(
         Device=Device,
+        Event=Event,
         Stream=Stream,
         get_current_stream=lambda: Stream.null,
+        get_elapsed_time=lambda start, end: 1e3 * (end.seconds - start.seconds),
         is_available=lambda: True,
         runtime=SimpleNamespace(
             getDevice=lambda: Device().id,
             getDeviceCount=lambda: 1,
-            driverGetVersion=lambda: 0,
-            runtimeGetVersion=lambda: 0,
+            getDeviceProperties=properties,
+            driverGetVersion=lambda: 13020,
+            runtimeGetVersion=lambda: 13000,
         ),
+        nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
     )
     return module
 
 
+def has_device():
+    """Whether CuPy finds a device: the kernels run there, and the stand-in is not for that process."""
+    if installed() or find_spec("cupy") is None:
+        return False
+    import cupy
+
+    return cupy.cuda.is_available()
+
+
 def install():
-    """The stand-in, as cupy from now on."""
+    """The stand-in, as cupy from now on.
+
+    Tests that ask for it are skipped where there is a device: to those after them CuPy's arrays would be none.
+    """
     if not installed():
+        if has_device():
+            pytest.skip("there is a device: the kernels run on it", allow_module_level=True)
         sys.modules["cupy"] = stand_in()
     return sys.modules["cupy"]
 

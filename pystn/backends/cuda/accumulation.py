@@ -13,8 +13,8 @@ from math import prod
 import cupy
 import numpy as np
 
-from pystn.backends.cuda.arrays import DeviceArray, argument, element_of, extent_of, parts_of, stride_of
-from pystn.backends.cuda.jobs import INT_MAX, MAX_NDIM, Call, merged
+from pystn.backends.cuda.arrays import DeviceArray, argument, element_of, extent_of, integer_for, parts_of, stride_of
+from pystn.backends.cuda.jobs import MAX_NDIM, Call, merged
 from pystn.backends.cuda.source import launch
 
 __all__ = ["add_up", "names"]
@@ -79,5 +79,4 @@ def store(cells: DeviceArray, image: DeviceArray) -> None:
     job.rank, job.type = len(shape), element_of(image.dtype)
     for a, length in enumerate(shape):
         job.shape[a], job.stride[a] = length, axes["image"][a]
-    small = max(extent_of(image), job.count) <= INT_MAX
-    launch(f"store_sums<{'int' if small else 'long long'}>", job.count, argument(job))
+    launch(f"store_sums<{integer_for(extent_of(image), job.count)}>", job.count, argument(job))

@@ -8,13 +8,14 @@ from typing import Any
 import cupy
 import numpy as np
 
-__all__ = ["DeviceArray", "argument", "element_of", "extent_of", "parts_of", "readable", "stride_of"]
+__all__ = ["DeviceArray", "argument", "element_of", "extent_of", "integer_for", "parts_of", "readable", "stride_of"]
 
 DeviceArray = Any  # a cupy.ndarray, of which type checkers know nothing
 
 # The codes of `Type` in src/core/elements.hpp; a complex number is two of its parts.
 ELEMENTS = {"f": 0, "F": 0, "d": 1, "D": 1, "e": 2, "B": 4, "h": 5, "H": 6}
 BFLOAT16 = 3  # the one type that is not NumPy's
+INT_MAX = 2**31 - 2**16  # what is computed from indices may go somewhat beyond them
 
 
 def element_of(dtype: np.dtype[Any]) -> int:
@@ -33,6 +34,11 @@ def stride_of(array: DeviceArray, axis: int, parts: int = 1) -> int:
 def extent_of(array: DeviceArray) -> int:
     """From the first element to the furthest, in parts of elements."""
     return sum(abs(stride_of(array, axis, 2)) * (length - 1) for axis, length in enumerate(array.shape))
+
+
+def integer_for(*counts: int) -> str:
+    """The type that indices up to `counts` are computed in."""
+    return "int" if max(counts) <= INT_MAX else "long long"
 
 
 def readable(array: DeviceArray) -> DeviceArray:

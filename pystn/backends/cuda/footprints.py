@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from pystn.backends.cuda.accumulation import add_up
-from pystn.backends.cuda.arrays import DeviceArray, argument, stride_of
-from pystn.backends.cuda.jobs import INT_MAX, MAX_RANK, Call, SampleJob
+from pystn.backends.cuda.arrays import DeviceArray, argument, integer_for, stride_of
+from pystn.backends.cuda.jobs import MAX_RANK, Call, SampleJob
 from pystn.options import SamplingOptions
 
 __all__ = [
@@ -106,8 +106,7 @@ class FootprintCall(Call):
     def name(self, direction: str, order: int) -> str:
         real, taps = "float" if self.single else "double", "Ellipses" if self.covariances else "Scales"
         turns = self.job.batch * self.job.pixels * max(1, self.job.layers)
-        index = "int" if max(self.extent, turns) <= INT_MAX else "long long"
-        return f"footprint_{direction}<{real}, {index}, {taps}>"
+        return f"footprint_{direction}<{real}, {integer_for(self.extent, turns)}, {taps}>"
 
     def run_gradients(self, direction: str) -> None:
         """Those to grid and footprint."""

@@ -7,7 +7,7 @@ from itertools import product
 import cupy
 import numpy as np
 
-from pystn.backends.cuda.arrays import DeviceArray, readable, stride_of
+from pystn.backends.cuda.arrays import DeviceArray, integer_for, readable, stride_of
 from pystn.backends.cuda.source import launch
 
 __all__ = [
@@ -87,11 +87,6 @@ def names() -> list[str]:
     return lattices + projective + linear
 
 
-def integer_for(*counts: int) -> str:
-    """The type that indices up to `counts`, and somewhat beyond them, are computed in."""
-    return "int" if max(counts) < 2**30 else "long long"
-
-
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -117,7 +112,7 @@ class LatticeCall:
         tile_rows, tile_columns = pixels // lanes * down, lanes * along
         self.tiles = ceil_div(together, tile_rows) * ceil_div(columns, tile_columns)
         self.block = pixels * self.ndim
-        self.integer = integer_for(count * rows * columns * self.ndim)
+        self.integer = integer_for(2 * count * rows * columns * self.ndim)  # tiles go beyond the grid
         self.real = C_TYPES[grid.dtype]
         self.job = job = np.zeros(1, LATTICE_JOB)
         strides = [stride_of(grid, axis) for axis in range(grid.ndim)]
@@ -219,7 +214,7 @@ class LinearCall:
         self.per_basis = self.count // self.bases
         self.together = max(n for n in TOGETHER if n <= self.per_basis)
         self.groups = self.bases * ceil_div(self.per_basis, self.together)
-        self.integer = integer_for(grid.size, self.count * self.rows * self.functions, basis.size)
+        self.integer = integer_for(2 * max(grid.size, self.count * self.rows * self.functions, basis.size))
         self.real = C_TYPES[grid.dtype]
         # Which live as long as the call.
         self.arrays = [readable(array) for array in (basis, grid, *([] if theta is None else [theta]))]

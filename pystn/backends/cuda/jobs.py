@@ -15,7 +15,16 @@ from weakref import WeakKeyDictionary
 import cupy
 import numpy as np
 
-from pystn.backends.cuda.arrays import DeviceArray, argument, element_of, extent_of, parts_of, readable, stride_of
+from pystn.backends.cuda.arrays import (
+    DeviceArray,
+    argument,
+    element_of,
+    extent_of,
+    integer_for,
+    parts_of,
+    readable,
+    stride_of,
+)
 from pystn.backends.cuda.source import Launch, launch
 from pystn.coordinates import Coordinates, MatrixCoordinates
 from pystn.interpolation import Interpolation
@@ -26,7 +35,6 @@ __all__ = [
     "BLOCK",
     "CONSTANT",
     "GATHERED_TAPS",
-    "INT_MAX",
     "MAX_NDIM",
     "PLAIN_KERNELS",
     "ROOMS",
@@ -43,7 +51,6 @@ BLOCK = 256  # threads of a block; block_threads in sampling.cuh
 ROOMS = (1, 2, 4, 8, 64)  # taps on an axis that kernels are made for: nearest, linear, cubic, any of so many
 ENOUGH_THREADS = 1 << 18  # from so many on a thread takes all channels of its sample
 NEAREST, LINEAR, CUBIC = 0, 1, 2  # of Mode in src/core/interpolation.hpp
-INT_MAX = 2**31 - 2**16  # what is computed from indices may go somewhat beyond them
 # Kernels whose warps take tiles, of a PlainJob alone; those that are compiled for one too.
 TILE_KERNELS = ("vjp_input_tiles", "vjp_tiles", "vjp_matrix_tiles")
 PLAIN_KERNELS = (
@@ -245,12 +252,6 @@ class Call:
 
     def hold(self, array: DeviceArray) -> DeviceArray:
         """Keep an array until the kernels that read it are under way; note how far it reaches."""
-        current = cupy.cuda.Device().id
-        if array.device.id != current:
-            raise ValueError(
-                f"an array of shape {array.shape} is on device {array.device.id}: expected all arrays to be on "
-                f"the current device, which is {current}; call under `with cupy.cuda.Device({array.device.id})`"
-            )
         array = readable(array)
         self.held.append(array)
         self.extent = max(self.extent, extent_of(array))
@@ -416,6 +417,7 @@ class Call:
         job = self.job
         self.set_shape()
         job.row = self.shape[-1] if self.shape else 1
+        job.layers = self.shares(job.batch * job.pixels) if order == 0 else 1  # which the type of indices depends on
         adjacent = self.channels_last and job.channels >= MANY_CHANNELS
         many = order == 0 or job.channels <= CHANNELS_EACH or job.grid_batch * job.pixels >= TILED
         flat = self.ndim > 1 and 0 < TILE_HEIGHT * job.row <= job.pixels
@@ -427,7 +429,6 @@ class Call:
         rows = job.pixels // job.row
         tiles = -(-job.row // (32 // TILE_HEIGHT)) * -(-rows // TILE_HEIGHT)
         images = job.batch if order == 0 else job.grid_batch
-        job.layers = self.shares(images * job.pixels) if order == 0 else 1
         self.launched = launch(self.name(direction, order), 32 * images * tiles, self.argument(), BLOCK, job.layers)
 
     def run_groups(self, partial: DeviceArray) -> None:
@@ -473,7 +474,7 @@ class Call:
         real = "float" if self.single else "double"
         sizes = prod(self.job.size[: self.ndim])
         turns = self.job.batch * max(self.job.pixels, sizes) * max(1, self.job.layers)
-        index = "int" if max(self.extent, turns, *self.job.size) <= INT_MAX else "long long"
+        index = integer_for(self.extent, turns, *self.job.size)
         elements = self.elements | ({self.sums} if self.sums is not None and not plain else set())
         pixels = ELEMENT_TYPES.get(min(elements)) if len(elements) == 1 else None
         known = plain or pixels == "float" or (pixels == "double" and not self.single)

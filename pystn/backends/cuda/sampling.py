@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from pystn.backends.cuda import accumulation
 from pystn.backends.cuda.accumulation import add_up
 from pystn.backends.cuda.arrays import DeviceArray
 from pystn.backends.cuda.jobs import (
@@ -69,7 +68,6 @@ OF_MATRICES = {"vjp_matrix", "gather_input", "vjp_matrix_tiles"}
 
 def names() -> Iterator[str]:
     """Every name expression of a kernel that may be asked for."""
-    yield from accumulation.names()
     yield from ("sum_chunks<float>", "sum_chunks<double>")
     types = [("float", "float"), ("float", "double"), ("double", "double"), ("Any", "float"), ("Any", "double")]
     for direction, (pixels, real), index, ndim, room in product(ORDERS, types, ("int", "long long"), (1, 2, 3), ROOMS):
