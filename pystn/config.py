@@ -35,8 +35,9 @@ def cuda() -> Iterator[str]:
             cupy.cuda.nvrtc.getVersion(),
         )
         versions = f"driver {driver}, runtime {toolkit}, NVRTC {'.'.join(map(str, compiler))}"
-        yield f"CuPy {cupy.__version__}, {versions}, {runtime.getDeviceCount()} devices"
-        for index in range(runtime.getDeviceCount()):
+        count = runtime.getDeviceCount()
+        yield f"CuPy {cupy.__version__}, {versions}, {count} device{'s' if count != 1 else ''}"
+        for index in range(count):
             device = runtime.getDeviceProperties(index)
             memory = device["totalGlobalMem"] / 2**30
             yield f"{device['name'].decode()}, {device['major']}.{device['minor']}, {memory:.0f} GiB"
