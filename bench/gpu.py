@@ -2,19 +2,23 @@
 
 The floor of a case is the time that a copy takes to move its least traffic: what has to be read and written once if
 caches were perfect and nothing else took time. Small cases stay in the second cache between calls and may be faster.
+
+Gradients have a row more, of ``deterministic=True`` beside the same of PyTorch, which has no such sums of its own.
+PyTorch has images of halves sampled at coordinates of halves alone. Of sides up to `FINE` pixels these are what it is
+given, and results are compared as far as they can agree; larger images it has in float32, as autocast makes them.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
 
-from bench.agreement import compare
+from bench.agreement import compare, rms
 from bench.arrays import Array, Arrays
 from bench.cases import (
     AFFINE,
@@ -47,10 +51,11 @@ TABLE = (
     Block("other modes", BOTH, (RGB, FEATURES), TURNED, kernels=(("nearest", "zeros"), CUBIC)),
     Block("channels last", BOTH, (FEATURES,), EVERY, channels="last", quick=True),
     Block("volumes", BOTH, (VOLUME, VOLUMES), SMOOTH),
-    Block("float16", BOTH, (RGB, FEATURES, ULTRA_HD), TURNED, peers=(), dtypes=("float16",)),
+    Block("float16", BOTH, (RGB, FEATURES, ULTRA_HD), TURNED, dtypes=("float16",)),
     Block("float64", BOTH, (RGB, FEATURES), TURNED, dtypes=("float64",)),
 )
 COPIED = 1 << 28  # bytes, more than any cache has
+FINE = 512  # pixels of a side, of which coordinates of halves tell eighths apart
 
 
 def select(quick: bool, substring: str) -> list[Case]:
@@ -116,8 +121,41 @@ class TorchCuda(Torch):
             raise ImportError("this PyTorch finds no device")
         self.lib = Moving(self.lib)
 
+    def prepare(self, case: Case, arrays: Any) -> Call:
+        if in_halves(case):  # as of float32, for which nothing is cast, but all arrays are of halves
+            return super().prepare(replace(case, dtype="float32"), OnDevice(arrays, halves))
+        return super().prepare(case, arrays)
+
     def results(self, case: Case, result: Any) -> list[Array]:
         return [self.result(case, tensor.detach().cpu().numpy()) for tensor in Peer.results(self, case, result)]
+
+
+def in_halves(case: Case) -> bool:
+    """Whether PyTorch has coordinates of halves too."""
+    return case.dtype == "float16" and max(case.spatial) <= FINE
+
+
+def halves(array: Array) -> Array:
+    return array.astype(np.float16)
+
+
+def disagreement(case: Case, library: Peer, ours: Sequence[Array], theirs: Sequence[Array]) -> str | None:
+    """What is wrong with the results of a library, if they are not ours.
+
+    A coordinate of halves rounds by up to eps W / 8 pixels, some times over until it is one of pixels. In as large a
+    share of the samples slopes of white noise are those of another cell. The difference has the root of that as its
+    root mean square; with eps W for each axis there is room for what is rounded after that.
+    """
+    if library.name != Torch.name or not in_halves(case):
+        return compare(case, ours, theirs).problem
+    if [array.shape for array in ours] != [array.shape for array in theirs]:
+        return f"shapes {[array.shape for array in ours]} and {[array.shape for array in theirs]}"
+    bound = sqrt(case.ndim * float(np.finfo(np.float16).eps) * max(case.spatial))
+    for one, other in zip(ours, theirs, strict=True):
+        difference = rms(one.astype(np.float64) - other) / (rms(one.astype(np.float64)) or 1.0)
+        if not difference <= bound:  # so for NaN
+            return f"they disagree: {difference:.1e} > {bound:.1e}"
+    return None
 
 
 @dataclass(frozen=True)
@@ -196,7 +234,7 @@ def measure(
             continue
         if ours is None:
             ours = results
-        elif problem := compare(case, ours, results).problem:
+        elif problem := disagreement(case, library, ours, results):
             problems.append(f"{library.name}: {problem}")
             continue
         calls[library.name] = call
@@ -208,23 +246,25 @@ def microseconds(timing: Timing | None) -> str:
     return f"{1e6 * timing.median:>9.1f} ±{100 * timing.spread:<3.0f}" if timing else f"{'-':>14}"
 
 
+def line(label: str, ours: Timing | None, floor: float, theirs: Timing | None) -> str:
+    fraction = f"{floor / ours.median:>8.2f}" if ours else f"{'-':>8}"
+    ratio = f"{theirs.median / ours.median:>6.2f}" if ours and theirs else f"{'-':>6}"
+    return f"{label}  {microseconds(ours)}  {1e6 * floor:>9.1f}  {fraction}  {microseconds(theirs)}  {ratio}"
+
+
 def table(rows: Iterable[Row], width: int = 0) -> Iterator[str]:
     """Lines, each as soon as its row has been measured; labels are padded to a width."""
-    heads = ("pystn us ±%", "floor us", "fraction", "determin. us ±%", "torch us ±%", "ratio")
-    yield f"{'':<{width}}  {heads[0]:>14}  {heads[1]:>9}  {heads[2]:>8}  {heads[3]:>15}  {heads[4]:>14}  {heads[5]:>6}"
+    heads = ("pystn us ±%", "floor us", "fraction", "torch us ±%", "ratio")
+    yield f"{'':<{width}}  {heads[0]:>14}  {heads[1]:>9}  {heads[2]:>8}  {heads[3]:>14}  {heads[4]:>6}"
     section = None
     for row in rows:
         if row.case.section != section:
             section = row.case.section
             yield f"-- {section}"
-        ours, theirs = row.timings.get(Pystn.name), row.timings.get(Torch.name)
-        fraction = f"{row.floor / ours.median:>8.2f}" if ours else f"{'-':>8}"
-        ratio = f"{theirs.median / ours.median:>6.2f}" if ours and theirs else f"{'-':>6}"
-        fixed = microseconds(row.timings.get(Deterministic.name))
-        yield (
-            f"{row.case.label:<{width}}  {microseconds(ours)}  {1e6 * row.floor:>9.1f}  {fraction}  {fixed:>15}"
-            f"  {microseconds(theirs)}  {ratio}"
-        )
+        theirs, fixed = row.timings.get(Torch.name), row.timings.get(Deterministic.name)
+        yield line(f"{row.case.label:<{width}}", row.timings.get(Pystn.name), row.floor, theirs)
+        if fixed:
+            yield line(f"{'  deterministic':<{width}}", fixed, row.floor, theirs)
         yield from (f"    {problem}" for problem in row.problems)
 
 
