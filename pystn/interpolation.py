@@ -1,6 +1,7 @@
 """Interpolation kernels as objects: what the option ``mode`` names.
 
-Each is a small frozen value; its weights and their derivatives are in ``src/core/interpolation.hpp``.
+Each is a small frozen value, hashable, with parameters that are numbers on the host even where images are on a GPU: an
+array there raises a TypeError. Its weights and their derivatives are in ``src/core/interpolation.hpp``.
 A position p reads S pixels: for even S those around the cell floor(p), for odd S those around the
 nearest pixel. Below, d is the distance p - i to pixel i.
 """
@@ -32,18 +33,28 @@ class Plan(NamedTuple):
     parameters: int = 0  # how many are differentiable
 
 
-def check_host(name: str, value: Any) -> None:
-    """Raise for an array on a device where numbers of the host are wanted."""
+def check_host(name: str, value: Any, convert: str = "cupy.asnumpy") -> None:
+    """Raise for an array on a device where numbers of the host are wanted; `convert` makes one of a single element."""
     if hasattr(value, "__cuda_array_interface__"):
-        kind = type(value)
+        kind, shape, argument = type(value), tuple(value.shape), name.rpartition(" ")[2]
         raise TypeError(
-            f"{name} must be on the host, got {kind.__module__}.{kind.__qualname__}: pass cupy.asnumpy({name})"
+            f"{name} must be on the host: got a {kind.__module__}.{kind.__qualname__} of shape {shape}; "
+            f"pass {'cupy.asnumpy' if shape else convert}({argument}), which waits for the device"
         )
+
+
+def check_host_numbers(name: str, values: Any) -> None:
+    """The same for an array or nested sequences, entries of which may be on a device."""
+    check_host(name, values)
+    if isinstance(values, (list, tuple)):
+        for place, value in enumerate(values):
+            check_host_numbers(f"{name}[{place}]", value)
 
 
 def number(name: str, value: Any) -> float:
     """A finite real number."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        check_host(name, value, "float")
         raise TypeError(f"{name} must be a real number, got {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value!r}")
@@ -53,6 +64,7 @@ def number(name: str, value: Any) -> float:
 def count(name: str, value: Any, least: int) -> int:
     """An integer of `least` or more."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        check_host(name, value, "int")
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be {least} or more: got {value}")
@@ -75,10 +87,11 @@ class Interpolation(ABC):
         return None
 
     def with_parameters(self, values: Any) -> Interpolation:
-        """The same kernel with other parameters, an array of `parameter_shape`."""
+        """The same kernel with other parameters, numbers on the host in the shape of `parameter_shape`."""
         expected = self.parameter_shape
         if expected is None:
             raise ValueError(f"{self} has no parameters that could be given: got {values!r}")
+        check_host_numbers("values", values)
         values = np.asarray(values)
         if values.shape != expected:
             raise ValueError(f"the parameters of {self} have shape {expected}: got {values.shape}")
@@ -135,7 +148,7 @@ class Cubic(Interpolation):
     Parameters
     ----------
     a : float, default -0.75
-        Differentiable. -0.75 is PyTorch's and OpenCV's, -0.5 Pillow's and scikit-image's (of a
+        A number on the host. Differentiable. -0.75 is PyTorch's and OpenCV's, -0.5 Pillow's and scikit-image's (of a
         homography); -0.5 alone reproduces quadratics.
     """
 
@@ -209,7 +222,7 @@ class Gaussian(Interpolation):
     Parameters
     ----------
     sigma : float
-        Standard deviation in pixels, positive. Differentiable, the window held fixed.
+        Standard deviation in pixels, positive, a number on the host. Differentiable, the window held fixed.
     truncate : float, default 4
         The window is ceil(truncate sigma) pixels to either side, at least 1 and at most 32.
     """
@@ -250,7 +263,8 @@ class Tabulated(Interpolation):
     Parameters
     ----------
     table : sequence of floats
-        Two values or more. Differentiable: a sampling kernel can be learnt.
+        Two values or more, on the host: of an array on a GPU, ``cupy.asnumpy(array)``, which waits for it.
+        Differentiable: a sampling kernel can be learnt.
     support : float
         Half-width in pixels, up to 32: k(d) = 0 for abs(d) >= support.
     """
@@ -259,7 +273,7 @@ class Tabulated(Interpolation):
     support: float
 
     def __post_init__(self) -> None:
-        check_host("table", self.table)
+        check_host_numbers("table", self.table)
         values = np.asarray(self.table)
         if values.ndim != 1 or values.size < 2 or values.dtype.kind not in "fiu":
             raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pystn.interpolation import check_host, count
+from pystn.interpolation import check_host, check_host_numbers, count
 from pystn.options import CHANNEL_AXES, SamplingOptions, one_of
 
 __all__ = [
@@ -398,7 +398,7 @@ def spatial_size(size: Any, name: str = "size") -> tuple[int, ...]:
 
 def check_points(name: str, points: Any, dimensions: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """A copy of points (..., ndim) in float64, ndim being one of `dimensions`."""
-    check_host(name, points)
+    check_host_numbers(name, points)
     copy = np.array(points, np.float64)
     if copy.ndim < 2 or copy.shape[-1] not in dimensions:
         expected = " or ".join(map(str, dimensions))

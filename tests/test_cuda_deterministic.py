@@ -162,6 +162,16 @@ def test_every_function(backend, rng, name):
     check(backend, function, arrays, rounding=200)
 
 
+KINDS = [pystn.Supersampling(2), pystn.MipMap(), pystn.Scaled(), pystn.Elliptical()]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize("name", ["grid_sample_vjp", "warp_affine_vjp"])
+def test_every_antialiasing(backend, rng, name, kind):
+    function, arrays = FUNCTIONS[name](rng, *problem(rng))
+    check(backend, function, arrays, rounding=500, antialias=kind)
+
+
 @pytest.mark.parametrize("name", ["grid_sample_vjp", "grid_push_jvp", "grid_gradient_vjp", "warp_affine_vjp"])
 @pytest.mark.skipif(CudaHost not in BACKENDS, reason="without a device's luck orders must differ")
 def test_without_it_the_order_matters(rng, name):
@@ -411,3 +421,48 @@ def test_large_strides_between_samples(backend, rng):
     """The cotangent of a view, and a grid that is broadcast."""
     cotangent, image, grid = problem(rng)
     check(backend, to_input, (cotangent[:, :, ::-1, ::2], image, np.broadcast_to(grid[:1, :, ::2], (2, 30, 10, 2))))
+
+
+# ---- Without deterministic=True all but what is added to images has a fixed order all the same
+
+
+def gradients(function, *more, **fixed):
+    """A function's gradients that are wanted alone: those to its grid, matrix or options."""
+    return lambda *arrays, **options: tuple(
+        part for part in function(*arrays, *more, **fixed, **options) if part is not None
+    )
+
+
+TABLE_KERNEL = pystn.Tabulated((0.1, 0.6, 1.0, 0.6, 0.1), 1.5)
+FIXED = {
+    "grid": ("grid", {}),
+    "grid-cubic": ("grid", {"mode": "cubic", "padding_mode": "border"}),
+    "grid-last": ("grid", {"channel_axis": -1}),
+    "fill_value": ("fill_value", {"padding_mode": "constant", "fill_value": np.array([1.0, 2.0, 3.0])}),
+    "kernel-cubic": ("kernel", {"mode": pystn.Cubic()}),
+    "kernel-gaussian": ("kernel", {"mode": pystn.Gaussian(0.8)}),
+    "kernel-tabulated": ("kernel", {"mode": TABLE_KERNEL}),
+    "supersample": ("grid", {"antialias": "supersample"}),
+    "mipmap": ("grid", {"antialias": "mipmap"}),
+    "scaled": ("grid", {"antialias": "scaled"}),
+    "ewa": ("grid", {"antialias": "ewa"}),
+}
+
+
+@pytest.mark.parametrize("warped", [False, True], ids=["grid_sample_vjp", "warp_affine_vjp"])
+@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_order_of_other_gradients_is_fixed(backend, rng, dtype, name, warped):
+    wrt, options = FIXED[name]
+    cotangent, image, grid = problem(rng, dtype=dtype)
+    if options.get("channel_axis") == -1:
+        cotangent, image = (np.moveaxis(array, 1, -1).copy() for array in (cotangent, image))
+    arrays, function, more = (cotangent, image, grid), pystn.grid_sample_vjp, ()
+    if warped:
+        arrays, function, more = (cotangent, image, matrix(rng, image, 2)), pystn.warp_affine_vjp, (LARGE,)
+        wrt = "theta" if wrt == "grid" else wrt
+    found = runs(backend, gradients(function, *more, wrt=wrt), arrays, **options)
+    assert all(np.abs(part).max() > 0 for part in found[0])
+    assert same(found)
+    if backend.name == CudaHost.name:  # where orders differ for certain: those of sums into the image show it
+        assert not same(runs(backend, gradients(function, *more, wrt="input"), arrays, **options))

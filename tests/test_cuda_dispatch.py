@@ -1,7 +1,9 @@
 """Which backend arrays are given to, what is said of those that none takes, and what is kept for each device."""
 
+import builtins
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from types import ModuleType
@@ -76,13 +78,39 @@ def test_arrays_of_two_kinds(cp, call):
         ("image", lambda on_device: presets.scipy().prepare(on_device(np.ones((3, 4))), np.ones((2, 5)))),
         ("coordinates", lambda on_device: presets.scipy().prepare(np.ones((3, 4)), on_device(np.ones((2, 5))))),
         ("table", lambda on_device: pystn.Tabulated(on_device(np.ones(5)), 2.0)),
+        ("table[1]", lambda on_device: pystn.Tabulated((0.5, on_device(np.ones(()))), 2.0)),
+        ("values", lambda on_device: pystn.Tabulated((0.5, 0.5), 2.0).with_parameters(on_device(np.ones(2)))),
+        ("values[0]", lambda on_device: pystn.Tabulated((0.5, 0.5), 2.0).with_parameters([on_device(np.ones(())), 1])),
+        ("values", lambda on_device: pystn.Gaussian(1.0).with_parameters(on_device(np.ones(())))),
+        ("values", lambda on_device: pystn.Cubic().with_parameters(on_device(np.ones(())))),
+        ("points[0]", lambda on_device: pystn.ThinPlateSpline([on_device(row) for row in POINTS], (3, 4))),
+        ("triangles[0]", lambda on_device: pystn.PiecewiseAffine(POINTS, (3, 4), triangles=[on_device(np.arange(3))])),
     ],
 )
 def test_what_has_to_be_on_the_host(cp, name, call):
-    with pytest.raises(
-        TypeError, match=rf"^{name} must be on the host, got cupy.ndarray: pass cupy.asnumpy\({name}\)$"
-    ):
+    message = (
+        rf"^{re.escape(name)} must be on the host: got a cupy.ndarray of shape \([0-9, ]*\); "
+        rf"pass cupy.asnumpy\({re.escape(name)}\), which waits for the device$"
+    )
+    with cuda_host.no_synchronisation(), pytest.raises(TypeError, match=message):
         call(cp.asarray)
+
+
+@pytest.mark.parametrize(
+    "name, convert, call",
+    [
+        ("a", "float", lambda one: pystn.Cubic(one)),
+        ("sigma", "float", lambda one: pystn.Gaussian(one)),
+        ("truncate", "float", lambda one: pystn.Gaussian(1.0, one)),
+        ("support", "float", lambda one: pystn.Tabulated((0.5, 0.5), one)),
+        ("samples", "int", lambda one: pystn.Supersampling(one)),
+    ],
+)
+def test_what_has_to_be_a_number_of_the_host(cp, name, convert, call):
+    message = rf"^{name} must be on the host: got a cupy.ndarray of shape \(\); pass {convert}\({name}\), which waits"
+    with cuda_host.no_synchronisation(), pytest.raises(TypeError, match=message):
+        call(cp.ones(()))
+    call(getattr(builtins, convert)(cp.ones(())))
 
 
 @pytest.mark.parametrize("module", ["torch", "jax", "cupyx"])

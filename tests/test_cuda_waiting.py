@@ -43,6 +43,15 @@ SAMPLING = {
     "prefiltered": {"mode": pystn.BSpline(3, prefilter=True), "padding_mode": "mirror", "cutoff": "edge"},
     "table": {"mode": pystn.Tabulated((0.1, 0.6, 1.0, 0.6, 0.1), 1.5), "subgradient": "central"},
 }
+ANTIALIASING = {
+    "supersample": pystn.Supersampling(2),
+    "mipmap": pystn.MipMap(),
+    "mipmap_detached": pystn.MipMap(levels=1, detach=True),
+    "scaled": pystn.Scaled(),
+    "scaled_detached": pystn.Scaled(detach=True),
+    "ewa": pystn.Elliptical(),
+    "ewa_detached": pystn.Elliptical(detach=True),
+}
 FILLED = {"fill_value": FILL, "padding_mode": "constant"}
 
 
@@ -85,6 +94,26 @@ def samplers():
     yield "spline_filter", pystn.spline_filter, (IMAGE, 3), {}
     yield "spline_filter_vjp", pystn.spline_filter_vjp, (IMAGE, IMAGE, 3), {}
     yield "spline_filter_jvp", pystn.spline_filter_jvp, (IMAGE, IMAGE, 3), {}
+
+
+def antialiased():
+    smaller, shrunk = THETA * 3, (2, 3)
+    samples, mask = rng.standard_normal((2, 3, *shrunk)), rng.standard_normal((2, *shrunk))
+    for key, antialias in ANTIALIASING.items():
+        options = {"antialias": antialias, "return_mask": True}
+        yield f"grid_sample-{key}", pystn.grid_sample, (IMAGE, GRID), options
+        yield f"grid_sample_vjp-{key}", pystn.grid_sample_vjp, ((VALUES, MASK), IMAGE, GRID), options
+        yield f"grid_sample_jvp-{key}", pystn.grid_sample_jvp, (IMAGE, GRID, IMAGE, GRID), options
+        second = (IMAGE, GRID, (VALUES, MASK), IMAGE, GRID)
+        yield f"grid_sample_vjp2-{key}", pystn.grid_sample_vjp2, second, options
+        yield f"warp_affine-{key}", pystn.warp_affine, (IMAGE, smaller, shrunk), options
+        yield f"warp_affine_vjp-{key}", pystn.warp_affine_vjp, ((samples, mask), IMAGE, smaller, shrunk), options
+        along = (IMAGE, smaller, IMAGE, smaller, shrunk)
+        yield f"warp_affine_jvp-{key}", pystn.warp_affine_jvp, along, options
+        second = (IMAGE, smaller, (samples, mask), IMAGE, smaller, shrunk)
+        yield f"warp_affine_vjp2-{key}", pystn.warp_affine_vjp2, second, options
+    fixed = {"antialias": "mipmap", "deterministic": True}
+    yield "grid_sample_vjp-mipmap_deterministic", pystn.grid_sample_vjp, (VALUES, IMAGE, GRID), fixed
 
 
 def warps():
@@ -238,7 +267,7 @@ def systems():
         yield name, there_and_back, (IMAGE,), {}
 
 
-CALLS = [*samplers(), *warps(), *generators(), *families(), *matrices(), *others(), *systems()]
+CALLS = [*samplers(), *antialiased(), *warps(), *generators(), *families(), *matrices(), *others(), *systems()]
 
 
 def on_device(value):

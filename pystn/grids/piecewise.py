@@ -16,7 +16,7 @@ from pystn.grids.delaunay import delaunay
 from pystn.grids.family import Family
 from pystn.grids.fields import determinant, entries
 from pystn.grids.lattice import lattice_axis
-from pystn.interpolation import check_host
+from pystn.interpolation import check_host_numbers
 from pystn.options import one_of
 from pystn.typing import Array
 from pystn.validation import check_distinct, check_points, check_spanning, output_size
@@ -383,7 +383,7 @@ def triangulation(points: Array) -> Array:
 
 
 def given_triangles(triangles: Any, points: Array) -> Array:
-    check_host("triangles", triangles)
+    check_host_numbers("triangles", triangles)
     corners = np.array(triangles)
     if corners.dtype.kind not in "iu":
         raise TypeError(f"triangles must be of integers, got dtype {corners.dtype}")
