@@ -19,13 +19,10 @@ pytestmark = pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is not i
 
 # Why the calls wait that do, by how their names begin: of functions with all their derivatives, and of families.
 WAITING = {
-    "expm": "how often matrices are squared follows from the largest",
     "invert_displacement": "iterations end when they have converged",
     "brier_score": "labels are checked to be classes",
     "expected_calibration_error": "labels are checked to be classes",
     "reliability_curve": "labels are checked to be classes",
-    "CPAB-cpab-2d": "steps are exponentials",
-    "CPAB-free-cpab-2d": "steps are exponentials",
 }
 
 rng = np.random.default_rng(5)

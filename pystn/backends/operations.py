@@ -590,6 +590,14 @@ class Operations(FootprintOperations, GridOperations):
             return output
         return delivered(output, dtype, out)
 
+    def exponential(self, generators: Array) -> Array:
+        """That of matrices (..., n, n) in float64; NaN of those that are not finite."""
+        matrices = self.empty(generators.shape, np.float64)
+        if matrices.size:
+            flat = self.xp.ascontiguousarray(generators).reshape(-1, *generators.shape[-2:])
+            self.run(self.kernels.exponential, flat, matrices.reshape(flat.shape))
+        return matrices
+
     # Samples whose kernel is stretched over a footprint. The footprint is of the grid's dtype, and either has a scale
     # for each axis, (N, *shape, ndim) in the order x, y[, z], or a covariance in pixels, (N, *shape, ndim, ndim).
 

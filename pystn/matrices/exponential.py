@@ -12,23 +12,22 @@ and its adjoint is the derivative at the transpose. That of L(X, E) along F is a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import factorial
 from typing import Any
 
 import numpy as np
 
-from pystn.backends import backend_of
+from pystn.backends import Operations, backend_of
 from pystn.matrices.linear_algebra import homogeneous, inverse, where_finite
 from pystn.typing import Array
 from pystn.validation import check_entries, check_like, check_square_or_affine, check_wrt
 
 __all__ = ["expm", "expm_jvp", "expm_vjp", "expm_vjp2", "logm", "logm_jvp", "logm_vjp", "logm_vjp2"]
 
-# The Pade approximant of degree 13 is exact to float64 for 1-norms up to this (Higham, 2005).
-PADE_RADIUS = 5.371920351148152
-PADE = [factorial(26 - j) * factorial(13) / (factorial(26) * factorial(13 - j) * factorial(j)) for j in range(14)]
+# Of square matrices, with the backend that they are of.
+Function = Callable[[Operations, Any], Any]
 
-# That of log(1 + x), of degree 16, for 1-norms up to this (Higham, 2001), by partial fractions.
+# The Pade approximant of log(1 + x), of degree 16, is exact to float64 for 1-norms up to this (Higham, 2001); by partial
+# fractions.
 LOG_RADIUS = 0.749
 LOG_NODES, LOG_WEIGHTS = np.polynomial.legendre.leggauss(16)
 
@@ -44,24 +43,20 @@ def norm(xp: Any, matrix: Any) -> Any:
     return xp.abs(matrix).sum(axis=-2, keepdims=True).max(axis=-1, keepdims=True)
 
 
-def exponential(xp: Any, x: Any) -> Any:
-    """Scaling and squaring, each matrix by as much as it needs (Higham, 2005)."""
-    identity = xp.eye(x.shape[-1])
-    squarings = xp.maximum(xp.frexp(norm(xp, x) / PADE_RADIUS)[1], 0)
-    x = xp.ldexp(x, -squarings)
-    x2 = x @ x
-    x4 = x2 @ x2
-    x6 = x4 @ x2
-    b = PADE
-    odd = x @ (x6 @ (b[13] * x6 + b[11] * x4 + b[9] * x2) + b[7] * x6 + b[5] * x4 + b[3] * x2 + b[1] * identity)
-    even = x6 @ (b[12] * x6 + b[10] * x4 + b[8] * x2) + b[6] * x6 + b[4] * x4 + b[2] * x2 + b[0] * identity
-    result = xp.linalg.solve(even - odd, even + odd)
-    for step in range(int(squarings.max())):  # waits for the device
-        result = xp.where(step < squarings, result @ result, result)
-    return result
+def exponential(backend: Operations, x: Any) -> Any:
+    """Of square matrices; NaN of those that are not finite."""
+    return backend.exponential(x)
 
 
-def logarithm(xp: Any, a: Any) -> Any:
+def logarithm(backend: Operations, a: Any) -> Any:
+    """Of square matrices; NaN of those that are not finite."""
+    if not a.size:
+        return a
+    finite, a = where_finite(backend.xp, a)
+    return backend.xp.where(finite, finite_logarithm(backend.xp, a), np.nan)
+
+
+def finite_logarithm(xp: Any, a: Any) -> Any:
     """Inverse scaling and squaring, each matrix by as many square roots as it needs."""
     identity = xp.eye(a.shape[-1])
     roots = xp.zeros((*a.shape[:-2], 1, 1), dtype=int)
@@ -92,25 +87,19 @@ def square_root(xp: Any, a: Any) -> Any:
     return xp.where(done, pair[0], np.nan)
 
 
-def applied(xp: Any, function: Callable[[Any, Any], Any], x: Any) -> Any:
-    """A function of square matrices; NaN of those that are not finite."""
-    if not x.size:
-        return x
-    finite, x = where_finite(xp, x)
-    return xp.where(finite, function(xp, x), np.nan)
-
-
-def derivative(xp: Any, function: Callable[[Any, Any], Any], x: Any, along: Any) -> Any:
+def derivative(backend: Operations, function: Function, x: Any, along: Any) -> Any:
     """L(x, along), linear in `along`, which is scaled lest it decide how x is treated."""
-    n, size = x.shape[-1], scale_of(xp, along)
-    return applied(xp, function, triangular(xp, x, along / size))[..., :n, n:] * size
+    xp, n = backend.xp, x.shape[-1]
+    size = scale_of(xp, along)
+    return function(backend, triangular(xp, x, along / size))[..., :n, n:] * size
 
 
-def second_derivative(xp: Any, function: Callable[[Any, Any], Any], x: Any, along: Any, then: Any) -> Any:
+def second_derivative(backend: Operations, function: Function, x: Any, along: Any, then: Any) -> Any:
     """How L(x, along) moves with x, which moves by `then`."""
-    n, size = x.shape[-1], scale_of(xp, along)
+    xp, n = backend.xp, x.shape[-1]
+    size = scale_of(xp, along)
     moved = triangular(xp, then, xp.zeros_like(then))
-    return derivative(xp, function, triangular(xp, x, along / size), moved)[..., :n, n:] * size
+    return derivative(backend, function, triangular(xp, x, along / size), moved)[..., :n, n:] * size
 
 
 def scale_of(xp: Any, along: Any) -> Any:
@@ -124,18 +113,18 @@ def triangular(xp: Any, x: Any, corner: Any) -> Any:
     return xp.concatenate([upper, lower], axis=-2)
 
 
-def checked(name: str, matrix: Array, corner: float, others: dict[str, Array | None]) -> tuple[Any, Any]:
-    """The array module, and matrices (..., n, n) or (..., n, n + 1) as square ones in float64."""
-    xp = backend_of({name: matrix}, others).xp
+def checked(name: str, matrix: Array, corner: float, others: dict[str, Array | None]) -> tuple[Operations, Any]:
+    """The backend, and matrices (..., n, n) or (..., n, n + 1) as square ones in float64."""
+    backend = backend_of({name: matrix}, others)
     check_square_or_affine(name, matrix)
-    return xp, homogeneous(xp, matrix.astype(np.float64), corner)
+    return backend, homogeneous(backend.xp, matrix.astype(np.float64), corner)
 
 
-def principal_logarithm(xp: Any, matrix: Array, square: Any) -> Any:
+def principal_logarithm(backend: Operations, matrix: Array, square: Any) -> Any:
     """The logarithm of square matrices; raises for the first of `matrix` that has none."""
     if not square.size:
         return square
-    n = matrix.shape[-2]
+    xp, n = backend.xp, matrix.shape[-2]
     linear = where_finite(xp, square[..., :n, :n])[1]
     # On the host, as CuPy would take the matrices one by one; the errors have to wait for the device in any case.
     values = np.linalg.eigvals(linear if xp is np else xp.asnumpy(linear))
@@ -145,9 +134,9 @@ def principal_logarithm(xp: Any, matrix: Array, square: Any) -> Any:
     what = "has no principal logarithm, expected eigenvalues that are not 0 or negative, to rounding"
     check_entries("matrix", matrix, (zero | negative).any(axis=-1), what)
     with np.errstate(all="ignore"):
-        generator = applied(xp, logarithm, square)
+        generator = logarithm(backend, square)
         # Multiple eigenvalues that rounding has moved off the axis show here.
-        back = norm(xp, applied(xp, exponential, generator) - square)
+        back = norm(xp, exponential(backend, generator) - square)
         wrong = where_finite(xp, square)[0] & ~(back <= LARGEST_RESIDUAL * norm(xp, square))
     check_entries("matrix", matrix, wrong[..., 0, 0], what)
     return generator
@@ -165,31 +154,34 @@ def check_tangent(name: str, tangent: Array | None, primal: Array, of: str) -> N
         check_like(name, tangent, primal.shape, primal.dtype, of)
 
 
-def pulled(xp: Any, function: Callable[[Any, Any], Any], x: Any, cotangent: Array, primal: Array) -> Array:
+def pulled(backend: Operations, function: Function, x: Any, cotangent: Array, primal: Array) -> Array:
     """The adjoint of the derivative is that at the transpose."""
+    xp = backend.xp
     along = homogeneous(xp, cotangent.astype(np.float64), 0.0)
     with np.errstate(all="ignore"):
-        return result(xp, derivative(xp, function, xp.swapaxes(x, -1, -2), along), primal)
+        return result(xp, derivative(backend, function, xp.swapaxes(x, -1, -2), along), primal)
 
 
-def pushed(xp: Any, function: Callable[[Any, Any], Any], x: Any, tangent: Array | None, primal: Array) -> Array:
+def pushed(backend: Operations, function: Function, x: Any, tangent: Array | None, primal: Array) -> Array:
+    xp = backend.xp
     if tangent is None:
         return result(xp, xp.zeros_like(x), primal)
     along = homogeneous(xp, tangent.astype(np.float64), 0.0)
     with np.errstate(all="ignore"):
-        return result(xp, derivative(xp, function, x, along), primal)
+        return result(xp, derivative(backend, function, x, along), primal)
 
 
 def pulled_twice(
-    xp: Any, function: Callable[[Any, Any], Any], x: Any, moved: Array | None, cotangent: Array, primal: Array
+    backend: Operations, function: Function, x: Any, moved: Array | None, cotangent: Array, primal: Array
 ) -> Array:
     """How `pulled` moves with the primal, which moves by `moved`."""
+    xp = backend.xp
     if moved is None:
         return result(xp, xp.zeros_like(x), primal)
     along, then = (homogeneous(xp, array.astype(np.float64), 0.0) for array in (cotangent, moved))
     transposed, then = (xp.swapaxes(matrix, -1, -2) for matrix in (x, then))
     with np.errstate(all="ignore"):
-        return result(xp, second_derivative(xp, function, transposed, along, then), primal)
+        return result(xp, second_derivative(backend, function, transposed, along, then), primal)
 
 
 def expm(generator: Array) -> Array:
@@ -231,9 +223,9 @@ def expm(generator: Array) -> Array:
     array([[1.  , 0.  , 0.5 ],
            [0.  , 1.  , 0.25]])
     """
-    xp, x = checked("generator", generator, 0.0, {})
+    backend, x = checked("generator", generator, 0.0, {})
     with np.errstate(all="ignore"):
-        return result(xp, applied(xp, exponential, x), generator)
+        return result(backend.xp, exponential(backend, x), generator)
 
 
 def expm_vjp(grad_matrix: Array, generator: Array) -> tuple[Array]:
@@ -276,9 +268,9 @@ def expm_vjp(grad_matrix: Array, generator: Array) -> tuple[Array]:
     array([[1.5   , 1.    ],
            [2.1667, 1.5   ]])
     """
-    xp, x = checked("generator", generator, 0.0, {"grad_matrix": grad_matrix})
+    backend, x = checked("generator", generator, 0.0, {"grad_matrix": grad_matrix})
     check_like("grad_matrix", grad_matrix, generator.shape, generator.dtype, "the matrices")
-    return (pulled(xp, exponential, x, grad_matrix, generator),)
+    return (pulled(backend, exponential, x, grad_matrix, generator),)
 
 
 def expm_jvp(generator: Array, d_generator: Array | None) -> Array:
@@ -317,9 +309,9 @@ def expm_jvp(generator: Array, d_generator: Array | None) -> Array:
     array([[1.5   , 2.1667],
            [1.    , 1.5   ]])
     """
-    xp, x = checked("generator", generator, 0.0, {"d_generator": d_generator})
+    backend, x = checked("generator", generator, 0.0, {"d_generator": d_generator})
     check_tangent("d_generator", d_generator, generator, "generator")
-    return pushed(xp, exponential, x, d_generator, generator)
+    return pushed(backend, exponential, x, d_generator, generator)
 
 
 def expm_vjp2(
@@ -374,13 +366,13 @@ def expm_vjp2(
     array([[6.]])
     """
     given = {"grad_matrix": grad_matrix, "gg_generator": gg_generator}
-    xp, x = checked("generator", generator, 0.0, given)
+    backend, x = checked("generator", generator, 0.0, given)
     check_like("grad_matrix", grad_matrix, generator.shape, generator.dtype, "the matrices")
     check_tangent("gg_generator", gg_generator, generator, "generator")
     to_grad, to_generator = check_wrt(wrt, ("grad_matrix", "generator"))
     return (
-        pushed(xp, exponential, x, gg_generator, generator) if to_grad else None,
-        pulled_twice(xp, exponential, x, gg_generator, grad_matrix, generator) if to_generator else None,
+        pushed(backend, exponential, x, gg_generator, generator) if to_grad else None,
+        pulled_twice(backend, exponential, x, gg_generator, grad_matrix, generator) if to_generator else None,
     )
 
 
@@ -426,8 +418,8 @@ def logm(matrix: Array) -> Array:
     array([[0.  , 0.  , 0.5 ],
            [0.  , 0.  , 0.25]])
     """
-    xp, a = checked("matrix", matrix, 1.0, {})
-    return result(xp, principal_logarithm(xp, matrix, a), matrix)
+    backend, a = checked("matrix", matrix, 1.0, {})
+    return result(backend.xp, principal_logarithm(backend, matrix, a), matrix)
 
 
 def logm_vjp(grad_generator: Array, matrix: Array) -> tuple[Array]:
@@ -468,10 +460,10 @@ def logm_vjp(grad_generator: Array, matrix: Array) -> tuple[Array]:
     array([[1.    , 0.6931],
            [0.6931, 0.5   ]])
     """
-    xp, a = checked("matrix", matrix, 1.0, {"grad_generator": grad_generator})
+    backend, a = checked("matrix", matrix, 1.0, {"grad_generator": grad_generator})
     check_like("grad_generator", grad_generator, matrix.shape, matrix.dtype, "the generators")
-    principal_logarithm(xp, matrix, a)  # raises
-    return (pulled(xp, logarithm, a, grad_generator, matrix),)
+    principal_logarithm(backend, matrix, a)  # raises
+    return (pulled(backend, logarithm, a, grad_generator, matrix),)
 
 
 def logm_jvp(matrix: Array, d_matrix: Array | None) -> Array:
@@ -510,10 +502,10 @@ def logm_jvp(matrix: Array, d_matrix: Array | None) -> Array:
     array([[1.    , 0.6931],
            [0.6931, 0.5   ]])
     """
-    xp, a = checked("matrix", matrix, 1.0, {"d_matrix": d_matrix})
+    backend, a = checked("matrix", matrix, 1.0, {"d_matrix": d_matrix})
     check_tangent("d_matrix", d_matrix, matrix, "matrix")
-    principal_logarithm(xp, matrix, a)  # raises
-    return pushed(xp, logarithm, a, d_matrix, matrix)
+    principal_logarithm(backend, matrix, a)  # raises
+    return pushed(backend, logarithm, a, d_matrix, matrix)
 
 
 def logm_vjp2(
@@ -565,12 +557,12 @@ def logm_vjp2(
     >>> grad_matrix.round(6)
     array([[-1.5]])
     """
-    xp, a = checked("matrix", matrix, 1.0, {"grad_generator": grad_generator, "gg_matrix": gg_matrix})
+    backend, a = checked("matrix", matrix, 1.0, {"grad_generator": grad_generator, "gg_matrix": gg_matrix})
     check_like("grad_generator", grad_generator, matrix.shape, matrix.dtype, "the generators")
     check_tangent("gg_matrix", gg_matrix, matrix, "matrix")
     to_grad, to_matrix = check_wrt(wrt, ("grad_generator", "matrix"))
-    principal_logarithm(xp, matrix, a)  # raises
+    principal_logarithm(backend, matrix, a)  # raises
     return (
-        pushed(xp, logarithm, a, gg_matrix, matrix) if to_grad else None,
-        pulled_twice(xp, logarithm, a, gg_matrix, grad_generator, matrix) if to_matrix else None,
+        pushed(backend, logarithm, a, gg_matrix, matrix) if to_grad else None,
+        pulled_twice(backend, logarithm, a, gg_matrix, grad_generator, matrix) if to_matrix else None,
     )

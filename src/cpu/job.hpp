@@ -244,11 +244,20 @@ struct PiecewiseJob {  // maps that are affine in each triangle: points are sums
   double* partial;        // (M, parts, values, 2), set to 0: for the vjp
 };
 
+constexpr int64_t exponentials_together = 8;  // matrices that a task has, but for the last
+
+struct ExponentialJob {
+  int64_t count, rows;
+  const double* generator;  // (count, rows, rows)
+  double* matrix;           // likewise: their exponentials
+};
+
 using SampleChunk = void (*)(const SampleJob&, int64_t chunk);
 using LatticeChunk = void (*)(const LatticeJob&, int64_t chunk);
 using LinearTask = void (*)(const LinearJob&, int64_t task);
 using FlowTask = void (*)(const FlowJob&, int64_t task, void* scratch);
 using PiecewiseTask = void (*)(const PiecewiseJob&, int64_t task);
+using ExponentialTask = void (*)(const ExponentialJob&, int64_t task, void* scratch);
 
 struct SplineJob {  // spline_filter along one axis
   Element type;
@@ -298,6 +307,8 @@ struct Level {
   int64_t (*flow_scratch)(const FlowJob&);  // bytes of scratch memory that a task of flow_vjp wants
   PiecewiseTask (*piecewise)(const PiecewiseJob&);
   PiecewiseTask (*piecewise_vjp)(const PiecewiseJob&);
+  ExponentialTask (*exponential)(const ExponentialJob&);
+  int64_t (*exponential_scratch)(const ExponentialJob&);  // bytes of scratch memory that a task wants
   int64_t (*spline_factors)(const SplineJob&);  // fills job.factors unless it is null; how many there are
   SplineChunk (*spline_filter)(const SplineJob&);
   void (*convert)(const ConversionJob&, int64_t first, int64_t last);

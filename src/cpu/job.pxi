@@ -166,6 +166,11 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         const void* value
         void* grid
         double* partial
+    const int64_t exponentials_together
+    cdef cppclass ExponentialJob:
+        int64_t count, rows
+        const double* generator
+        double* matrix
     cdef cppclass ConversionJob:
         Element type
         int widens
@@ -193,6 +198,7 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
     ctypedef void (*LinearTask)(const LinearJob&, int64_t) noexcept nogil
     ctypedef void (*FlowTask)(const FlowJob&, int64_t, void*) noexcept nogil
     ctypedef void (*PiecewiseTask)(const PiecewiseJob&, int64_t) noexcept nogil
+    ctypedef void (*ExponentialTask)(const ExponentialJob&, int64_t, void*) noexcept nogil
     cdef struct Level:
         const char* name
         SampleChunk (*sample)(Direction, const SampleJob&) noexcept nogil
@@ -212,6 +218,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
         int64_t (*flow_scratch)(const FlowJob&) noexcept nogil
         PiecewiseTask (*piecewise)(const PiecewiseJob&) noexcept nogil
         PiecewiseTask (*piecewise_vjp)(const PiecewiseJob&) noexcept nogil
+        ExponentialTask (*exponential)(const ExponentialJob&) noexcept nogil
+        int64_t (*exponential_scratch)(const ExponentialJob&) noexcept nogil
         int64_t (*spline_factors)(const SplineJob&) noexcept nogil
         SplineChunk (*spline_filter)(const SplineJob&) noexcept nogil
         void (*convert)(const ConversionJob&, int64_t, int64_t) noexcept nogil

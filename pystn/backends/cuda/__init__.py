@@ -8,7 +8,7 @@ from typing import Any
 
 import cupy
 
-from pystn.backends.cuda import flows, footprints, grids, piecewise, repeats, sampling, splines
+from pystn.backends.cuda import flows, footprints, grids, matrices, piecewise, repeats, sampling, splines
 from pystn.backends.operations import Operations
 
 __all__ = ["backend"]
@@ -21,7 +21,7 @@ class Cuda(Operations):
     kernels = SimpleNamespace(
         **{
             name: getattr(module, name)
-            for module in (sampling, repeats, footprints, grids, flows, piecewise, splines)
+            for module in (sampling, repeats, footprints, grids, flows, piecewise, matrices, splines)
             for name in module.__all__
         }
     )

@@ -5,6 +5,7 @@
 #include "flow_tasks.hpp"
 #include "grids.hpp"
 #include "linear_grids.hpp"
+#include "matrix_exponentials.hpp"
 #include "matrix_source.hpp"
 #include "piecewise_maps.hpp"
 #include "run.hpp"
@@ -178,6 +179,21 @@ PiecewiseTask piecewise_vjp(const PiecewiseJob& job) {
   return job.type == Element::f32 ? PiecewiseMap<float>::vjp : PiecewiseMap<double>::vjp;
 }
 
+ExponentialTask exponential(const ExponentialJob& job) {
+  switch (job.rows) {
+    case 1:
+      return MatrixExponentials<1>::forward;
+    case 2:
+      return MatrixExponentials<2>::forward;
+    case 3:
+      return MatrixExponentials<3>::forward;
+    case 4:
+      return MatrixExponentials<4>::forward;
+    default:
+      return MatrixExponentials<0>::forward;
+  }
+}
+
 int64_t spline_factors(const SplineJob& job) {
   const SplineFactors factors(job.order, Boundary(job.boundary), job.length, job.factors);
   if (job.factors) factors.factor(job.order, Boundary(job.boundary), job.transposed);
@@ -211,6 +227,8 @@ const Level level = {PYSTN_NAME(PYSTN_LEVEL),
                      flow_scratch,
                      piecewise,
                      piecewise_vjp,
+                     exponential,
+                     MatrixExponentials<0>::scratch,
                      spline_factors,
                      spline_filter,
                      convert};
