@@ -274,7 +274,7 @@ def on_device(value):
 
 
 def waits(name, raises):
-    return raises or (name.startswith(tuple(WAITING)) and not name.endswith("inverse"))
+    return raises or name.startswith(tuple(WAITING))
 
 
 @pytest.mark.parametrize("name, function, arguments, options", CALLS, ids=[call[0] for call in CALLS])

@@ -28,6 +28,7 @@ for dtype in (np.float32, np.float64):
                 results.extend(pystn.grid_sample_vjp(cotangent, image, grid, **options))
     results.append(smooth)
     results.extend(pystn.affine_grid_vjp(random, theta, (30, 50)))
+results.extend(pystn.expm(3 * rng.standard_normal((13, n, n))) for n in range(1, 8))
 np.savez(sys.argv[1], *results)
 """
 

@@ -112,6 +112,14 @@ def test_linear_grid_bitwise_equal_for_any_number(dtype, bases):
     )
 
 
+@pytest.mark.parametrize("rows", [3, 5])
+def test_exponentials_are_bitwise_equal_for_any_number(rows):
+    rng = np.random.default_rng(6)
+    x, along = rng.standard_normal((2, 1001, rows, rows))
+    x *= np.exp(rng.uniform(-3, 3, (1001, 1, 1)))
+    bitwise_equal({"matrix": lambda: pystn.expm(x), "tangent": lambda: pystn.expm_jvp(x, along)})
+
+
 def equal_on_all_threads_of_blas(calls):
     """As `bitwise_equal`, and with as many threads of BLAS, whose products differ in their last digits."""
     threadpoolctl = pytest.importorskip("threadpoolctl", reason="asks threadpoolctl to limit BLAS")

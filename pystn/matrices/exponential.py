@@ -26,8 +26,8 @@ __all__ = ["expm", "expm_jvp", "expm_vjp", "expm_vjp2", "logm", "logm_jvp", "log
 # Of square matrices, with the backend that they are of.
 Function = Callable[[Operations, Any], Any]
 
-# The Pade approximant of log(1 + x), of degree 16, is exact to float64 for 1-norms up to this (Higham, 2001); by partial
-# fractions.
+# The Pade approximant of log(1 + x) of degree 16, by partial fractions, is exact to float64 for 1-norms up to this
+# (Higham, 2001).
 LOG_RADIUS = 0.749
 LOG_NODES, LOG_WEIGHTS = np.polynomial.legendre.leggauss(16)
 

@@ -91,12 +91,13 @@ struct Exponential {
   // The approximant is exact to double for 1-norms up to this.
   static constexpr double radius = 5.371920351148152;
 
+  // Coefficients of its numerator; those of its denominator have the signs of (-1)^power.
   static PYSTN_HD constexpr double pade(int power) {
-    constexpr double numerators[] = {64764752532480000, 32382376266240000, 7771770303897600, 1187353796428800,
-                                     129060195264000,   10559470521600,    670442572800,     33522128640,
-                                     1323241920,        40840800,          960960,           16380,
-                                     182,               1};
-    return numerators[power] / numerators[0];
+    constexpr double whole[2][7] = {
+        {64764752532480000, 7771770303897600, 129060195264000, 670442572800, 1323241920, 960960, 182},
+        {32382376266240000, 1187353796428800, 10559470521600, 33522128640, 40840800, 16380, 1},
+    };
+    return whole[power % 2][power / 2] / whole[0][0];
   }
 
   struct Scale {

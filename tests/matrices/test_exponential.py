@@ -52,6 +52,34 @@ def test_the_exponential_and_its_derivatives_equal_scipy(backend, rng, n, size):
             np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-14 * (1 + size) * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 12, 16])
+def test_exponentials_of_any_size_equal_scipy(backend, rng, n):
+    """Of matrices that need no squaring and many, side by side."""
+    linalg = pytest.importorskip("scipy.linalg", reason="compares with SciPy")
+    x = rng.standard_normal((13, n, n)) * np.exp(rng.uniform(-5, 2, (13, 1, 1)))
+    for ours, a in zip(backend.numpy(pystn.expm(backend.array(x))), x, strict=True):
+        expected, size = linalg.expm(a), np.abs(a).sum(0).max()
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-13 * (1 + size) * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_a_matrix_has_the_exponential_that_it_has_alone(backend, rng, n):
+    x = rng.standard_normal((37, n, n)) * np.exp(rng.uniform(-3, 3, (37, 1, 1)))
+    together = backend.numpy(pystn.expm(backend.array(x)))
+    for k in (0, 1, 7, 8, 35, 36):
+        np.testing.assert_array_equal(backend.numpy(pystn.expm(backend.array(x[k]))), together[k])
+    apart = x[2:32].reshape(5, 6, n, n)[:, ::-1]
+    np.testing.assert_array_equal(
+        backend.numpy(pystn.expm(backend.array(apart))), together[2:32].reshape(apart.shape)[:, ::-1]
+    )
+
+
+def test_no_matrices_have_no_exponentials(backend):
+    for shape in ((0, 3, 3), (2, 0, 2, 3), (0, 6, 6)):
+        empty = backend.array(np.zeros(shape))
+        assert pystn.expm(empty).shape == pystn.expm_jvp(empty, empty).shape == shape
+
+
 def test_gradient_of_the_exponential_equals_pytorch(backend, rng):
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
     x, cotangent = rng.standard_normal((2, 5, 2, 3))
@@ -141,6 +169,30 @@ def test_what_overflows_is_not_a_number_and_ends(backend):
         assert not np.isfinite(backend.numpy(pystn.expm(backend.array(np.full((2, 2), entry))))).any()
     vanishing = backend.numpy(pystn.expm(backend.array(np.diag([-1e5, 0.0]))))
     np.testing.assert_allclose(vanishing, np.diag([0.0, 1.0]), rtol=0, atol=1e-300)
+
+
+def test_huge_generators(backend):
+    for value in (1e20, 1.7e308):
+        shear = np.array([[0.0, value], [0.0, 0.0]])
+        np.testing.assert_array_equal(backend.numpy(pystn.expm(backend.array(shear))), np.eye(2) + shear)
+    column = np.zeros((3, 3))
+    column[:2, 2] = 1.7e308  # their sum overflows
+    np.testing.assert_array_equal(backend.numpy(pystn.expm(backend.array(column))), np.eye(3) + column)
+    vanishing = backend.numpy(pystn.expm(backend.array(np.diag([-1e25, -1e25, 0.0]))))
+    np.testing.assert_array_equal(vanishing, np.diag([0.0, 0.0, 1.0]))
+    assert not np.isfinite(backend.numpy(pystn.expm(backend.array(1e25 * np.eye(5)))).diagonal()).any()
+
+
+@pytest.mark.parametrize("n", [2, 3, 6])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_alone_in_that(backend, rng, n, bad):
+    x = rng.standard_normal((11, n, n))
+    expected = backend.numpy(pystn.expm(backend.array(x)))
+    x[[1, 9], [0, n - 1], [n - 1, 0]] = bad
+    actual = backend.numpy(pystn.expm(backend.array(x)))
+    assert np.isnan(actual[[1, 9]]).all()
+    others = [k for k in range(11) if k not in (1, 9)]
+    np.testing.assert_array_equal(actual[others], expected[others])
 
 
 NEGATIVE = {
