@@ -590,12 +590,17 @@ class Operations(FootprintOperations, GridOperations):
             return output
         return delivered(output, dtype, out)
 
-    def exponential(self, generators: Array) -> Array:
-        """That of matrices (..., n, n) in float64; NaN of those that are not finite."""
+    def exponential(self, generators: Array, along: Array | None = None, then: Array | None = None) -> Array:
+        """Of matrices (..., n, n), or its derivative along directions, or how that moves if matrices move by `then`.
+
+        All are of one shape and float64; NaN of what is not finite.
+        """
         matrices = self.empty(generators.shape, np.float64)
         if matrices.size:
-            flat = self.xp.ascontiguousarray(generators).reshape(-1, *generators.shape[-2:])
-            self.run(self.kernels.exponential, flat, matrices.reshape(flat.shape))
+            shape = (-1, *matrices.shape[-2:])
+            given = (generators, along, then)
+            read = (None if array is None else self.xp.ascontiguousarray(array).reshape(shape) for array in given)
+            self.run(self.kernels.exponential, *read, matrices.reshape(shape))
         return matrices
 
     # Samples whose kernel is stretched over a footprint. The footprint is of the grid's dtype, and either has a scale

@@ -1,7 +1,8 @@
 """Matrix exponential and logarithm, and their exact derivatives.
 
-The derivative of a matrix function f along E is a block of f of a larger matrix (Najfeld and Havel,
-1995; Higham, Functions of Matrices, 2008, theorem 3.6):
+Kernels make the exponential, and carry tangents for its derivatives. The derivative of a matrix function f along E is
+also a block of f of a larger matrix (Najfeld and Havel, 1995; Higham, Functions of Matrices, 2008, theorem 3.6), which
+those of the logarithm are made of:
 
     f([[X, E], [0, X]]) = [[f(X), L(X, E)], [0, f(X)]]
 
@@ -23,8 +24,8 @@ from pystn.validation import check_entries, check_like, check_square_or_affine, 
 
 __all__ = ["expm", "expm_jvp", "expm_vjp", "expm_vjp2", "logm", "logm_jvp", "logm_vjp", "logm_vjp2"]
 
-# Of square matrices, with the backend that they are of.
-Function = Callable[[Operations, Any], Any]
+# Of a function of square matrices, at these along a direction; or how it moves if they move by one more.
+Derivative = Callable[[Operations, Any, Any, Any], Any]
 
 # The Pade approximant of log(1 + x) of degree 16, by partial fractions, is exact to float64 for 1-norms up to this
 # (Higham, 2001).
@@ -43,9 +44,8 @@ def norm(xp: Any, matrix: Any) -> Any:
     return xp.abs(matrix).sum(axis=-2, keepdims=True).max(axis=-1, keepdims=True)
 
 
-def exponential(backend: Operations, x: Any) -> Any:
-    """Of square matrices; NaN of those that are not finite."""
-    return backend.exponential(x)
+def expm_along(backend: Operations, x: Any, along: Any, then: Any = None) -> Any:
+    return backend.exponential(x, along, then)
 
 
 def logarithm(backend: Operations, a: Any) -> Any:
@@ -87,19 +87,16 @@ def square_root(xp: Any, a: Any) -> Any:
     return xp.where(done, pair[0], np.nan)
 
 
-def derivative(backend: Operations, function: Function, x: Any, along: Any) -> Any:
-    """L(x, along), linear in `along`, which is scaled lest it decide how x is treated."""
-    xp, n = backend.xp, x.shape[-1]
+def logm_along(backend: Operations, a: Any, along: Any, then: Any = None) -> Any:
+    """Linear in `along`, which is scaled lest it decide how `a` is treated."""
+    xp, n = backend.xp, a.shape[-1]
     size = scale_of(xp, along)
-    return function(backend, triangular(xp, x, along / size))[..., :n, n:] * size
-
-
-def second_derivative(backend: Operations, function: Function, x: Any, along: Any, then: Any) -> Any:
-    """How L(x, along) moves with x, which moves by `then`."""
-    xp, n = backend.xp, x.shape[-1]
-    size = scale_of(xp, along)
-    moved = triangular(xp, then, xp.zeros_like(then))
-    return derivative(backend, function, triangular(xp, x, along / size), moved)[..., :n, n:] * size
+    larger = triangular(xp, a, along / size)
+    if then is None:
+        moved = logarithm(backend, larger)
+    else:
+        moved = logm_along(backend, larger, triangular(xp, then, xp.zeros_like(then)))
+    return moved[..., :n, n:] * size
 
 
 def scale_of(xp: Any, along: Any) -> Any:
@@ -136,7 +133,7 @@ def principal_logarithm(backend: Operations, matrix: Array, square: Any) -> Any:
     with np.errstate(all="ignore"):
         generator = logarithm(backend, square)
         # Multiple eigenvalues that rounding has moved off the axis show here.
-        back = norm(xp, exponential(backend, generator) - square)
+        back = norm(xp, backend.exponential(generator) - square)
         wrong = where_finite(xp, square)[0] & ~(back <= LARGEST_RESIDUAL * norm(xp, square))
     check_entries("matrix", matrix, wrong[..., 0, 0], what)
     return generator
@@ -154,25 +151,25 @@ def check_tangent(name: str, tangent: Array | None, primal: Array, of: str) -> N
         check_like(name, tangent, primal.shape, primal.dtype, of)
 
 
-def pulled(backend: Operations, function: Function, x: Any, cotangent: Array, primal: Array) -> Array:
+def pulled(backend: Operations, derivative: Derivative, x: Any, cotangent: Array, primal: Array) -> Array:
     """The adjoint of the derivative is that at the transpose."""
     xp = backend.xp
     along = homogeneous(xp, cotangent.astype(np.float64), 0.0)
     with np.errstate(all="ignore"):
-        return result(xp, derivative(backend, function, xp.swapaxes(x, -1, -2), along), primal)
+        return result(xp, derivative(backend, xp.swapaxes(x, -1, -2), along, None), primal)
 
 
-def pushed(backend: Operations, function: Function, x: Any, tangent: Array | None, primal: Array) -> Array:
+def pushed(backend: Operations, derivative: Derivative, x: Any, tangent: Array | None, primal: Array) -> Array:
     xp = backend.xp
     if tangent is None:
         return result(xp, xp.zeros_like(x), primal)
     along = homogeneous(xp, tangent.astype(np.float64), 0.0)
     with np.errstate(all="ignore"):
-        return result(xp, derivative(backend, function, x, along), primal)
+        return result(xp, derivative(backend, x, along, None), primal)
 
 
 def pulled_twice(
-    backend: Operations, function: Function, x: Any, moved: Array | None, cotangent: Array, primal: Array
+    backend: Operations, derivative: Derivative, x: Any, moved: Array | None, cotangent: Array, primal: Array
 ) -> Array:
     """How `pulled` moves with the primal, which moves by `moved`."""
     xp = backend.xp
@@ -181,7 +178,7 @@ def pulled_twice(
     along, then = (homogeneous(xp, array.astype(np.float64), 0.0) for array in (cotangent, moved))
     transposed, then = (xp.swapaxes(matrix, -1, -2) for matrix in (x, then))
     with np.errstate(all="ignore"):
-        return result(xp, second_derivative(backend, function, transposed, along, then), primal)
+        return result(xp, derivative(backend, transposed, along, then), primal)
 
 
 def expm(generator: Array) -> Array:
@@ -225,7 +222,7 @@ def expm(generator: Array) -> Array:
     """
     backend, x = checked("generator", generator, 0.0, {})
     with np.errstate(all="ignore"):
-        return result(backend.xp, exponential(backend, x), generator)
+        return result(backend.xp, backend.exponential(x), generator)
 
 
 def expm_vjp(grad_matrix: Array, generator: Array) -> tuple[Array]:
@@ -270,7 +267,7 @@ def expm_vjp(grad_matrix: Array, generator: Array) -> tuple[Array]:
     """
     backend, x = checked("generator", generator, 0.0, {"grad_matrix": grad_matrix})
     check_like("grad_matrix", grad_matrix, generator.shape, generator.dtype, "the matrices")
-    return (pulled(backend, exponential, x, grad_matrix, generator),)
+    return (pulled(backend, expm_along, x, grad_matrix, generator),)
 
 
 def expm_jvp(generator: Array, d_generator: Array | None) -> Array:
@@ -311,7 +308,7 @@ def expm_jvp(generator: Array, d_generator: Array | None) -> Array:
     """
     backend, x = checked("generator", generator, 0.0, {"d_generator": d_generator})
     check_tangent("d_generator", d_generator, generator, "generator")
-    return pushed(backend, exponential, x, d_generator, generator)
+    return pushed(backend, expm_along, x, d_generator, generator)
 
 
 def expm_vjp2(
@@ -371,8 +368,8 @@ def expm_vjp2(
     check_tangent("gg_generator", gg_generator, generator, "generator")
     to_grad, to_generator = check_wrt(wrt, ("grad_matrix", "generator"))
     return (
-        pushed(backend, exponential, x, gg_generator, generator) if to_grad else None,
-        pulled_twice(backend, exponential, x, gg_generator, grad_matrix, generator) if to_generator else None,
+        pushed(backend, expm_along, x, gg_generator, generator) if to_grad else None,
+        pulled_twice(backend, expm_along, x, gg_generator, grad_matrix, generator) if to_generator else None,
     )
 
 
@@ -463,7 +460,7 @@ def logm_vjp(grad_generator: Array, matrix: Array) -> tuple[Array]:
     backend, a = checked("matrix", matrix, 1.0, {"grad_generator": grad_generator})
     check_like("grad_generator", grad_generator, matrix.shape, matrix.dtype, "the generators")
     principal_logarithm(backend, matrix, a)  # raises
-    return (pulled(backend, logarithm, a, grad_generator, matrix),)
+    return (pulled(backend, logm_along, a, grad_generator, matrix),)
 
 
 def logm_jvp(matrix: Array, d_matrix: Array | None) -> Array:
@@ -505,7 +502,7 @@ def logm_jvp(matrix: Array, d_matrix: Array | None) -> Array:
     backend, a = checked("matrix", matrix, 1.0, {"d_matrix": d_matrix})
     check_tangent("d_matrix", d_matrix, matrix, "matrix")
     principal_logarithm(backend, matrix, a)  # raises
-    return pushed(backend, logarithm, a, d_matrix, matrix)
+    return pushed(backend, logm_along, a, d_matrix, matrix)
 
 
 def logm_vjp2(
@@ -563,6 +560,6 @@ def logm_vjp2(
     to_grad, to_matrix = check_wrt(wrt, ("grad_generator", "matrix"))
     principal_logarithm(backend, matrix, a)  # raises
     return (
-        pushed(backend, logarithm, a, gg_matrix, matrix) if to_grad else None,
-        pulled_twice(backend, logarithm, a, gg_matrix, grad_generator, matrix) if to_matrix else None,
+        pushed(backend, logm_along, a, gg_matrix, matrix) if to_grad else None,
+        pulled_twice(backend, logm_along, a, gg_matrix, grad_generator, matrix) if to_matrix else None,
     )

@@ -10,7 +10,7 @@ struct Dual {
   R value, tangent;
 
   Dual() = default;
-  PYSTN_HD Dual(R value) : value(value), tangent(R(0)) {}
+  PYSTN_HD Dual(R value) : value(value), tangent() {}
   PYSTN_HD Dual(R value, R tangent) : value(value), tangent(tangent) {}
   template <class Other>
   explicit PYSTN_HD Dual(const Dual<Other>& x) : value(R(x.value)), tangent(R(x.tangent)) {}

@@ -1,23 +1,25 @@
-// The exponential of square matrices in double, by scaling and squaring (Higham, 2005). X is double, or has a matrix in
-// each of its lanes: the same operations in the same order, so the same bits.
+// The exponential of square matrices in double, by scaling and squaring (Higham, 2005), and its derivatives. Numbers
+// are double, or have a matrix in each of their lanes: the same operations in the same order, so the same bits. Around
+// them there may be a Dual, for the derivative along a direction, or two, for that of the derivative along another.
 #pragma once
 
+#include "dual.hpp"
 #include "lanes.hpp"
 
 namespace pystn::PYSTN_LEVEL {
 
-// ---- What is asked of lanes one by one
+// ---- Lanes, one by one
 
 PYSTN_HD double lane(double x, int) { return x; }
 PYSTN_HD void set_lane(double& x, int, double value) { x = value; }
 PYSTN_HD bool any_lane(bool holds) { return holds; }
 #if defined(__GNUC__) && !defined(__CUDACC__)
-template <class X>
-PYSTN_HD double lane(const X& x, int l) {
+template <class R>
+PYSTN_HD double lane(const R& x, int l) {
   return x[l];
 }
-template <class X>
-PYSTN_HD void set_lane(X& x, int l, double value) {
+template <class R>
+PYSTN_HD void set_lane(R& x, int l, double value) {
   x[l] = value;
 }
 template <class Mask>
@@ -28,12 +30,9 @@ PYSTN_HD bool any_lane(const Mask& holds) {
 }
 #endif
 
-template <class X>
-constexpr int lane_count = int(sizeof(X) / sizeof(double));
-
-template <class X>
-PYSTN_HD X magnitude(X x) {
-  return x < X{} ? -x : x;
+template <class R>
+PYSTN_HD R magnitude(R x) {
+  return x < R{} ? -x : x;
 }
 
 // The e of m 2^e, m in [1/2, 1), of normal numbers x >= 0; of others less than -1021 or more than 1024.
@@ -46,11 +45,62 @@ PYSTN_HD int exponent_of(double x) {
   return int(read.bits >> 52) - 1022;
 }
 
-// Of matrices of `fixed` rows or, if that is 0, of `rows`; these and what is computed of them are `matrices` stretches
-// of memory of the caller, each with an element at every `step`, or if `fixed` side by side.
+// ---- Numbers X of matrices, by what is within all of their duals: R.
+
+template <class X>
+struct MatrixNumber {
+  using R = X;
+  static constexpr int order = 0;  // of the derivative
+
+  static PYSTN_HD X of(R x, R, R) { return x; }
+  static PYSTN_HD R value(const X& x) { return x; }
+  static PYSTN_HD R last(const X& x) { return x; }         // the derivative of that order
+  static PYSTN_HD R nothing(const X& x) { return x - x; }  // 0, or NaN of what is not finite
+  static PYSTN_HD X inverse(const X& x) { return 1.0 / x; }
+  template <class Factor>
+  static PYSTN_HD X times(const X& x, const Factor& factor) {
+    return x * factor;
+  }
+  static PYSTN_HD X plus(const X& x, double constant) { return x + constant; }
+  template <class Mask>
+  static PYSTN_HD X chosen(const Mask& wanted, const X& a, const X& b) {
+    return wanted ? a : b;
+  }
+};
+template <class Y>
+struct MatrixNumber<Dual<Y>> {
+  using X = Dual<Y>;
+  using Inner = MatrixNumber<Y>;
+  using R = typename Inner::R;
+  static constexpr int order = Inner::order + 1;
+
+  // The second dual moves x by `then`, and not the direction of the first.
+  static PYSTN_HD X of(R x, R along, R then) { return {Inner::of(x, along, then), order == 1 ? Y(along) : Y(then)}; }
+  static PYSTN_HD R value(const X& x) { return Inner::value(x.value); }
+  static PYSTN_HD R last(const X& x) { return Inner::last(x.tangent); }
+  static PYSTN_HD R nothing(const X& x) { return Inner::nothing(x.value) + Inner::nothing(x.tangent); }
+  static PYSTN_HD X inverse(const X& x) {
+    const Y value = Inner::inverse(x.value);
+    return {value, -(value * x.tangent * value)};
+  }
+  template <class Factor>
+  static PYSTN_HD X times(const X& x, const Factor& factor) {
+    return {Inner::times(x.value, factor), Inner::times(x.tangent, factor)};
+  }
+  static PYSTN_HD X plus(const X& x, double constant) { return {Inner::plus(x.value, constant), x.tangent}; }
+  template <class Mask>
+  static PYSTN_HD X chosen(const Mask& wanted, const X& a, const X& b) {
+    return {Inner::chosen(wanted, a.value, b.value), Inner::chosen(wanted, a.tangent, b.tangent)};
+  }
+};
+
+// Of matrices of `fixed` rows or, if that is 0, of `rows`. These and what is computed of them are `matrices` stretches
+// of memory of the caller, each with an entry at every `step`, or if `fixed` side by side.
 template <class X, int fixed>
 struct Exponential {
-  static constexpr int matrices = 6;
+  using Number = MatrixNumber<X>;
+  using R = typename Number::R;
+  static constexpr int matrices = 6, lanes = int(sizeof(R) / sizeof(double));
 
   int rows;
   Index step;
@@ -62,34 +112,39 @@ struct Exponential {
   PYSTN_HD Index at(int i, int j) const { return at(i * n() + j); }
   PYSTN_HD X* matrix(int which) const { return memory + at(which * size()); }
 
-  // Where the matrices are read, and their exponentials are found in the end: NaN of what is not finite.
-  PYSTN_HD X* first() const { return matrix(0); }
-
-  PYSTN_HD void run() const {
+  // Entries of the matrix are made by read(e); write(e, entry) is given those of the exponential or of the derivative.
+  // They are NaN if one of those that are read is not finite.
+  template <class Read, class Write>
+  PYSTN_HD void run(Read&& read, Write&& write) const {
     X *const result = matrix(0), *const other = matrix(1);
-    const Scale scale = scaled(result, other);
+    R nothing{};
+    PYSTN_UNROLL
+    for (int e = 0; e < size(); ++e) {
+      const X entry = read(e);
+      nothing += Number::nothing(entry);
+      other[at(e)] = entry;
+    }
+    const R squarings = scale(other, nothing);
     approximate();
     int most = 0;
-    for (int l = 0; l < lane_count<X>; ++l) {
-      const int own = int(lane(scale.squarings, l));
+    for (int l = 0; l < lanes; ++l) {
+      const int own = int(lane(squarings, l));
       most = own > most ? own : most;
     }
     for (int done = 0; done < most; ++done) {
       multiply(result, result, other);
-      const X so_far = spread<X>(double(done));
+      const auto wanted = spread<R>(double(done)) < squarings;
       PYSTN_UNROLL
-      for (int e = 0; e < size(); ++e) {
-        X& entry = result[at(e)];
-        entry = so_far < scale.squarings ? other[at(e)] : entry;
-      }
+      for (int e = 0; e < size(); ++e) result[at(e)] = Number::chosen(wanted, other[at(e)], result[at(e)]);
     }
     PYSTN_UNROLL
-    for (int e = 0; e < size(); ++e) result[at(e)] += scale.nothing;
+    for (int e = 0; e < size(); ++e) write(e, Number::last(result[at(e)]) + nothing);
   }
 
  private:
-  // The approximant is exact to double for 1-norms up to this.
-  static constexpr double radius = 5.371920351148152;
+  // The approximant is exact to double for 1-norms up to this (Higham, 2005); its derivative (Al-Mohy and Higham, 2009)
+  // and the next for less, as a power x^k that is left out has k and k^2 times as much of a part in them.
+  static constexpr double radius = Number::order == 0 ? 5.371920351148152 : Number::order == 1 ? 4.74 : 4.4;
 
   // Coefficients of its numerator; those of its denominator have the signs of (-1)^power.
   static PYSTN_HD constexpr double pade(int power) {
@@ -100,39 +155,29 @@ struct Exponential {
     return whole[power % 2][power / 2] / whole[0][0];
   }
 
-  struct Scale {
-    X squarings;  // whole numbers
-    X nothing;    // 0, or NaN where entries are not finite
-  };
-
-  // x 2^-squarings, whose 1-norm is within the radius.
-  PYSTN_HD Scale scaled(const X* x, X* to) const {
-    constexpr double small = 1.0 / 1024;  // that no norm overflows
-    X norm{}, nothing{};
+  // x becomes x 2^-k, whose 1-norm is within the radius; returns k, 0 if x is not finite.
+  PYSTN_HD R scale(X* x, const R& nothing) const {
+    constexpr int shift = 10;  // that no norm overflows
+    constexpr double small = 1.0 / (1 << shift);
+    R norm{};
     PYSTN_UNROLL
     for (int j = 0; j < n(); ++j) {
-      X sum{};
+      R sum{};
       PYSTN_UNROLL
-      for (int i = 0; i < n(); ++i) {
-        const X entry = x[at(i, j)];
-        sum += magnitude(entry) * small;
-        nothing += entry - entry;
-      }
+      for (int i = 0; i < n(); ++i) sum += magnitude(Number::value(x[at(i, j)])) * small;
       norm = sum > norm ? sum : norm;
     }
-    norm = nothing == X{} ? norm / radius : X{};
-    X first{}, second{};  // of two factors, as one might be denormal
-    Scale scale{X{}, nothing};
-    for (int l = 0; l < lane_count<X>; ++l) {
-      const int needed = exponent_of(lane(norm, l)) + 10, squarings = needed > 0 ? needed : 0;
-      const int half = squarings / 2;
-      set_lane(scale.squarings, l, squarings);
+    norm = nothing == R{} ? norm / radius : R{};
+    R squarings{}, first{}, second{};  // two factors, as one might be denormal
+    for (int l = 0; l < lanes; ++l) {
+      const int needed = exponent_of(lane(norm, l)) + shift, own = needed > 0 ? needed : 0, half = own / 2;
+      set_lane(squarings, l, own);
       set_lane(first, l, power_of_two<double>(-double(half)));
-      set_lane(second, l, power_of_two<double>(-double(squarings - half)));
+      set_lane(second, l, power_of_two<double>(-double(own - half)));
     }
     PYSTN_UNROLL
-    for (int e = 0; e < size(); ++e) to[at(e)] = x[at(e)] * first * second;
-    return scale;
+    for (int e = 0; e < size(); ++e) x[at(e)] = Number::times(Number::times(x[at(e)], first), second);
+    return squarings;
   }
 
   // Of degree 13: matrix 0 becomes (even - odd)^-1 (even + odd) of matrix 1, the sums of its even and odd powers.
@@ -142,11 +187,13 @@ struct Exponential {
     multiply(x, x, matrix(2));
     multiply(x2, x2, matrix(3));
     multiply(x4, x2, matrix(4));
-    combine(odd, 9);
+    PYSTN_UNROLL
+    for (int e = 0; e < size(); ++e) odd[at(e)] = combined(e, 9);
     multiply(x6, odd, even);
     add(even, 1);
     multiply(x, even, odd);
-    combine(x, 8);
+    PYSTN_UNROLL
+    for (int e = 0; e < size(); ++e) x[at(e)] = combined(e, 8);
     multiply(x6, x, even);
     add(even, 0);
     PYSTN_UNROLL
@@ -158,21 +205,17 @@ struct Exponential {
     solve(odd, even);
   }
 
-  // Sums of x2, x4 and x6 by the coefficients of every other power, the least of which is `power`.
-  PYSTN_HD void combine(X* to, int power) const {
-    const X *const x2 = matrix(2), *const x4 = matrix(3), *const x6 = matrix(4);
-    const double b2 = pade(power), b4 = pade(power + 2), b6 = pade(power + 4);
-    PYSTN_UNROLL
-    for (int e = 0; e < size(); ++e) to[at(e)] = b6 * x6[at(e)] + b4 * x4[at(e)] + b2 * x2[at(e)];
+  // Entry e of a sum of x^2, x^4 and x^6, by the coefficients of every other power, the least of which is `power`.
+  PYSTN_HD X combined(int e, int power) const {
+    const X x2 = matrix(2)[at(e)], x4 = matrix(3)[at(e)], x6 = matrix(4)[at(e)];
+    return Number::times(x6, pade(power + 4)) + Number::times(x4, pade(power + 2)) + Number::times(x2, pade(power));
   }
-  // Those are added, and the identity by that of `power`.
+  // That is added, and the identity by the coefficient of `power`.
   PYSTN_HD void add(X* to, int power) const {
-    const X *const x2 = matrix(2), *const x4 = matrix(3), *const x6 = matrix(4);
-    const double b0 = pade(power), b2 = pade(power + 2), b4 = pade(power + 4), b6 = pade(power + 6);
     PYSTN_UNROLL
-    for (int e = 0; e < size(); ++e) to[at(e)] = to[at(e)] + b6 * x6[at(e)] + b4 * x4[at(e)] + b2 * x2[at(e)];
+    for (int e = 0; e < size(); ++e) to[at(e)] += combined(e, power + 2);
     PYSTN_UNROLL
-    for (int i = 0; i < n(); ++i) to[at(i, i)] += b0;
+    for (int i = 0; i < n(); ++i) to[at(i, i)] = Number::plus(to[at(i, i)], pade(power));
   }
 
   PYSTN_HD void multiply(const X* a, const X* b, X* to) const {
@@ -211,14 +254,14 @@ struct Exponential {
     for (int k = 0; k < n(); ++k) {
       PYSTN_UNROLL
       for (int i = k + 1; i < n(); ++i) {
-        const auto larger = magnitude(a[at(i, k)]) > magnitude(a[at(k, k)]);
+        const auto larger = magnitude(Number::value(a[at(i, k)])) > magnitude(Number::value(a[at(k, k)]));
         if (fixed == 0 && !any_lane(larger)) continue;
         PYSTN_UNROLL
         for (int j = k; j < n(); ++j) exchange(larger, a[at(k, j)], a[at(i, j)]);
         PYSTN_UNROLL
         for (int j = 0; j < n(); ++j) exchange(larger, right[at(k, j)], right[at(i, j)]);
       }
-      const X inverse = 1.0 / a[at(k, k)];
+      const X inverse = Number::inverse(a[at(k, k)]);
       a[at(k, k)] = inverse;
       PYSTN_UNROLL
       for (int i = k + 1; i < n(); ++i) {
@@ -243,9 +286,19 @@ struct Exponential {
   template <class Mask>
   static PYSTN_HD void exchange(const Mask& wanted, X& a, X& b) {
     const X before = a, after = b;
-    a = wanted ? after : before;
-    b = wanted ? before : after;
+    a = Number::chosen(wanted, after, before);
+    b = Number::chosen(wanted, before, after);
   }
+};
+
+// The number of a derivative of an order.
+template <class R, int order>
+struct NumberOfOrder {
+  using Type = Dual<typename NumberOfOrder<R, order - 1>::Type>;
+};
+template <class R>
+struct NumberOfOrder<R, 0> {
+  using Type = R;
 };
 
 }  // namespace pystn::PYSTN_LEVEL

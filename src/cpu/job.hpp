@@ -248,8 +248,12 @@ constexpr int64_t exponentials_together = 8;  // matrices that a task has, but f
 
 struct ExponentialJob {
   int64_t count, rows;
-  const double* generator;  // (count, rows, rows)
-  double* matrix;           // likewise: their exponentials
+  // Of (count, rows, rows): the exponentials of generators, or their derivatives along a direction unless that is null,
+  // or how these move with the generators, which move by `then`, unless that is null.
+  const double* generator;
+  const double* along;
+  const double* then;
+  double* matrix;
 };
 
 using SampleChunk = void (*)(const SampleJob&, int64_t chunk);
@@ -309,7 +313,7 @@ struct Level {
   PiecewiseTask (*piecewise_vjp)(const PiecewiseJob&);
   ExponentialTask (*exponential)(const ExponentialJob&);
   int64_t (*exponential_scratch)(const ExponentialJob&);  // bytes of scratch memory that a task wants
-  int64_t (*spline_factors)(const SplineJob&);  // fills job.factors unless it is null; how many there are
+  int64_t (*spline_factors)(const SplineJob&);            // fills job.factors unless it is null; how many there are
   SplineChunk (*spline_filter)(const SplineJob&);
   void (*convert)(const ConversionJob&, int64_t first, int64_t last);
 };

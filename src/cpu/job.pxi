@@ -170,6 +170,8 @@ cdef extern from "job.hpp" namespace "pystn" nogil:
     cdef cppclass ExponentialJob:
         int64_t count, rows
         const double* generator
+        const double* along
+        const double* then
         double* matrix
     cdef cppclass ConversionJob:
         Element type

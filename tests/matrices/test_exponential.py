@@ -62,6 +62,27 @@ def test_exponentials_of_any_size_equal_scipy(backend, rng, n):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-13 * (1 + size) * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7])
+def test_derivatives_of_the_exponential_are_blocks_of_larger_ones(backend, rng, n):
+    """As the docstrings have it, of matrices that need no squaring and many."""
+    x, along, then = rng.standard_normal((3, 20, n, n))
+    x *= np.exp(rng.uniform(-3, 2, (20, 1, 1)))
+    given = {"gg_generator": then, "grad_matrix": along, "generator": x}
+    given = {name: backend.array(array) for name, array in given.items()}
+    pushed = backend.numpy(pystn.expm_jvp(given["generator"], given["grad_matrix"]))
+    moved = backend.numpy(pystn.expm_vjp2(**given)[1])
+    zero = np.zeros((n, n))
+    for k in range(20):
+        whole = exact_exponential(np.block([[x[k], along[k]], [zero, x[k]]]))
+        bound = 2e-15 * (8 + 8 * np.abs(x[k]).sum(0).max())
+        expected = whole[:n, n:]
+        np.testing.assert_allclose(pushed[k], expected, rtol=0, atol=float(np.abs(expected).max()) * bound)
+        y, m, g = x[k].T, along[k], then[k].T
+        rows = [[y, m, g, zero], [zero, y, zero, g], [zero, zero, y, m], [zero, zero, zero, y]]
+        expected = exact_exponential(np.block(rows))[:n, 3 * n :]
+        np.testing.assert_allclose(moved[k], expected, rtol=0, atol=float(np.abs(expected).max()) * bound)
+
+
 @pytest.mark.parametrize("n", [1, 3, 5])
 def test_a_matrix_has_the_exponential_that_it_has_alone(backend, rng, n):
     x = rng.standard_normal((37, n, n)) * np.exp(rng.uniform(-3, 3, (37, 1, 1)))
@@ -193,6 +214,11 @@ def test_what_is_not_finite_is_alone_in_that(backend, rng, n, bad):
     assert np.isnan(actual[[1, 9]]).all()
     others = [k for k in range(11) if k not in (1, 9)]
     np.testing.assert_array_equal(actual[others], expected[others])
+    tangent = np.ones_like(x)
+    tangent[4, 0, 0] = bad
+    derivative = backend.numpy(pystn.expm_jvp(backend.array(x), backend.array(tangent)))
+    np.testing.assert_array_equal(np.isnan(derivative).all(axis=(1, 2)), np.isin(range(11), (1, 4, 9)))
+    assert np.isfinite(derivative[[0, 2, 3, 5, 6, 7, 8, 10]]).all()
 
 
 NEGATIVE = {

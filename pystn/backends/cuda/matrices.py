@@ -1,4 +1,4 @@
-"""The entry point of exponentials of matrices.
+"""The entry point of exponentials of matrices and their derivatives.
 
 The structure is ExponentialJob of src/cuda/matrices.cuh, field by field.
 """
@@ -13,33 +13,46 @@ from pystn.backends.cuda.source import launch
 
 __all__ = ["exponential"]
 
-MOST_KNOWN_ROWS = 4  # of matrices whose kernels know how many they have, and need no memory
-MATRICES = 6  # of scratch memory for each thread, as in matrices.cuh
+# Of matrices whose kernels know how many rows they have and need no memory, by the order of the derivative.
+MOST_ROWS = (4, 0, 0)
+MATRICES = 6  # of scratch memory for each thread, as in exponential.hpp
 SCRATCH_BYTES = 64 << 20  # beyond this a thread has matrices one after the other
 BLOCK = 64
 
 EXPONENTIAL_JOB = np.dtype(
-    [*((name, np.uintp) for name in ("generator", "matrix", "scratch")), ("count", np.int64), ("rows", np.int64)],
+    [
+        *((name, np.uintp) for name in ("generator", "along", "then", "matrix", "scratch")),
+        ("count", np.int64),
+        ("rows", np.int64),
+    ],
     align=True,
 )
 
 
 def names() -> list[str]:
     """The name expression of every kernel of this module."""
-    return [f"exponential<{rows}>" for rows in range(MOST_KNOWN_ROWS + 1)]
+    return [f"exponential<{order}, {rows}>" for order, most in enumerate(MOST_ROWS) for rows in range(most + 1)]
 
 
-def exponential(generators: DeviceArray, matrices: DeviceArray) -> None:
-    """Fills matrices with the exponentials of generators: both (M, n, n), contiguous and in double, and not empty."""
+def exponential(
+    generators: DeviceArray, along: DeviceArray | None, then: DeviceArray | None, matrices: DeviceArray
+) -> None:
+    """Fills matrices (M, n, n): exponentials of generators, or their derivatives along a direction unless it is None.
+
+    Or how these move with the generators, which move by `then`, unless that is None. All of them are contiguous, in
+    double and not empty.
+    """
     count, rows, _ = matrices.shape
+    order = 0 if along is None else 1 if then is None else 2
     job = np.zeros(1, EXPONENTIAL_JOB)
-    job["generator"], job["matrix"] = generators.data.ptr, matrices.data.ptr
+    for name, array in (("generator", generators), ("along", along), ("then", then), ("matrix", matrices)):
+        job[name] = 0 if array is None else array.data.ptr
     job["count"], job["rows"] = count, rows
-    if rows <= MOST_KNOWN_ROWS:
-        launch(f"exponential<{rows}>", count, job, BLOCK)
+    if rows <= MOST_ROWS[order]:
+        launch(f"exponential<{order}, {rows}>", count, job, BLOCK)
         return
-    of_block = 8 * MATRICES * rows**2 * BLOCK
-    blocks = max(1, min(-(-count // BLOCK), SCRATCH_BYTES // of_block))
-    scratch = cupy.empty(blocks * of_block // 8, np.float64)
+    of_block = MATRICES * rows**2 * 2**order * BLOCK
+    blocks = max(1, min(-(-count // BLOCK), SCRATCH_BYTES // (8 * of_block)))
+    scratch = cupy.empty(blocks * of_block, np.float64)
     job["scratch"] = scratch.data.ptr
-    launch("exponential<0>", blocks * BLOCK, job, BLOCK)
+    launch(f"exponential<{order}, 0>", blocks * BLOCK, job, BLOCK)

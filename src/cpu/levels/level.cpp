@@ -179,20 +179,23 @@ PiecewiseTask piecewise_vjp(const PiecewiseJob& job) {
   return job.type == Element::f32 ? PiecewiseMap<float>::vjp : PiecewiseMap<double>::vjp;
 }
 
-ExponentialTask exponential(const ExponentialJob& job) {
+template <int order>
+ExponentialTask exponential_of(const ExponentialJob& job) {
   switch (job.rows) {
-    case 1:
-      return MatrixExponentials<1>::forward;
     case 2:
-      return MatrixExponentials<2>::forward;
+      return MatrixExponentials<order, 2>::forward;
     case 3:
-      return MatrixExponentials<3>::forward;
+      return MatrixExponentials<order, 3>::forward;
     case 4:
-      return MatrixExponentials<4>::forward;
+      return MatrixExponentials<order, 4>::forward;
     default:
-      return MatrixExponentials<0>::forward;
+      return MatrixExponentials<order, 0>::forward;
   }
 }
+ExponentialTask exponential(const ExponentialJob& job) {
+  return !job.along ? exponential_of<0>(job) : job.then ? exponential_of<2>(job) : exponential_of<1>(job);
+}
+int64_t exponential_scratch(const ExponentialJob& job) { return MatrixExponentials<2, 0>::scratch(job); }
 
 int64_t spline_factors(const SplineJob& job) {
   const SplineFactors factors(job.order, Boundary(job.boundary), job.length, job.factors);
@@ -228,7 +231,7 @@ const Level level = {PYSTN_NAME(PYSTN_LEVEL),
                      piecewise,
                      piecewise_vjp,
                      exponential,
-                     MatrixExponentials<0>::scratch,
+                     exponential_scratch,
                      spline_factors,
                      spline_filter,
                      convert};
