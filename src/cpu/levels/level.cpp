@@ -195,7 +195,10 @@ ExponentialTask exponential_of(const ExponentialJob& job) {
 ExponentialTask exponential(const ExponentialJob& job) {
   return !job.along ? exponential_of<0>(job) : job.then ? exponential_of<2>(job) : exponential_of<1>(job);
 }
-int64_t exponential_scratch(const ExponentialJob& job) { return MatrixExponentials<2, 0>::scratch(job); }
+int64_t exponential_scratch(const ExponentialJob& job) {
+  if (!job.along) return MatrixExponentials<0, 0>::scratch(job);
+  return job.then ? MatrixExponentials<2, 0>::scratch(job) : MatrixExponentials<1, 0>::scratch(job);
+}
 
 int64_t spline_factors(const SplineJob& job) {
   const SplineFactors factors(job.order, Boundary(job.boundary), job.length, job.factors);
