@@ -140,13 +140,16 @@ struct Reflection {
 
   PYSTN_HD Reflection(Index n, R tolerance, R low, R span) : clip(n, tolerance), low(low), span(span), single(n == 1) {}
 
-  PYSTN_HD bool within(R p) const { return absolute(p - low) <= span + span; }
+  template <class X>
+  PYSTN_HD auto within(X p) const {
+    return absolute(p - low) <= spread<X>(span + span);
+  }
 
-  template <bool divides = true>
-  PYSTN_HD R operator()(R p, R& factor) const {
+  template <bool divides = true, class X>
+  PYSTN_HD X operator()(X p, X& factor) const {
     // Every choice by a condition of its own, so that loops over this vectorise.
     const R bound = Limits<R>::quarter_of_largest, period = span + span;
-    R d = p - low;
+    X d = p - low;
     if constexpr (divides) {
       if (single) {
         factor = R(0);
@@ -155,9 +158,9 @@ struct Reflection {
       d = between(-bound, p, bound) - low;
       if (absolute(d) > period) d = d < R(0) ? -remainder_of(-d, period) : remainder_of(d, period);
     }
-    const R away = absolute(d);
-    const R sign = (d > span) | ((d < R(0)) & (d >= -span)) ? R(-1) : R(1);
-    const R back = (away > span ? period - away : away) + low;
+    const X away = absolute(d), one = spread<X>(R(1));
+    const X sign = (d > span) | ((d < R(0)) & (d >= -span)) ? -one : one;
+    const X back = (away > span ? period - away : away) + low;
     p = (p >= low) & (p <= low + span) ? p : back;
     p = clip(p, factor);
     factor *= sign;
@@ -228,11 +231,14 @@ struct Wrap {
 
   PYSTN_HD Wrap(Index n, R /*tolerance*/) : period(R(n)) {}
 
-  PYSTN_HD bool within(R p) const { return (p > -period) & (p < period + period); }
+  template <class X>
+  PYSTN_HD auto within(X p) const {
+    return (p > spread<X>(-period)) & (p < spread<X>(period + period));
+  }
 
-  template <bool divides = true>
-  PYSTN_HD R operator()(R p, R& factor) const {
-    factor = R(1);
+  template <bool divides = true, class X>
+  PYSTN_HD X operator()(X p, X& factor) const {
+    factor = spread<X>(R(1));
     if constexpr (divides) {
       const R bound = Limits<R>::quarter_of_largest;
       if (!(p >= R(0) && p < period)) p = remainder_of(between(-bound, p, bound), period);
@@ -240,7 +246,7 @@ struct Wrap {
       p = p < period ? p : p - period;
     }
     p = p < R(0) ? p + period : p;
-    return p < period ? p : R(0);
+    return p < period ? p : X{};
   }
 };
 

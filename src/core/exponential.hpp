@@ -30,11 +30,6 @@ PYSTN_HD bool any_lane(const Mask& holds) {
 }
 #endif
 
-template <class R>
-PYSTN_HD R magnitude(R x) {
-  return x < R{} ? -x : x;
-}
-
 // The e of m 2^e, m in [1/2, 1), of normal numbers x >= 0; of others less than -1021 or more than 1024.
 PYSTN_HD int exponent_of(double x) {
   union {
@@ -164,7 +159,7 @@ struct Exponential {
     for (int j = 0; j < n(); ++j) {
       R sum{};
       PYSTN_UNROLL
-      for (int i = 0; i < n(); ++i) sum += magnitude(Number::value(x[at(i, j)])) * small;
+      for (int i = 0; i < n(); ++i) sum += absolute(Number::value(x[at(i, j)])) * small;
       norm = sum > norm ? sum : norm;
     }
     norm = nothing == R{} ? norm / radius : R{};
@@ -254,7 +249,7 @@ struct Exponential {
     for (int k = 0; k < n(); ++k) {
       PYSTN_UNROLL
       for (int i = k + 1; i < n(); ++i) {
-        const auto larger = magnitude(Number::value(a[at(i, k)])) > magnitude(Number::value(a[at(k, k)]));
+        const auto larger = absolute(Number::value(a[at(i, k)])) > absolute(Number::value(a[at(k, k)]));
         if (fixed == 0 && !any_lane(larger)) continue;
         PYSTN_UNROLL
         for (int j = k; j < n(); ++j) exchange(larger, a[at(k, j)], a[at(i, j)]);

@@ -12,6 +12,11 @@ PYSTN_HD X spread(R x) {
   return x - X{};
 }
 
+template <class X>
+PYSTN_HD X absolute(X x) {
+  return x < X{} ? -x : x;
+}
+
 // The nearest whole number, ties to the even one, of numbers less than 2^22.
 template <class R>
 PYSTN_HD float whole_of(float x) {

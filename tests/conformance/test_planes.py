@@ -10,7 +10,8 @@ import pystn
 
 DTYPES = ["float32", "float16", "uint8", "int16", "uint16"]
 MODES = ["nearest", "linear"]
-PADDINGS = ["zeros", "border", "constant", "reflection", "zeros and a fill", "border and a fill"]
+PADDINGS = ["zeros", "border", "constant", "zeros and a fill", "border and a fill"]
+PADDINGS += ["mirror", "symmetric", "wrap", "wrap and a fill"]
 MANY = 5
 
 

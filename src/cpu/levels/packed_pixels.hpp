@@ -17,9 +17,11 @@ struct OddTaps : OddCells {
 
   template <class Plane>
   PYSTN_HD OddTaps(const Plane& plane, EightInts at_x, EightInts at_y) : OddCells(plane, at_x, at_y) {
-    const EightInts first = offset_of(plane, at_x, at_y, plane.column);
-    for (int k = 0; k < 4; ++k)
-      number_to(offset[k], inside(k) & from_origin(first, -(k / 2 * plane.row + k % 2 * plane.column)));
+    for (int k = 0; k < 4; ++k) {
+      const EightInts x = plane.around(from_origin(at_x, -(k % 2)), plane.width);
+      const EightInts y = plane.around(from_origin(at_y, -(k / 2)), plane.height);
+      number_to(offset[k], inside(k) & offset_of(plane, x, y, plane.column));
+    }
   }
 };
 

@@ -285,7 +285,7 @@ SampleChunk placed_plane_gradients(Direction direction, const SampleJob& job) {
 inline SampleChunk plane_gradients(Direction direction, const SampleJob& job) {
   if (direction != Direction::vjp && direction != Direction::vjp_grid) return nullptr;
   if (!all_are(Element::f32, job) || job.fill) return nullptr;
-  if (!fits_planes(job) || !fits_pairs(job)) return nullptr;
+  if (!fits_planes(job, false) || !fits_pairs(job)) return nullptr;
   if (Subgradient(job.subgradient) != Subgradient::right) return nullptr;
   if (direction == Direction::vjp)
     for (int a = 0; a < 2; ++a)

@@ -80,13 +80,62 @@ PYSTN_HD void for_each_made_row(const SampleJob& job, int64_t n, const Span& str
   }
 }
 
+// Mirror, Symmetric or Wrap, of which positions seldom need one. Not for derivatives, which end at borders.
+template <class R>
+struct AnyFold {
+  static constexpr bool takes_any = false, periodic = true;
+  Mirror<R> mirror;
+  Symmetric<R> symmetric;
+  Wrap<R> wrap;
+  Boundary boundary = Boundary::mirror;
+
+  AnyFold(Index n, R tolerance) : mirror(n, tolerance), symmetric(n, tolerance), wrap(n, tolerance) {}
+
+  // Of eight positions, or four of float64.
+  template <class X>
+  PYSTN_HD X operator()(X p, X& factor) const {
+    const X last = spread<X>(mirror.clip.last);
+    factor = spread<X>(R(1));
+    return all_hold((p > X{}) & (p < last)) ? p : fold(*this, p, factor);
+  }
+
+ private:
+  template <class Mask>
+  static PYSTN_HD bool all_hold(Mask holds) {
+    return signs_of(EightInts(holds)) == 255;
+  }
+  template <class X>
+  static PYSTN_APART X fold(const AnyFold& folds, X p, X& factor) {
+    switch (folds.boundary) {
+      case Boundary::symmetric:
+        return by(folds.symmetric, p, factor);
+      case Boundary::wrap:
+        return by(folds.wrap, p, factor);
+      default:
+        return by(folds.mirror, p, factor);
+    }
+  }
+  template <class One, class X>
+  static PYSTN_HD X by(const One& one, X p, X& factor) {
+    if (all_hold(one.within(p))) return one.template operator()<false>(p, factor);
+    for (int l = 0; l < int(sizeof(X) / sizeof(R)); ++l) {
+      R f;
+      p[l] = one(R(p[l]), f);
+      factor[l] = f;
+    }
+    return p;
+  }
+};
+
 // Images that positions of type P lie in.
 template <class P, template <class> class Fold>
 struct Plane {
   using By = Projection<P, Fold>;
+  static constexpr bool folds = By::Folding::periodic;
   By by_x, by_y;
   int width, height, origin_x, origin_y;
   int column, row;  // strides
+  bool wraps = false;
 
   explicit Plane(const SampleJob& job)
       : by_x(job, 0),
@@ -96,7 +145,17 @@ struct Plane {
         origin_x(int(job.origin[0])),
         origin_y(int(job.origin[1])),
         column(int(job.input.axis[0])),
-        row(int(job.input.axis[1])) {}
+        row(int(job.input.axis[1])) {
+    if constexpr (folds) {
+      by_x.fold.boundary = by_y.fold.boundary = Boundary(job.boundary[0]);
+      wraps = Boundary(job.boundary[0]) == Boundary::wrap;
+    }
+  }
+
+  // Pixels on an axis, of which the one after the last is the first if they wrap.
+  PYSTN_HD EightInts around(EightInts at, int size) const {
+    return folds && wraps ? (at == size ? EightInts{} : at) : at;
+  }
 
   // On the whole axis, with d position / d coordinate; outside where the coordinate is no number.
   static PYSTN_HD EightOf<P> position(const By& by, const EightOf<P>& x, EightOf<P>& factor) {
@@ -213,7 +272,7 @@ struct LinearCells {
 
 PYSTN_HD void number_to(int* to, EightInts x) { __builtin_memcpy(to, &x, sizeof x); }
 
-// Which taps of such pixels are in the image.
+// Which taps of such pixels are in the image: also behind its end, if it wraps.
 struct OddCells {
   EightInts in_x[2], in_y[2];
 
@@ -224,6 +283,9 @@ struct OddCells {
       in_x[k] = within(at_x, k, plane.width);
       in_y[k] = within(at_y, k, plane.height);
     }
+    if (!Plane::folds || !plane.wraps) return;
+    in_x[1] |= at_x == plane.width - 1;
+    in_y[1] |= at_y == plane.height - 1;
   }
   PYSTN_HD EightInts inside(int k) const { return in_x[k % 2] & in_y[k / 2]; }
   // Which read anything.
@@ -234,13 +296,20 @@ struct OddCells {
 struct OddPairs : OddCells {
   EightInts other;  // pairs whose first is tap 1 or whose second is tap 0
   alignas(32) int first[2][eight];
+  int ends = 0;  // bits of those whose tap 1 is the first of its row, as they wrap
+  alignas(32) int begin[2][eight];
 
   OddPairs() = default;
   template <class Plane>
   PYSTN_HD OddPairs(const Plane& plane, EightInts at_x, EightInts at_y) : OddCells(plane, at_x, at_y) {
     const EightInts pair = clipped(at_x, 0, plane.width - 2);
     other = pair != at_x;
-    for (int j = 0; j < 2; ++j) number_to(first[j], clipped(at_y, j, plane.height - 1) * plane.row + pair);
+    if (Plane::folds && plane.wraps) ends = signs_of(at_x == plane.width - 1);
+    for (int j = 0; j < 2; ++j) {
+      const EightInts line = plane.around(clipped(at_y, j, plane.height - !plane.wraps), plane.height) * plane.row;
+      number_to(first[j], line + pair);
+      if (ends) number_to(begin[j], line);
+    }
   }
   // The taps of row j; those outside are 0.
   template <class T>
@@ -248,6 +317,10 @@ struct OddPairs : OddCells {
     Eight pair[2];
     read_pairs(from, first[j], pair);
     for (int k = 0; k < 2; ++k) tap[k] = Eight(EightInts(other ? pair[1 - k] : pair[k]) & in_x[k] & in_y[j]);
+    for (int left = ends; left; left &= left - 1) {
+      const int l = lowest(left);
+      if (in_y[j][l]) tap[1][l] = number_of(from[begin[j][l]]);
+    }
   }
   // Puts what taps of row j receive where they are in the pair; what is outside is 0.
   PYSTN_HD void put(int j, Eight (&term)[2]) const {
@@ -289,8 +362,8 @@ struct PairWeights {
   }
 };
 
-// Whether few channels are sampled so: images of one tap or two.
-inline bool fits_eight_lanes(const SampleJob& job) {
+// Whether few channels are sampled so: images of one tap or two. Of boundaries that fold, only if they are known.
+inline bool fits_eight_lanes(const SampleJob& job, bool folds) {
   if (!job.single || job.ndim != 2 || job.components != 1) return false;
   if (job.mask.data || job.projected || job.chosen.data || job.output_batch != job.batch) return false;
   if (Cutoff(job.cutoff) != Cutoff::none || job.channels > streamed) return false;
@@ -300,7 +373,10 @@ inline bool fits_eight_lanes(const SampleJob& job) {
   const Boundary boundary = Boundary(job.boundary[0]);
   if (mode != Mode::nearest && mode != Mode::linear) return false;
   if (mode != Mode(job.kernel[1].mode) || job.kernel[0].variant || job.kernel[1].variant) return false;
-  if (boundary != Boundary::zeros && boundary != Boundary::border && boundary != Boundary::constant) return false;
+  if (boundary != Boundary::zeros && boundary != Boundary::border && boundary != Boundary::constant && !folds)
+    return false;
+  for (int a = 0; a < 2; ++a)
+    if (boundary == Boundary::wrap && job.size[a] != job.full[a]) return false;
   int64_t reach = 0;
   for (int a = 0; a < 2; ++a) {
     const int64_t stride = job.input.axis[a] < 0 ? -job.input.axis[a] : job.input.axis[a];
@@ -310,8 +386,8 @@ inline bool fits_eight_lanes(const SampleJob& job) {
   return reach < int64_t(1) << 31;
 }
 // Whether they are of planes, their samples next to each other in rows.
-inline bool fits_planes(const SampleJob& job) {
-  return column_stride(job, job.output.axis) == 1 && fits_eight_lanes(job);
+inline bool fits_planes(const SampleJob& job, bool folds) {
+  return column_stride(job, job.output.axis) == 1 && fits_eight_lanes(job, folds);
 }
 // Whether linear pixels read pairs of neighbours.
 inline bool fits_pairs(const SampleJob& job) {

@@ -1,7 +1,7 @@
 // Linear and nearest samples of few channels, in planes or next to each other, eight output pixels at a time: what is
 // known of them is made in registers, and little of it is kept for the pixels that are placed before any is read.
 // Coordinates are stored in pairs or made from a matrix, of float32 or float64; taps outside read 0 or have the fill
-// value. Values are those of sampling.hpp.
+// value, or are those of folded coordinates. Values are those of sampling.hpp.
 //
 // Linear pixels of planes read pairs of neighbours, one load for each. At the image's borders it is a pair in the
 // image, in which the taps are found. On AVX-512 what is linear is not here, nor channels next to each other: there are
@@ -81,8 +81,9 @@ struct PlaneSampler {
   }
 
   PYSTN_HD void place_nearest(const EightOf<P>& x, const EightOf<P>& y, int block, int begin, Placed& placed) const {
-    const EightInts at_x = from_origin(integers(plane.position(plane.by_x, x)), plane.origin_x);
-    const EightInts at_y = from_origin(integers(plane.position(plane.by_y, y)), plane.origin_y);
+    const EightInts there_x = from_origin(integers(plane.position(plane.by_x, x)), plane.origin_x);
+    const EightInts there_y = from_origin(integers(plane.position(plane.by_y, y)), plane.origin_y);
+    const EightInts at_x = plane.around(there_x, plane.width), at_y = plane.around(there_y, plane.height);
     const EightInts first =
         plane.column == 1 ? offset_of(plane, at_x, at_y, 1) : offset_of(plane, at_x, at_y, plane.column);
     const EightInts outside = (at_x > plane.width - 1) | (at_y > plane.height - 1) | at_x | at_y;
@@ -303,10 +304,25 @@ struct PlaneSampler {
   }
 };
 
+// On AVX-512 images that fold are not here.
+#if defined(__AVX512F__)
+constexpr bool folds_planes = false;
+#else
+constexpr bool folds_planes = true;
+#endif
+
 template <class T, class P, int S, int C>
 SampleChunk folded_planes(const SampleJob& job) {
-  return Boundary(job.boundary[0]) == Boundary::border ? PlaneSampler<T, P, S, Border, C>::forward
-                                                       : PlaneSampler<T, P, S, Zeros, C>::forward;
+  switch (Boundary(job.boundary[0])) {
+    case Boundary::zeros:
+    case Boundary::constant:
+      return PlaneSampler<T, P, S, Zeros, C>::forward;
+    case Boundary::border:
+      return PlaneSampler<T, P, S, Border, C>::forward;
+    default:
+      if constexpr (folds_planes) return PlaneSampler<T, P, S, AnyFold, C>::forward;
+      return nullptr;
+  }
 }
 template <class T, int S, int C>
 SampleChunk placed_planes(const SampleJob& job) {
@@ -348,7 +364,7 @@ SampleChunk packed_channels(const SampleJob& job) {
 // The body for a forward job on few channels next to each other, or null.
 inline SampleChunk packed_pixels(const SampleJob& job) {
   const Index channels = job.channels;
-  if (job.output.type != job.input.type || !fits_eight_lanes(job)) return nullptr;
+  if (job.output.type != job.input.type || !fits_eight_lanes(job, folds_planes)) return nullptr;
   if (job.input.channel != 1 || job.output.channel != 1 || column_stride(job, job.output.axis) != channels)
     return nullptr;
   // What is outside reads 0, and the fill value where the coordinate is no number.
@@ -364,7 +380,7 @@ inline SampleChunk packed_pixels(const SampleJob& job) {
 
 // The body for a forward job on such planes, or null if another has to do it.
 inline SampleChunk planes(const SampleJob& job) {
-  if (job.output.type != job.input.type || !fits_planes(job)) return nullptr;
+  if (job.output.type != job.input.type || !fits_planes(job, folds_planes)) return nullptr;
   // What is outside reads 0, and the fill value where the coordinate is no number.
   if (job.fill && Boundary(job.boundary[0]) == Boundary::zeros) return nullptr;
 #if defined(__AVX512F__)
