@@ -485,6 +485,87 @@ struct BlockTaps {
   template <class Taps>
   using OddTaps = typename std::conditional<flat, LitRows, LitAxes<Taps>>::type;
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  static constexpr bool has_windows = std::is_same<R, float>::value && S == 4 && ND == 2;
+
+  // Windows of four pixels of a row that hold the taps of a block's pixels, moved into the image by its boundary: one
+  // load, in which a permutation finds the taps.
+  struct Windows {
+    static constexpr int least = 2 * S;  // pixels of an axis
+    alignas(vector_bytes) int first[lanes], line[S][lanes], tap[lanes][S];
+
+    static bool fit(const SampleJob& job) {
+      bool fits = true;
+      for (int a = 0; a < ND; ++a) {
+        const Boundary boundary = Boundary(job.boundary[a]);
+        fits = fits && boundary != Boundary::zeros && boundary != Boundary::constant;
+        fits = fits && job.size[a] == job.full[a] && job.size[a] >= least;
+      }
+      return fits;
+    }
+
+    // Bits of the pixels, by their first taps, that have one.
+    int place(const SampleJob& job, const Flags& cell_x, const Flags& cell_y) {
+      const int width = int(job.size[0]), height = int(job.size[1]);
+      Flags has = (cell_x > -width) & (cell_x < 2 * width - least) & (cell_y > -height) & (cell_y < 2 * height - least);
+      Flags x[S], from = Flags{} + (width - S);
+      for (int k = 0; k < S; ++k) {
+        x[k] = moved(Boundary(job.boundary[0]), cell_x + k, width);
+        from = x[k] < from ? x[k] : from;
+      }
+      for (int k = 0; k < S; ++k) has &= x[k] - from < S;
+      from &= has;
+      __builtin_memcpy(first, &from, sizeof from);
+      alignas(vector_bytes) int within[S][lanes];
+      for (int k = 0; k < S; ++k) {
+        const Flags at = (x[k] - from) & has, row = moved(Boundary(job.boundary[1]), cell_y + k, height) & has;
+        const Flags offset = row * int(job.input.axis[1]);
+        __builtin_memcpy(within[k], &at, sizeof at);
+        __builtin_memcpy(line[k], &offset, sizeof offset);
+      }
+      for (int l = 0; l < lanes; ++l)
+        for (int k = 0; k < S; ++k) tap[l][k] = within[k][l];
+      return _mm256_movemask_ps(_mm256_castsi256_ps(__m256i(has)));
+    }
+
+    struct At {
+      const R* image;
+      const Windows& windows;
+      int i, k;  // entry of the weights, row of taps
+
+      PYSTN_HD At next(int, int row) const { return {image, windows, i, row}; }
+      PYSTN_HD void row(V (&to)[S]) const {
+        const Windows& w = windows;
+        const auto taps = [&](int l) __attribute__((always_inline)) {
+          const __m128i at = _mm_load_si128(reinterpret_cast<const __m128i*>(w.tap[l]));
+          return _mm_permutevar_ps(_mm_loadu_ps(image + (w.first[l] + w.line[k][l])), at);
+        };
+        Rows<S>::transpose(taps, to);
+      }
+    };
+
+   private:
+    // As boundaries.hpp moves taps of pixels within an image's size of it.
+    static PYSTN_HD Flags moved(Boundary boundary, Flags i, int n) {
+      const Flags back = boundary == Boundary::symmetric ? -1 - i : -i;
+      switch (boundary) {
+        case Boundary::wrap:
+          i = i < 0 ? i + n : i;
+          return i >= n ? i - n : i;
+        case Boundary::mirror:
+        case Boundary::symmetric:
+          i = i < 0 ? back : i;
+          return i >= n ? 2 * n - (boundary == Boundary::symmetric ? 1 : 2) - i : i;
+        default:
+          i = i < 0 ? Flags{} : i;
+          return i >= n ? Flags{} + (n - 1) : i;
+      }
+    }
+  };
+#else
+  static constexpr bool has_windows = false;
+#endif
+
   // What the block at entry i has of plain and of dark pixels.
   template <class Taps>
   struct Light {

@@ -23,6 +23,7 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
   using General = Sampler<R, R, S, ND>;
   using Taps = BlockTaps<R, S, ND>;
   using typename Taps::Blocks;
+  using typename Taps::Flags;
   using typename Taps::Mask;
   using typename Taps::Places;
   using typename Taps::Reading;
@@ -332,10 +333,44 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
     }
   };
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // Those of some pixels of a run, if they are among the others and have windows; returns the bits of what is left.
+  static PYSTN_APART Bits put_windows(const SampleJob& job, int64_t n, int count, int entry, const Target& to,
+                                      const KnownTaps<0>& taps, Bits others) {
+    using Windows = typename Taps::Windows;
+    const R* const image = static_cast<const R*>(job.input.data) + n * job.input.batch;
+    const UsualWeights<0> from{taps};
+    for (int i = 0; i < count; i += lanes) {
+      const unsigned mine = unsigned(others >> i & first_bits(lanes));
+      if (!mine) continue;
+      Windows windows;
+      const unsigned found = mine & unsigned(windows.place(job, Taps::template load<Flags>(taps.cell[0] + entry + i),
+                                                           Taps::template load<Flags>(taps.cell[1] + entry + i)));
+      unsigned none = 0;  // whose taps of weight 0 may be no numbers
+      for (int64_t c = 0; found && c < job.channels; ++c) {
+        const typename Windows::At at{image + c * job.input.channel, windows, entry + i, 0};
+        const V x = Taps::template gather<0, ND>(at, from).value;
+        for (unsigned left = found; left; left &= left - 1) {
+          const int l = lowest(left);
+          none |= unsigned(x[l] != x[l]) << l;
+          to.at[(i + l) * to.column + c * to.channel] = x[l];
+        }
+      }
+      others &= ~(Bits(found & ~none) << i);
+    }
+    return others;
+  }
+#endif
+
   // Blocks of a run with pixels that are neither plain nor dark.
   static PYSTN_APART void put_others(const SampleJob& job, int64_t n, const Span& span, int entry, const Target& to,
                                      KnownTaps<0>& taps, Blocks& blocks, Places& places) {
-    const Bits others = taps.other_bits(entry, span.count);
+    Bits others = taps.other_bits(entry, span.count);
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    if constexpr (Taps::has_windows)
+      if (others && taps.has_cells() && Taps::Windows::fit(job))
+        others = put_windows(job, n, span.count, entry, to, taps, others);
+#endif
     if (!others) return;
     Run<R, ND>& run = taps.run;
     run.template place<0>(job, n, span, lanes);

@@ -87,8 +87,13 @@ template <>
 struct Rows<4> {
   template <class V>
   static PYSTN_HD void read(const float* from, const int* first, V (&tap)[4]) {
+    transpose([&](int l) { return _mm_loadu_ps(from + first[l]); }, tap);
+  }
+  // The same of rows(l).
+  template <class RowOf, class V>
+  static PYSTN_HD void transpose(RowOf&& rows, V (&tap)[4]) {
     WideFloat row[4];  // of pixels 0, 4, 8, 12; 1, 5, ...
-    for (int j = 0; j < 4; ++j) row[j] = join([&](int q) { return _mm_loadu_ps(from + first[4 * q + j]); });
+    for (int j = 0; j < 4; ++j) row[j] = join([&](int q) { return rows(4 * q + j); });
     const WideFloat a = PYSTN_WIDE(unpacklo_ps)(row[0], row[1]), b = PYSTN_WIDE(unpacklo_ps)(row[2], row[3]);
     const WideFloat c = PYSTN_WIDE(unpackhi_ps)(row[0], row[1]), d = PYSTN_WIDE(unpackhi_ps)(row[2], row[3]);
     tap[0] = V(low_pairs(a, b));

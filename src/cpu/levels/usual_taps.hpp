@@ -186,6 +186,9 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
     place_any(job, n, span, lanes);
   }
 
+  // Whether `cell` has the first taps of pixels whose position is within an image's size of it.
+  bool has_cells() const { return known; }
+
   // Withdraws the plain pixels with idle taps whose values are no numbers; whether there are any.
   template <class IsNone>
   PYSTN_APART bool withdraw(int count, IsNone&& is_none) {
@@ -277,16 +280,23 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
     ToTheRight(const SampleJob&, int) {}
   };
 
-  // Taps that the boundary moves are not plain: here it is enough that positions are small numbers.
+  // Taps that the boundary moves are not plain: here it is enough that positions are small numbers. Those within an
+  // image's size of it stay as they are if it moves them into the image, and what is no number is further away.
   template <class P>
   struct Clipped {
     Normalization<P> normalize;
-    DroppedTaps bounds;
-    Clipped(const SampleJob& job, int a)
-        : normalize(Normalization<P>::of(Coordinates(job.coordinates), job.full[a])), bounds{job.full[a]} {}
+    P low, high, none;
+    Clipped(const SampleJob& job, int a) : normalize(Normalization<P>::of(Coordinates(job.coordinates), job.full[a])) {
+      const Boundary boundary = Boundary(job.boundary[a]);
+      const bool drops = boundary == Boundary::zeros || boundary == Boundary::constant;
+      const Index n = job.full[a], around = drops ? 0 : n;
+      low = nearby(-infinity<P>(), n) - P(around);
+      high = nearby(infinity<P>(), n) + P(around);
+      none = drops ? outside<P>() - P(S) : low;
+    }
     PYSTN_HD P operator()(P x) const {
       const P p = normalize(x);
-      return bounds.reduce(is_finite(p) ? p : outside<P>() - P(S));
+      return between(low, is_finite(p) ? p : none, high);
     }
   };
 
