@@ -1,5 +1,5 @@
-"""Kernels of four taps under boundaries that move taps into the image: the bits of images whose pixels are apart in
-memory, which are read tap by tap."""
+"""Kernels of more than two taps under boundaries that move taps into the image: the bits of images whose pixels are
+apart in memory, which are read tap by tap."""
 
 from functools import partial
 
@@ -11,6 +11,7 @@ import pystn
 
 PADDINGS = ["border", "mirror", "symmetric", "wrap", ("wrap", "border"), ("mirror", "zeros"), "constant"]
 SIZES = ((1, 4), (3, 3), (7, 9), (8, 8), (19, 23), (9, 300))
+DTYPES = ["float32", "float16", "uint8", "int16", "uint16"]
 
 
 def positions(rng, size, count, dtype):
@@ -27,6 +28,16 @@ def positions(rng, size, count, dtype):
     return rng.permutation(grid).reshape(1, 4, count, 2).astype(dtype)
 
 
+def drawn(rng, shape, dtype):
+    if "int" in dtype:
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max + 1, shape, dtype)
+    image = rng.standard_normal(shape).astype(dtype)
+    image[0, 0, shape[2] // 2, shape[3] // 2] = np.nan
+    image[0, -1, 0, 0] = np.inf
+    return image
+
+
 def assert_as_apart(sample, image):
     apart = np.repeat(image, 2, axis=-1)[..., ::2]
     np.testing.assert_array_equal(sample(image), sample(apart))
@@ -39,11 +50,25 @@ def test_stored_coordinates(rng, padding_mode, kernel, dtype):
     mode, _ = kernel_for(pystn, kernel, 2)
     options = {"mode": mode, "padding_mode": padding_mode, "coords": "pixel"}
     for size in SIZES:
-        image = rng.standard_normal((1, 3, *size)).astype(np.float32)
-        image[0, 1, size[0] // 2, size[1] // 2] = np.nan
-        image[0, 2, 0, 0] = np.inf
+        image = drawn(rng, (1, 3, *size), "float32")
         for count in (1, 5, 8, 64, 150):
             assert_as_apart(partial(pystn.grid_sample, grid=positions(rng, size, count, dtype), **options), image)
+
+
+@pytest.mark.parametrize("padding_mode", PADDINGS, ids=str)
+@pytest.mark.parametrize("kernel", ["cubic", "bspline2", "bspline5", "lanczos4"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pixels_of_few_numbers(rng, padding_mode, kernel, dtype):
+    """Planes of small types, and up to four channels next to each other."""
+    mode, _ = kernel_for(pystn, kernel, 2)
+    options = {"mode": mode, "padding_mode": padding_mode, "coords": "pixel"}
+    for size in SIZES[1:]:
+        image = drawn(rng, (1, 4, *size), dtype)
+        grid = positions(rng, size, 70, np.float32)
+        assert_as_apart(partial(pystn.grid_sample, grid=grid, **options), image[:, :2])
+        for channels in (1, 2, 3, 4):
+            last = np.ascontiguousarray(np.moveaxis(image[:, :channels], 1, -1))
+            assert_as_apart(partial(pystn.grid_sample, grid=grid, channel_axis=-1, **options), last)
 
 
 @pytest.mark.parametrize("padding_mode", PADDINGS, ids=str)

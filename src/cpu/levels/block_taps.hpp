@@ -491,23 +491,12 @@ struct BlockTaps {
   // Windows of four pixels of a row that hold the taps of a block's pixels, moved into the image by its boundary: one
   // load, in which a permutation finds the taps.
   struct Windows {
-    static constexpr int least = 2 * S;  // pixels of an axis
     alignas(vector_bytes) int first[lanes], line[S][lanes], tap[lanes][S];
-
-    static bool fit(const SampleJob& job) {
-      bool fits = true;
-      for (int a = 0; a < ND; ++a) {
-        const Boundary boundary = Boundary(job.boundary[a]);
-        fits = fits && boundary != Boundary::zeros && boundary != Boundary::constant;
-        fits = fits && job.size[a] == job.full[a] && job.size[a] >= least;
-      }
-      return fits;
-    }
 
     // Bits of the pixels, by their first taps, that have one.
     int place(const SampleJob& job, const Flags& cell_x, const Flags& cell_y) {
       const int width = int(job.size[0]), height = int(job.size[1]);
-      Flags has = (cell_x > -width) & (cell_x < 2 * width - least) & (cell_y > -height) & (cell_y < 2 * height - least);
+      Flags has = is_nearby<S>(cell_x, width) & is_nearby<S>(cell_y, height);
       Flags x[S], from = Flags{} + (width - S);
       for (int k = 0; k < S; ++k) {
         x[k] = moved(Boundary(job.boundary[0]), cell_x + k, width);

@@ -368,7 +368,7 @@ struct BlockSampler : Sampler<R, R, S, ND>, BlockTaps<R, S, ND> {
     Bits others = taps.other_bits(entry, span.count);
 #if defined(__AVX2__) && !defined(__AVX512F__)
     if constexpr (Taps::has_windows)
-      if (others && taps.has_cells() && Taps::Windows::fit(job))
+      if (others && taps.has_cells() && moves_taps<S>(job))
         others = put_windows(job, n, span.count, entry, to, taps, others);
 #endif
     if (!others) return;

@@ -252,8 +252,12 @@ struct PixelSampler {
   static void put_others(const SampleJob& job, int64_t n, const Span& strip, PlacedTaps<T, S>& taps, T* out, Index row,
                          Index step) {
     Flag other[strip_columns];
+    const bool moves = S > 2 && !job.fill && taps.has_cells() && moves_taps<S>(job);
     for_each_piece(strip, [&](const Span& run, int r, int) {
-      const Span others = taps.others(run, r * taps.width, other);
+      Bits left = taps.other_bits(r * taps.width, run.count);
+      if constexpr (S > 2)
+        if (moves && left) left = put_moved(job, n, taps, r * taps.width, run.count, left, out + r * row, step);
+      const Span others = taps.span_of(run, left, other);
       if (others.count <= 0) return;
       const int64_t begin = others.column - run.column;
       T* const to = out + r * row + begin * step;
@@ -262,6 +266,42 @@ struct PixelSampler {
       else
         sample_others<S>(job, n, others, other + begin, taps.run, to, step, job.output.channel);
     });
+  }
+
+  // Those of them that are near an image into which all taps are moved, of so many pixels of a row from an entry on;
+  // returns the bits of what is left.
+  static PYSTN_APART Bits put_moved(const SampleJob& job, int64_t n, const PixelTaps<S>& taps, int entry, int count,
+                                    Bits others, T* out, Index step) {
+    alignas(64) int at[2][S][strip_columns];
+    for (int a = 0; a < 2; ++a)
+      with_tap_boundary(Boundary(job.boundary[a]), job.size[a], [&](auto boundary) {
+        const int stride = int(job.input.axis[a]);
+        for (int k = 0; k < S; ++k)
+          for (int i = 0; i < count; ++i) at[a][k][i] = boundary.nearby_tap(taps.cell[a][entry + i] + k) * stride;
+      });
+    const T* const image = static_cast<const T*>(job.input.data) + n * job.input.batch;
+    const Index last = end_of_image(job, C) - 4;
+    Bits left = 0;
+    for (; others; others &= others - 1) {
+      const int i = lowest(others), e = entry + i;
+      bool keeps = is_nearby<S>(taps.cell[0][e], int(job.size[0])) & is_nearby<S>(taps.cell[1][e], int(job.size[1]));
+      for (int64_t c = 0; keeps && c < job.channels; c += C) {
+        const T* const from = image + c * job.input.channel;
+        QuadVector<1> sum{};
+        for (int j = 0; j < S; ++j) {
+          QuadVector<1> inner{};
+          for (int k = 0; k < S; ++k) {
+            const Index tap = Index(at[1][j][i]) + at[0][k][i];
+            inner += (C == 1 ? QuadVector<1>{number_of(from[tap])} : read_quad(from, tap, last)) * taps.w[0][k][e];
+          }
+          sum += inner * taps.w[1][j][e];
+        }
+        QuadOf<1>::template store<C>(out + i * step + c * job.output.channel, sum);
+        for (int l = 0; l < C; ++l) keeps = keeps && sum[l] == sum[l];  // a tap of weight 0 may be no number
+      }
+      if (!keeps) left |= Bits(1) << i;
+    }
+    return left;
   }
 
   // As sample_others, with all channels of a pixel together.

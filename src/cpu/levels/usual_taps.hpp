@@ -94,7 +94,9 @@ struct StripTaps {
 
   // Those of a run that are neither; returns the span from the first of them to the last.
   Span others(const Span& run, int entry, Flag* other) const {
-    const Bits bits = other_bits(entry, run.count);
+    return span_of(run, other_bits(entry, run.count), other);
+  }
+  static Span span_of(const Span& run, Bits bits, Flag* other) {
     const int begin = bits ? lowest(bits) : 0, end = bits ? 64 - __builtin_clzll(bits) : 0;
     for (int i = begin; i < end; ++i) other[i] = Flag(bits >> i & 1);
     return Span{run.outer, run.row, run.column + begin, 1, end - begin};
@@ -503,6 +505,22 @@ template <class T, class Taps>
 PYSTN_HD void prefetch_ahead(const SampleJob& job, const Span& run, int left, int entry, const Taps& taps,
                              const T* image, int64_t channel, int64_t planes, int64_t below) {
   prefetch_ahead(job, run, left, taps.first + entry, taps.plain + entry, image, channel, planes, below);
+}
+
+// Whether boundaries move all taps into the image, of pixels within its size of it by those of nearby taps.
+template <int S>
+bool moves_taps(const SampleJob& job) {
+  bool moves = true;
+  for (int a = 0; a < job.ndim; ++a) {
+    const Boundary boundary = Boundary(job.boundary[a]);
+    moves = moves && boundary != Boundary::zeros && boundary != Boundary::constant;
+    moves = moves && job.size[a] == job.full[a] && job.size[a] >= 2 * S;
+  }
+  return moves;
+}
+template <int S, class Int>
+PYSTN_HD auto is_nearby(Int cell, int n) {
+  return (cell > -n) & (cell < 2 * (n - S));
 }
 
 // Taps of a run's pixels, up to eight on an axis, wherever they are: of each its offset, and whether it reads anything.
