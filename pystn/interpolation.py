@@ -36,7 +36,8 @@ class Plan(NamedTuple):
 def check_host(name: str, value: Any, convert: str = "cupy.asnumpy") -> None:
     """Raise for an array on a device where numbers of the host are wanted; `convert` makes one of a single element."""
     if hasattr(value, "__cuda_array_interface__"):
-        kind, shape, argument = type(value), tuple(value.shape), name.rpartition(" ")[2]
+        kind, shape = type(value), tuple(value.shape)
+        argument = name.rpartition(" ")[2]  # scales, of "an entry of scales"
         raise TypeError(
             f"{name} must be on the host: got a {kind.__module__}.{kind.__qualname__} of shape {shape}; "
             f"pass {'cupy.asnumpy' if shape else convert}({argument}), which waits for the device"

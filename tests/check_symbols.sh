@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Inline functions of one name are merged by the linker: what a level compiles must carry the level's
 # namespace, or AVX-512 code could run where there is none. Looks at the two highest levels: the lower ones
-# are of the same sources.
+# are of the same sources but for few lines, and reach fewer processors that lack theirs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=$(mktemp -d)

@@ -61,3 +61,9 @@ def test_one_of_several(cp):
         pystn.grid_sample(cp.asarray(image), other)
     with pytest.raises(ValueError, match=r"^out is on device 1"):
         pystn.grid_sample(cp.asarray(image), cp.asarray(grid), out=out)
+    with cp.cuda.Device(1):
+        fill = cp.ones(1)
+    with pytest.raises(ValueError, match=r"^fill_value is on device 1"):
+        pystn.grid_sample(cp.asarray(image), cp.asarray(grid), padding_mode="constant", fill_value=fill)
+    with pytest.raises(ValueError, match=r"^d_fill_value is on device 1"):
+        pystn.grid_sample_jvp(cp.asarray(image), cp.asarray(grid), None, None, d_fill_value=fill)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pystn.backends.operations import Operations
 
-__all__ = ["Operations", "backend_of"]
+__all__ = ["Operations", "backend_of", "check_devices"]
 
 HINTS = {
     "torch": "the functions of pystn.torch take tensors",

@@ -186,7 +186,8 @@ def expm(generator: Array) -> Array:
 
     .. math:: e^X = \sum_k X^k / k!
 
-    Scaling and squaring with the Pade approximant of degree 13 (Higham, 2005), in float64.
+    Scaling and squaring with the Pade approximant of degree 13 (Higham, 2005), in float64. Made for many matrices of
+    few rows, as transforms have: each is one lane's or thread's.
 
     Parameters
     ----------
@@ -197,7 +198,7 @@ def expm(generator: Array) -> Array:
     -------
     matrix : ndarray
         Shape and dtype of `generator`; affine ones stand for square ones with a last row (0, ..., 0, 1).
-        NaN where a generator is not finite or its exponential overflows.
+        NaN where a generator is not finite; inf or NaN where its exponential overflows.
 
     Raises
     ------

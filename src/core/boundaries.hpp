@@ -13,7 +13,7 @@
 // A boundary that is `periodic` takes off whole periods by a division, which loops over many
 // positions do not vectorise with and few positions need: where all are `within` its reach, the
 // template argument `divides` leaves it out, to the same bits; and so does `nearby_tap` for taps of cells
-// within a period, in images longer than these are many.
+// within a period, in images longer than these are many. Positions may be vectors there.
 #pragma once
 
 #include "lanes.hpp"

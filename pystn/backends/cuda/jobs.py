@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import cupy
 import numpy as np
 
+from pystn.backends import check_devices
 from pystn.backends.cuda.arrays import (
     DeviceArray,
     argument,
@@ -184,8 +185,10 @@ def table_of(owner: SamplingOptions | Interpolation, key: tuple[Any, ...], value
     return tables[key]
 
 
-def fill_table(value: Any, channels: int, components: int) -> DeviceArray:
+def fill_table(name: str, value: Any, channels: int, components: int) -> DeviceArray:
     """Fill values per channel and part."""
+    if isinstance(value, cupy.ndarray):
+        check_devices({name: value}, cupy.cuda.runtime.getDevice())
     xp = cupy if isinstance(value, cupy.ndarray) else np
     values = xp.empty(channels // components, np.complex128 if components == 2 else np.float64)
     values[...] = value
@@ -238,7 +241,7 @@ class Call:
                 self.tables.append(self.hold(table_of(modes[a], (), table)))
                 kernel.table = self.tables[-1].data.ptr
         if options.has_fill:
-            fill = fill_table(options.fill_value, job.channels, job.components)
+            fill = fill_table("fill_value", options.fill_value, job.channels, job.components)
             if hasattr(options.fill_value, "shape"):  # such options are made anew for every call
                 fill = self.hold(cupy.asarray(fill))
             else:

@@ -16,7 +16,7 @@ __all__ = ["exponential"]
 # Of matrices whose kernels know how many rows they have and need no memory, by the order of the derivative.
 MOST_ROWS = (4, 0, 0)
 MATRICES = 6  # of scratch memory for each thread, as in exponential.hpp
-SCRATCH_BYTES = 64 << 20  # beyond this a thread has matrices one after the other
+SCRATCH_BYTES = 64 << 20  # of more threads than one: beyond it each has matrices one after the other
 BLOCK = 64
 
 EXPONENTIAL_JOB = np.dtype(
@@ -51,8 +51,10 @@ def exponential(
     if rows <= MOST_ROWS[order]:
         launch(f"exponential<{order}, {rows}>", count, job, BLOCK)
         return
-    of_block = MATRICES * rows**2 * 2**order * BLOCK
-    blocks = max(1, min(-(-count // BLOCK), SCRATCH_BYTES // (8 * of_block)))
-    scratch = cupy.empty(blocks * of_block, np.float64)
+    of_thread = MATRICES * rows**2 * 2**order
+    threads = max(1, min(count, SCRATCH_BYTES // (8 * of_thread)))
+    block = min(BLOCK, threads)
+    threads -= threads % block  # none is beyond the scratch memory
+    scratch = cupy.empty(threads * of_thread, np.float64)
     job["scratch"] = scratch.data.ptr
-    launch(f"exponential<{order}, 0>", blocks * BLOCK, job, BLOCK)
+    launch(f"exponential<{order}, 0>", threads, job, block)

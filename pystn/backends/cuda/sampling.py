@@ -114,7 +114,7 @@ def grid_sample_jvp(
     call.image("d_input", d_input)
     call.steps(d_grid)
     if d_fill is not None:
-        call.job.d_fill = call.doubles(fill_table(d_fill, call.job.channels, call.job.components))
+        call.job.d_fill = call.doubles(fill_table("d_fill_value", d_fill, call.job.channels, call.job.components))
     for a, tangent in enumerate(d_kernel):
         call.job.d_kernel[a] = call.doubles(tangent)
     call.samples("output", d_output)

@@ -534,7 +534,7 @@ struct BlockTaps {
     };
 
    private:
-    // As boundaries.hpp moves taps of pixels within an image's size of it.
+    // `nearby_tap` of boundaries.hpp, whose choices are of one number each.
     static PYSTN_HD Flags moved(Boundary boundary, Flags i, int n) {
       const Flags back = boundary == Boundary::symmetric ? -1 - i : -i;
       switch (boundary) {

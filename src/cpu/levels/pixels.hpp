@@ -275,9 +275,10 @@ struct PixelSampler {
     alignas(64) int at[2][S][strip_columns];
     for (int a = 0; a < 2; ++a)
       with_tap_boundary(Boundary(job.boundary[a]), job.size[a], [&](auto boundary) {
-        const int stride = int(job.input.axis[a]);
+        const unsigned stride = unsigned(job.input.axis[a]);
         for (int k = 0; k < S; ++k)
-          for (int i = 0; i < count; ++i) at[a][k][i] = boundary.nearby_tap(taps.cell[a][entry + i] + k) * stride;
+          for (int i = 0; i < count; ++i)
+            at[a][k][i] = int(unsigned(boundary.nearby_tap(taps.cell[a][entry + i] + k)) * stride);
       });
     const T* const image = static_cast<const T*>(job.input.data) + n * job.input.batch;
     const Index last = end_of_image(job, C) - 4;
@@ -407,7 +408,7 @@ inline SampleChunk pixels(const SampleJob& job) {
   for (int a = 0; a < 2; ++a) {
     const int64_t stride = job.input.axis[a] < 0 ? -job.input.axis[a] : job.input.axis[a];
     if (job.full[a] >= int64_t(1) << 29) return nullptr;
-    reach += (job.size[a] + 256) * stride;  // first taps are at most 128 pixels outside
+    reach += (job.size[a] + 256) * stride;  // first taps that count are at most 128 pixels outside
   }
   if (reach >= int64_t(1) << 31 || job.size[0] < 2 || job.size[1] < 2) return nullptr;
   switch (job.input.type) {

@@ -304,7 +304,7 @@ struct PlaneSampler {
   }
 };
 
-// On AVX-512 images that fold are not here.
+// On AVX-512 tiles are of all boundaries, and no nearest pixel under those that fold has been tried here.
 #if defined(__AVX512F__)
 constexpr bool folds_planes = false;
 #else

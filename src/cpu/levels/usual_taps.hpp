@@ -188,8 +188,9 @@ struct UsualTaps : StripTaps<R, S, ND, multiplied, rows, order> {
     place_any(job, n, span, lanes);
   }
 
-  // Whether `cell` has the first taps of pixels whose position is within an image's size of it.
-  bool has_cells() const { return known; }
+  // Whether `cell` has the first taps of pixels whose position is within an image's size of it, of more than two taps:
+  // of fewer, positions that are further away may leave it as it was.
+  bool has_cells() const { return S > 2 && known; }
 
   // Withdraws the plain pixels with idle taps whose values are no numbers; whether there are any.
   template <class IsNone>
@@ -507,7 +508,8 @@ PYSTN_HD void prefetch_ahead(const SampleJob& job, const Span& run, int left, in
   prefetch_ahead(job, run, left, taps.first + entry, taps.plain + entry, image, channel, planes, below);
 }
 
-// Whether boundaries move all taps into the image, of pixels within its size of it by those of nearby taps.
+// Whether boundaries move all taps into the image; and whether a first tap is so near it that one reflection, or one
+// period, moves all of S taps there.
 template <int S>
 bool moves_taps(const SampleJob& job) {
   bool moves = true;
