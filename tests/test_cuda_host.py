@@ -192,13 +192,13 @@ def test_what_does_not_compile():
         kernel("f<1>", "template <int> __global__ void f(int) { int unused; }")
 
 
-def crash(by, flag):
+def crash(by, flag, made="zeros(64, 'f4')"):
     """The exit status and the output of a process that runs `shifted`."""
     text = f"""
         import sys
         sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
         import test_cuda_host as t
-        x, y = t.cp.zeros(64, "f4"), t.cp.zeros(64)
+        x, y = t.cp.{made}, t.cp.zeros(64)
         t.kernel("shifted<float>")((1,), (64,), (t.job(x, y, {by}, {flag}),))
     """
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(text)], capture_output=True, text=True)
@@ -209,6 +209,17 @@ def crash(by, flag):
 def test_beyond_the_end(flag):
     assert crash(0, flag) == (0, "")
     assert crash(1, flag)[0] == -11
+
+
+@pytest.mark.parametrize("made", ["arange(64.0).astype('f4')", "add(t.cp.zeros(64, 'f4'), 1)", "zeros(65, 'f4')[1:]"])
+def test_beyond_the_end_of_what_array_code_has_made(made):
+    assert crash(0, 0, made) == (0, "")
+    assert crash(1, 0, made)[0] == -11
+
+
+@pytest.mark.parametrize("flag", [0, 1], ids=["read", "write"])
+def test_far_in_front(flag):
+    assert crash(-2000, flag)[0] == -11
 
 
 def test_in_front():

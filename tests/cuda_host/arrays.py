@@ -251,11 +251,11 @@ def laid_out(values):
 
 
 def boxed(result):
-    """What a NumPy function returned, with arrays in boxes: elements too, as CuPy has no scalars."""
-    if isinstance(result, np.ndarray):
-        return box(result)
-    if isinstance(result, np.generic):
-        return box(np.asarray(result))
+    """What a NumPy function returned, with arrays in boxes: elements too, as CuPy has no scalars. What it has made is
+    brought into the memory of the stand-in, which kernels may be given."""
+    if isinstance(result, (np.ndarray, np.generic)):
+        array = np.asarray(result)
+        return box(array) if memory.holds(array) else laid_out(array)
     if isinstance(result, tuple) and hasattr(result, "_fields"):
         return type(result)(*map(boxed, result))
     if isinstance(result, (tuple, list)):
