@@ -495,20 +495,15 @@ struct BlockTaps {
 
     // Bits of the pixels, by their first taps, that have one.
     int place(const SampleJob& job, const Flags& cell_x, const Flags& cell_y) {
-      const int width = int(job.size[0]), height = int(job.size[1]);
-      Flags has = is_nearby<S>(cell_x, width) & is_nearby<S>(cell_y, height);
-      Flags x[S], from = Flags{} + (width - S);
-      for (int k = 0; k < S; ++k) {
-        x[k] = moved(Boundary(job.boundary[0]), cell_x + k, width);
-        from = x[k] < from ? x[k] : from;
-      }
+      const int width = int(job.size[0]);
+      Flags x[S], y[S], has = moved(job, 0, cell_x, x) & moved(job, 1, cell_y, y), from = Flags{} + (width - S);
+      for (int k = 0; k < S; ++k) from = x[k] < from ? x[k] : from;
       for (int k = 0; k < S; ++k) has &= x[k] - from < S;
       from &= has;
       __builtin_memcpy(first, &from, sizeof from);
       alignas(vector_bytes) int within[S][lanes];
       for (int k = 0; k < S; ++k) {
-        const Flags at = (x[k] - from) & has, row = moved(Boundary(job.boundary[1]), cell_y + k, height) & has;
-        const Flags offset = row * int(job.input.axis[1]);
+        const Flags at = (x[k] - from) & has, offset = (y[k] & has) * int(job.input.axis[1]);
         __builtin_memcpy(within[k], &at, sizeof at);
         __builtin_memcpy(line[k], &offset, sizeof offset);
       }
@@ -534,21 +529,16 @@ struct BlockTaps {
     };
 
    private:
-    // `nearby_tap` of boundaries.hpp, whose choices are of one number each.
-    static PYSTN_HD Flags moved(Boundary boundary, Flags i, int n) {
-      const Flags back = boundary == Boundary::symmetric ? -1 - i : -i;
-      switch (boundary) {
-        case Boundary::wrap:
-          i = i < 0 ? i + n : i;
-          return i >= n ? i - n : i;
-        case Boundary::mirror:
-        case Boundary::symmetric:
-          i = i < 0 ? back : i;
-          return i >= n ? 2 * n - (boundary == Boundary::symmetric ? 1 : 2) - i : i;
-        default:
-          i = i < 0 ? Flags{} : i;
-          return i >= n ? Flags{} + (n - 1) : i;
-      }
+    // Where the taps of cells on an axis are; which cells are near enough for that.
+    static PYSTN_HD Flags moved(const SampleJob& job, int a, const Flags& cell, Flags (&to)[S]) {
+      alignas(vector_bytes) int first[lanes], at[S][lanes];
+      __builtin_memcpy(first, &cell, sizeof first);
+      with_tap_boundary(Boundary(job.boundary[a]), job.size[a], [&](auto boundary) {
+        for (int k = 0; k < S; ++k)
+          for (int l = 0; l < lanes; ++l) at[k][l] = boundary.nearby_tap(first[l] + k);
+      });
+      for (int k = 0; k < S; ++k) to[k] = load<Flags>(at[k]);
+      return is_nearby<S>(cell, int(job.size[a]));
     }
   };
 #else
